@@ -1,0 +1,52 @@
+"""Regions: the fixed squares of an image that a pseudo-label is judged in. Index arithmetic, nothing learnt.
+
+A region of `grid` = (rows, columns) holds the cells whose `floor(index * grid / size)` is its own, so that every pixel
+lies in exactly one region, on the image and on a feature map of any size alike (adaptive pooling would overlap).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Grid = tuple[int, int]
+"""Rows and columns of regions."""
+
+
+def grid_of(height: int, width: int, region: int) -> Grid:
+    """Return the grid that covers height x width pixels with squares of `region` pixels, the last ones padded."""
+    return -(-height // region), -(-width // region)
+
+
+def pad_to_regions(values: Tensor, region: int) -> Tensor:
+    """Zero-pad [..., H, W] on the right and below to whole regions."""
+    height, width = values.shape[-2:]
+    return F.pad(values, (0, -width % region, 0, -height % region))
+
+
+def cells(size: int, grid: int, device: torch.device | None = None) -> Tensor:
+    """Return the region index (int64 [size]) of each of `size` positions along one side."""
+    return torch.arange(size, device=device) * grid // size
+
+
+def region_sum(values: Tensor, grid: Grid) -> Tensor:
+    """Sum float values [..., H, W] over each region: [..., rows, columns]."""
+    rows, columns = (
+        F.one_hot(cells(size, count, values.device), count).to(values.dtype)
+        for size, count in zip(values.shape[-2:], grid, strict=True)
+    )
+    return rows.T @ values @ columns
+
+
+def region_mean(values: Tensor, weight: Tensor, grid: Grid) -> Tensor:
+    """Mean of values [B, K, H, W] over each region, weighted by weight [B, 1, H, W] >= 0; 0 where the weight is 0."""
+    total = region_sum(weight, grid)
+    return region_sum(values * weight, grid) / torch.where(total > 0, total, 1.0)
+
+
+def spread(values: Tensor, height: int, width: int) -> Tensor:
+    """Give every pixel the value of its region: [..., rows, columns] -> [..., height, width]."""
+    rows = cells(height, values.shape[-2], values.device)
+    columns = cells(width, values.shape[-1], values.device)
+    return values[..., rows[:, None], columns]
