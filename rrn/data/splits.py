@@ -1,0 +1,158 @@
+"""Who is labeled: partitions of the train images, written as split.json. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rrn.config import Settings
+from rrn.data.folder import DataError, Folder
+
+NAME = "split.json"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of an experiment, by id.
+
+    Attributes:
+        partition: how many train images are labeled: 1of16, 662, all.
+        seed: of the permutation that chose them.
+        classes: names of the classes.
+        labeled: train images whose labels training may read.
+        unlabeled: all other train images.
+        val: images of the val split.
+        test: images of the test split.
+    """
+
+    partition: str
+    seed: int
+    classes: tuple[str, ...]
+    labeled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse empty lists, repeated ids, and ids that are labeled and unlabeled at once."""
+        for key in ("labeled", "val", "test"):
+            if not getattr(self, key):
+                raise DataError(f"the partition {self.partition} has no {key} image")
+        for key in ("labeled", "unlabeled", "val", "test"):
+            ids = getattr(self, key)
+            if len(set(ids)) < len(ids):
+                twice = next(name for name in ids if ids.count(name) > 1)
+                raise DataError(f"the partition {self.partition} lists {twice!r} twice as {key}")
+        both = sorted(set(self.labeled) & set(self.unlabeled))
+        if both:
+            raise DataError(
+                f"the partition {self.partition} lists {len(both)} images as labeled and as unlabeled: "
+                f"{', '.join(both[:10])}; remove them from one list"
+            )
+
+
+def make(dataset: Folder, settings: Settings, partition: str) -> Split:
+    """Choose the labeled images: a prefix of one seeded permutation, so that 1of16 lies in 1of8 lies in 1of4.
+
+    Shares and counts are of the train images that have a label file; an image without one is always unlabeled.
+
+    Raises:
+        DataError: if a split is empty, val or test lacks a label, or the partition asks for more than there is.
+    """
+    images = dataset.ids(dataset.train)
+    labelable = dataset.labeled_ids(dataset.train)
+    count = _count(partition, len(labelable))
+    order = np.random.default_rng(settings.split.seed).permutation(len(labelable))
+    labeled = {labelable[i] for i in order[:count]}
+    return Split(
+        partition=partition,
+        seed=settings.split.seed,
+        classes=dataset.classes,
+        labeled=tuple(sorted(labeled)),
+        unlabeled=tuple(name for name in images if name not in labeled),
+        val=tuple(dataset.require_labels(dataset.val)),
+        test=tuple(dataset.require_labels(dataset.test)),
+    )
+
+
+def _count(partition: str, available: int) -> int:
+    """Return how many images a partition labels."""
+    if not available:
+        raise DataError("no train image has a label file: nothing can be learnt; add some to labels/<train split>")
+    try:
+        if partition == "all":
+            return available
+        if "of" not in partition:
+            count = int(partition)
+        else:
+            part, whole = map(int, partition.split("of"))
+            count = max(1, round(available * part / whole))
+    except (ValueError, ZeroDivisionError) as error:
+        raise DataError(f"partition {partition!r}: expected 1of16, a number of images, or all") from error
+    if not 1 <= count <= available:
+        raise DataError(
+            f"partition {partition!r} asks for {count} labeled images, but 1 to {available} train images have labels"
+        )
+    return count
+
+
+def write(split: Split, folder: Path) -> Path:
+    """Write `split` as split.json into `folder`, which is made if it is missing; return the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / NAME
+    path.write_text(json.dumps(asdict(split), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return path
+
+
+def read(folder: Path) -> Split:
+    """Read split.json from `folder`.
+
+    Raises:
+        DataError: if it is missing, no JSON, lacks a key, or contradicts itself.
+    """
+    path = folder / NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing: run the prepare stage first (`dvc repro prepare`)") from error
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}): run the prepare stage again") from error
+    keys = list(Split.__dataclass_fields__)
+    if not isinstance(values, dict) or sorted(values) != sorted(keys):
+        raise DataError(f"{path} must have exactly the keys {', '.join(keys)}: run the prepare stage again")
+    lists = {key: tuple(map(str, values[key])) for key in keys[2:]}
+    try:
+        return Split(partition=str(values["partition"]), seed=int(values["seed"]), **lists)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def frequencies(dataset: Folder, split: Split) -> pd.DataFrame:
+    """Count pixels: one row per class and one for void; columns class, labeled, val (shares of all pixels).
+
+    Labels of unlabeled images are not read.
+
+    Raises:
+        DataError: if a label is missing or wrong.
+    """
+    return pd.DataFrame(
+        {
+            "class": [*dataset.classes, "void"],
+            "labeled": _shares(dataset, dataset.train, split.labeled),
+            "val": _shares(dataset, dataset.val, split.val),
+        }
+    )
+
+
+def _shares(dataset: Folder, split: str, ids: Iterable[str]) -> np.ndarray:
+    """Return the share of each class, and of void, in the pixels of some images, float64 [classes + 1]."""
+    counts = np.zeros(256, dtype=np.int64)
+    for name in ids:
+        counts += np.bincount(dataset.pair(split, name)[1].ravel(), minlength=256)
+    shares = np.append(counts[: len(dataset.classes)], counts[-1])
+    return shares / max(1, counts.sum())

@@ -1,0 +1,111 @@
+"""Random crops of training images, and CutMix boxes. Every draw comes from the generator that is passed in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode, functional
+
+from rrn.config import IGNORE_INDEX, Augment, CutMix
+
+GREY = (0.299, 0.587, 0.114)
+
+
+def augment(
+    image: Tensor, label: Tensor | None, settings: Augment, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut a random square out of an image at a random scale, maybe mirrored, its colours shifted.
+
+    A square that is larger than the scaled image holds all of it, at a random place; the rest is padding.
+
+    Args:
+        image: uint8 [3, H, W].
+        label: integers [H, W], or None if there is none.
+        settings: crop, scales, flip, jitter.
+        generator: source of all draws; the same number of them whatever the settings.
+
+    Returns:
+        image uint8 [3, crop, crop], 0 in padding; label int64 [crop, crop], IGNORE_INDEX in padding, and
+        everywhere if `label` is None; valid bool [crop, crop], False in padding.
+    """
+    crop, (low, high) = settings.crop, settings.scales
+    draws = torch.rand(7, generator=generator).tolist()
+    side = max(1, round(crop / (low + (high - low) * draws[0])))  # of the square, in pixels of the source
+    rows, to_rows = _window(image.shape[-2], side, crop, draws[1])
+    columns, to_columns = _window(image.shape[-1], side, crop, draws[2])
+    size = [to_rows.stop - to_rows.start, to_columns.stop - to_columns.start]
+    mirror = settings.flip and draws[3] < 0.5
+
+    patch = functional.resize(image[:, rows, columns], size, InterpolationMode.BILINEAR, antialias=True)
+    canvas = torch.zeros(3, crop, crop, dtype=torch.uint8)
+    canvas[:, to_rows, to_columns] = _jitter(patch, settings.jitter, draws[4:])
+    target = torch.full((crop, crop), IGNORE_INDEX, dtype=torch.int64)
+    if label is not None:
+        cut = functional.resize(label[None, rows, columns], size, InterpolationMode.NEAREST_EXACT)
+        target[to_rows, to_columns] = cut[0].long()
+    valid = torch.zeros(crop, crop, dtype=torch.bool)
+    valid[to_rows, to_columns] = True
+    if mirror:
+        return canvas.flip(-1), target.flip(-1), valid.flip(-1)
+    return canvas, target, valid
+
+
+def _window(length: int, side: int, crop: int, draw: float) -> tuple[slice, slice]:
+    """Place a window of `side` pixels along an axis; return what it holds of the image, and where that goes."""
+    slack = length - side
+    offset = int(draw * (abs(slack) + 1)) * (1 if slack >= 0 else -1)
+    start, stop = max(0, offset), min(length, offset + side)
+    first = round((start - offset) * crop / side)
+    last = round((stop - offset) * crop / side)
+    first = min(first, crop - 1)
+    return slice(start, stop), slice(first, max(last, first + 1))
+
+
+def _jitter(patch: Tensor, strength: float, draws: list[float]) -> Tensor:
+    """Scale brightness, contrast and saturation by factors in [1 - strength, 1 + strength].
+
+    Single multiplications and additions per pixel, and an integer mean: the same bits for any number of threads.
+    """
+    if strength == 0:
+        return patch
+    brightness, contrast, saturation = (1 + strength * (2 * draw - 1) for draw in draws)
+    pixels = patch.shape[-1] * patch.shape[-2]
+    sums = patch.sum(dim=(1, 2), dtype=torch.int64).tolist()
+    mean = sum(weight * total for weight, total in zip(GREY, sums, strict=True)) / pixels
+    colours = patch.float()
+    grey = colours[0] * GREY[0] + colours[1] * GREY[1] + colours[2] * GREY[2]
+    result = colours * (brightness * contrast * saturation)
+    result = result + grey * (brightness * contrast * (1 - saturation))
+    result = result + brightness * (1 - contrast) * mean
+    return result.round().clamp(0, 255).to(torch.uint8)
+
+
+def cutmix_boxes(
+    batch: int, height: int, width: int, settings: CutMix, generator: torch.Generator
+) -> Tensor:
+    """Draw the boxes of mixed images: `boxes` rectangles an image that share an area drawn from `area`.
+
+    Every rectangle has the same area, a random shape, and lies inside; where they overlap, they cover less.
+
+    Returns:
+        bool [batch, 1, height, width], True = take the pixel from the second image.
+    """
+    low, high = settings.area
+    mask = torch.zeros(batch, 1, height, width, dtype=torch.bool)
+    for image in range(batch):
+        total, *draws = torch.rand(1 + 3 * settings.boxes, generator=generator).tolist()
+        area = low + (high - low) * total  # of all boxes together, as a share of the image
+        for box in range(settings.boxes):
+            shape, vertical, horizontal = draws[3 * box : 3 * box + 3]
+            tall = area**shape  # between area and 1, so that the other side is, too
+            rows = _inside(height, tall / settings.boxes**0.5, vertical)
+            columns = _inside(width, (area / tall if tall else 0) / settings.boxes**0.5, horizontal)
+            mask[image, 0, rows, columns] = True
+    return mask
+
+
+def _inside(length: int, share: float, draw: float) -> slice:
+    """Place an interval of a share of `length` inside it."""
+    size = round(length * share)
+    start = int(draw * (length - size + 1))
+    return slice(start, start + size)
