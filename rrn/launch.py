@@ -1,0 +1,99 @@
+"""Start a module in one or several processes and yield its lines; torchrun does the work.
+
+With `RRN_LAUNCH` set, that command starts the module instead, for instance on several machines:
+
+RRN_LAUNCH="srun torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=$HOST"
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+TAIL = 40
+"""Lines of output that a failure repeats."""
+
+PR_SET_PDEATHSIG = 1
+
+
+class LaunchError(RuntimeError):
+    """A started process failed; the message ends with its last lines."""
+
+
+def wanted(nproc: int) -> bool:
+    """Return whether a training of `nproc` processes is started here rather than run in place."""
+    return nproc > 1 or "RRN_LAUNCH" in os.environ
+
+
+def command(module: str, *args: Any, nproc: int = 1) -> list[str]:
+    """Return the command line that runs `python -m module args` in `nproc` processes."""
+    launcher = os.environ.get("RRN_LAUNCH")
+    start = [sys.executable]
+    if launcher:
+        start = shlex.split(launcher)
+    elif nproc > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
+    return [*start, "-m", module, *map(str, args)]
+
+
+def launch(module: str, *args: Any, nproc: int = 1) -> Iterator[str]:
+    """Run `python -m module args` in `nproc` processes and yield the lines of their output.
+
+    If the consumer stops early, or this process dies, the started ones are stopped too.
+
+    Raises:
+        LaunchError: the exit status is not 0.
+    """
+    environment = dict(os.environ, PYTHONUNBUFFERED="1")
+    environment.setdefault("OMP_NUM_THREADS", "1")
+    process = subprocess.Popen(
+        command(module, *args, nproc=nproc),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=_die_with_parent,
+    )
+    tail: deque[str] = deque(maxlen=TAIL)
+    try:
+        for line in process.stdout or ():
+            tail.append(line)
+            yield line.rstrip("\n")
+        if status := process.wait():
+            text = "".join(tail)
+            raise LaunchError(f"{module} exited with status {status}; its last lines:\n{text}")
+    finally:
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End a process that still runs, gently first."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to send SIGTERM when the parent dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    for text in launch(sys.argv[2], *sys.argv[3:], nproc=int(sys.argv[1])):
+        print(text, flush=True)

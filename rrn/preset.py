@@ -1,0 +1,126 @@
+"""Lay presets on params.yaml, comments kept: `python -m rrn.preset NAME... [key=value ...]`.
+
+A preset is a small file `presets/NAME.yaml` with the settings that differ; `python -m rrn.preset
+camvid dataset.path=DIR` lays one on and sets a key more. Nothing is written unless the outcome is
+valid.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import io
+import sys
+from collections.abc import Mapping, MutableMapping, MutableSequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from rrn import config
+
+PLACEHOLDER = "DIR"
+"""A value in a preset that only the user can know."""
+
+
+def names(root: Path) -> list[str]:
+    """Return the names of the presets."""
+    return sorted(path.stem for path in (root / "presets").glob("*.yaml"))
+
+
+def load(root: Path, name: str) -> Any:
+    """Read one preset.
+
+    Raises:
+        config.SettingsError: there is no such preset, or it is no mapping.
+    """
+    known = names(root)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise config.SettingsError(f"no preset {name!r}; {hint}there are {', '.join(known)}")
+    path = root / "presets" / f"{name}.yaml"
+    config.read(path)
+    return _yaml().load(path.read_text(encoding="utf-8"))
+
+
+def assignment(item: str) -> dict[str, Any]:
+    """Turn `a.b=1` into {"a": {"b": 1}}.
+
+    Raises:
+        config.SettingsError: it is no `key=value`.
+    """
+    key, equals, text = item.partition("=")
+    if not equals or not key:
+        raise config.SettingsError(f"expected key=value, got {item!r}")
+    value = _yaml().load(text)
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def lay(values: MutableMapping[str, Any], over: Mapping[str, Any]) -> None:
+    """Lay `over` on `values` in place, so that the comments of `values` stay."""
+    for key, value in over.items():
+        old = values.get(key)
+        if isinstance(old, MutableMapping) and isinstance(value, Mapping):
+            lay(old, value)
+        elif isinstance(old, MutableSequence) and isinstance(value, MutableSequence):
+            old.clear()
+            old.extend(value)
+        else:
+            values[key] = copy.deepcopy(value)
+
+
+def apply(root: Path, items: list[str]) -> str:
+    """Return the text of params.yaml with presets and assignments laid on it, one after the other.
+
+    Raises:
+        config.SettingsError: unknown preset or key, or the outcome is not valid.
+    """
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    values, plain = _yaml().load(text), config.read(root / "params.yaml")
+    for item in items:
+        source = "command line" if "=" in item else f"presets/{item}.yaml"
+        over = assignment(item) if "=" in item else load(root, item)
+        try:
+            plain = config.merge(plain, over)
+        except config.SettingsError as error:
+            raise config.SettingsError(f"{source}: {error}") from error
+        lay(values, over)
+    if plain["dataset"]["path"] == PLACEHOLDER:
+        raise config.SettingsError(
+            "dataset.path: say where the data set lies, "
+            f"python -m rrn.preset {' '.join(items)} dataset.path=DIR"
+        )
+    config.resolve(plain)
+    stream = io.StringIO()
+    _yaml().dump(values, stream)
+    return stream.getvalue()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    items = sys.argv[1:] if argv is None else argv
+    root = config.find_root()
+    if not items or items[0].startswith("-"):
+        print(f"{__doc__}\npresets: {', '.join(names(root))}", file=sys.stderr)
+        return 2
+    try:
+        text = apply(root, items)
+    except config.SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    (root / "params.yaml").write_text(text, encoding="utf-8")
+    return 0
+
+
+def _yaml() -> YAML:
+    """Return a round-trip reader and writer that leaves long lines and quotes alone."""
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 1000, True
+    return yaml
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,159 @@
+"""Execute a notebook as a stage: `python -m rrn.stage NOTEBOOK OUTPUT.ipynb [key=value ...]`.
+
+papermill does the work; this runner adds what it leaves open: misspelled parameters are refused,
+the kernel can only be this interpreter, the executed copy holds nothing that differs between two
+identical runs, and SIGTERM stops the kernel and its children.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class StageError(ValueError):
+    """The command line of a stage is wrong."""
+
+
+def parameters(items: Iterable[str], notebook: Path) -> dict[str, Any]:
+    """Read `key=value` items as YAML; the notebook's parameters cell says which keys there are.
+
+    Raises:
+        StageError: an item is no `key=value`, or the notebook has no such parameter.
+    """
+    from papermill import inspect_notebook
+    from ruamel.yaml import YAML
+
+    if not notebook.exists():
+        raise StageError(f"there is no notebook {notebook}; run `dvc repro notebooks`")
+    known = sorted(inspect_notebook(str(notebook)))
+    values = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise StageError(f"expected key=value, got {item!r}")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            raise StageError(f"{notebook.name} has no parameter {key!r}; {hint}")
+        values[key] = YAML(typ="safe", pure=True).load(value)
+    return values
+
+
+def pin_kernel(folder: Path) -> str:
+    """Make a kernel in `folder` that can only be this interpreter, and return its name.
+
+    Kernels, start-up files and plotting back ends of the user are out of reach of a stage; cells
+    that start programs find those of this environment.
+    """
+    spec = folder / "kernels" / "rrn-stage"
+    spec.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel = {"argv": argv, "display_name": "rrn", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(kernel), encoding="utf-8")
+    for variable, first in (("JUPYTER_PATH", folder), ("PATH", Path(sys.executable).parent)):
+        paths = [str(first), os.environ.get(variable, "")]
+        os.environ[variable] = os.pathsep.join(filter(None, paths))
+    os.environ["JUPYTER_RUNTIME_DIR"] = str(folder / "runtime")
+    os.environ["IPYTHONDIR"] = str(folder / "ipython")
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    return "rrn-stage"
+
+
+def normalise(path: Path) -> None:
+    """Remove from an executed notebook what differs between two identical runs."""
+    import nbformat
+
+    notebook = nbformat.read(path, 4)
+    injected = notebook.metadata.get("papermill", {}).get("parameters", {})
+    notebook.metadata["papermill"] = {"parameters": injected}
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.get("language_info", {}).pop("version", None)
+    for index, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{index:03d}"
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
+    nbformat.write(notebook, path)
+
+
+def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
+    """Run `notebook` with `values` injected; the copy at `output` is written as the cells go.
+
+    Raises:
+        papermill.exceptions.PapermillExecutionError: a cell failed.
+        nbclient.exceptions.DeadKernelError: the kernel was killed.
+    """
+    import papermill
+    from traitlets.config import Config
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    sockets = {"transport": "ipc"}  # no TCP ports
+    with tempfile.TemporaryDirectory(prefix="rrn-") as folder:
+        papermill.execute_notebook(
+            str(notebook),
+            str(output),
+            parameters=values,
+            kernel_name=pin_kernel(Path(folder)),
+            language="python",
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            autosave_cell_every=30,
+            coalesce_streams=True,
+            config=Config({"KernelManager": sockets, "AsyncKernelManager": sockets}),
+        )
+    normalise(output)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run; return 0, 1 (a cell failed), 2 (wrong command line) or 130 (stopped)."""
+    parser = argparse.ArgumentParser(prog="python -m rrn.stage", description=__doc__)
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("output", type=Path, help="the executed copy")
+    parser.add_argument("parameters", nargs="*", metavar="key=value")
+    args = parser.parse_args(argv)
+
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        execute(args.notebook, args.output, parameters(args.parameters, args.notebook))
+    except StageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except PapermillExecutionError as error:
+        text = ANSI.sub("", str(error)).strip()
+        print(f"{text}\nerror: {error.ename}: {error.evalue}", file=sys.stderr)
+    except DeadKernelError as error:
+        print(f"error: {error} (killed, perhaps for lack of memory)", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"stopped; the notebook as far as it got: {args.output}", file=sys.stderr)
+        return 130
+    else:
+        return 0
+    print(f"the notebook as far as it got: {args.output}", file=sys.stderr)
+    return 1
+
+
+def _interrupt(*_: Any) -> None:
+    """Turn SIGTERM into Ctrl-C, which papermill hands on to the kernel."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
