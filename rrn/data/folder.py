@@ -83,10 +83,14 @@ class Folder:
             if path.suffix not in SUFFIXES or path.name.startswith("."):
                 continue
             if path.stem in found:
-                raise DataError(f"{path} and {found[path.stem].name} have one id: remove one of them")
+                raise DataError(
+                    f"{path} and {found[path.stem].name} have one id: remove one of them"
+                )
             found[path.stem] = path
         if not found:
-            raise DataError(f"the split {split!r} is empty: no .jpg or .png in {folder}; {self.hint}")
+            raise DataError(
+                f"the split {split!r} is empty: no .jpg or .png in {folder}; {self.hint}"
+            )
         return sorted(found)
 
     def labeled_ids(self, split: str) -> list[str]:
@@ -217,7 +221,9 @@ class Folder:
 def _classes(path: Path, hint: str) -> tuple[str, ...]:
     """Read the names of the classes, one a line."""
     if not path.is_file():
-        raise DataError(f"{path} is missing: it must hold the names of the classes, one a line; {hint}")
+        raise DataError(
+            f"{path} is missing: it must hold the names of the classes, one a line; {hint}"
+        )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -226,9 +232,13 @@ def _classes(path: Path, hint: str) -> tuple[str, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
         problem = f"names {twice[0]!r} twice" if twice else "is empty"
-        raise DataError(f"{path} {problem}: it must hold the names of the classes, one a line, each once")
+        raise DataError(
+            f"{path} {problem}: it must hold the names of the classes, one a line, each once"
+        )
     if len(names) > IGNORE_INDEX:
-        raise DataError(f"{path} names {len(names)} classes; at most {IGNORE_INDEX} fit into 8-bit labels")
+        raise DataError(
+            f"{path} names {len(names)} classes; at most {IGNORE_INDEX} fit into 8-bit labels"
+        )
     return names
 
 

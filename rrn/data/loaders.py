@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -111,18 +110,17 @@ class Sampler:
     def __init__(self, ids: Sequence[str], seed: int, purpose: str) -> None:
         """Keep the arguments; nothing is drawn yet."""
         self.ids, self.seed, self.purpose = tuple(ids), seed, purpose
-        self._order = lru_cache(maxsize=4)(self._permutation)
-
-    def _permutation(self, epoch: int) -> list[int]:
-        draw = draws.generator(self.seed, self.purpose, epoch)
-        return torch.randperm(len(self.ids), generator=draw).tolist()
+        self._epoch, self._order = -1, list[int]()
 
     def __call__(self, position: int, unlike: str | None = None) -> str:
         """Return the id at a position, or the next one of its permutation if that is `unlike`."""
         epoch, place = divmod(position, len(self.ids))
-        order = self._order(epoch)
-        name = self.ids[order[place]]
-        return self.ids[order[(place + 1) % len(order)]] if name == unlike else name
+        if epoch != self._epoch:
+            draw = draws.generator(self.seed, self.purpose, epoch)
+            self._order = torch.randperm(len(self.ids), generator=draw).tolist()
+            self._epoch = epoch
+        name = self.ids[self._order[place]]
+        return self.ids[self._order[(place + 1) % len(self.ids)]] if name == unlike else name
 
 
 class TrainingData(Dataset[Batch]):
@@ -200,14 +198,16 @@ class TrainingData(Dataset[Batch]):
         mine = range(self.rank, total, self.world) if self.unlabeled else range(0)
         first = [self.unlabeled_order[0](step * total + i) for i in mine]
         second = [
-            self.unlabeled_order[1](step * total + i, unlike=name) for i, name in zip(mine, first, strict=True)
+            self.unlabeled_order[1](step * total + i, unlike=name)
+            for i, name in zip(mine, first, strict=True)
         ]
         halves = (
             self._crops(first, False, "unlabeled 0", step, mine),
             self._crops(second, False, "unlabeled 1", step, mine),
         )
         boxes = [
-            cutmix_boxes(1, crop, crop, self.settings.cutmix, self._draw("cutmix", step, i)) for i in mine
+            cutmix_boxes(1, crop, crop, self.settings.cutmix, self._draw("cutmix", step, i))
+            for i in mine
         ]
         return halves, torch.cat([torch.zeros(0, 1, crop, crop, dtype=torch.bool), *boxes])
 
@@ -222,7 +222,9 @@ class TrainingData(Dataset[Batch]):
         for place, (name, index) in enumerate(zip(names, indices, strict=True)):
             image, label = self._read(name, with_labels)
             draw = self._draw(f"augment {what}", step, index)
-            images[place], labels[place], valid[place] = augment(image, label, self.settings.augment, draw)
+            images[place], labels[place], valid[place] = augment(
+                image, label, self.settings.augment, draw
+            )
         return _Crops(images, labels, valid, tuple(names))
 
     def _draw(self, purpose: str, step: int, index: int) -> torch.Generator:
@@ -341,7 +343,9 @@ def whole_images(
     return WholeImages(dataset, split, ids, batch, rank, world, cache)
 
 
-def _equal_sizes(dataset: Folder, split: str, ids: Sequence[str], batch: int) -> list[tuple[str, ...]]:
+def _equal_sizes(
+    dataset: Folder, split: str, ids: Sequence[str], batch: int
+) -> list[tuple[str, ...]]:
     """Return consecutive images in groups of one size, at most `batch` each."""
     groups: list[tuple[str, ...]] = []
     before = None

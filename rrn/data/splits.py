@@ -83,7 +83,9 @@ def make(dataset: Folder, settings: Settings, partition: str) -> Split:
 def _count(partition: str, available: int) -> int:
     """Return how many images a partition labels."""
     if not available:
-        raise DataError("no train image has a label file: nothing can be learnt; add some to labels/<train split>")
+        raise DataError(
+            "no train image has a label file: nothing can be learnt; add some to labels/<train split>"
+        )
     try:
         if partition == "all":
             return available
@@ -93,7 +95,9 @@ def _count(partition: str, available: int) -> int:
             part, whole = map(int, partition.split("of"))
             count = max(1, round(available * part / whole))
     except (ValueError, ZeroDivisionError) as error:
-        raise DataError(f"partition {partition!r}: expected 1of16, a number of images, or all") from error
+        raise DataError(
+            f"partition {partition!r}: expected 1of16, a number of images, or all"
+        ) from error
     if not 1 <= count <= available:
         raise DataError(
             f"partition {partition!r} asks for {count} labeled images, but 1 to {available} train images have labels"
@@ -119,12 +123,16 @@ def read(folder: Path) -> Split:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing: run the prepare stage first (`dvc repro prepare`)") from error
+        raise DataError(
+            f"{path} is missing: run the prepare stage first (`dvc repro prepare`)"
+        ) from error
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}): run the prepare stage again") from error
     keys = list(Split.__dataclass_fields__)
     if not isinstance(values, dict) or sorted(values) != sorted(keys):
-        raise DataError(f"{path} must have exactly the keys {', '.join(keys)}: run the prepare stage again")
+        raise DataError(
+            f"{path} must have exactly the keys {', '.join(keys)}: run the prepare stage again"
+        )
     lists = {key: tuple(map(str, values[key])) for key in keys[2:]}
     try:
         return Split(partition=str(values["partition"]), seed=int(values["seed"]), **lists)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode, functional
+from torch.nn.functional import interpolate
 
 from rrn.config import IGNORE_INDEX, Augment, CutMix
 
@@ -20,7 +20,7 @@ def augment(
 
     Args:
         image: uint8 [3, H, W].
-        label: integers [H, W], or None if there is none.
+        label: uint8 [H, W], or None if there is none.
         settings: crop, scales, flip, jitter.
         generator: source of all draws; the same number of them whatever the settings.
 
@@ -30,19 +30,22 @@ def augment(
     """
     crop, (low, high) = settings.crop, settings.scales
     draws = torch.rand(7, generator=generator).tolist()
-    side = max(1, round(crop / (low + (high - low) * draws[0])))  # of the square, in pixels of the source
+    side = max(
+        1, round(crop / (low + (high - low) * draws[0]))
+    )  # of the square, in pixels of the source
     rows, to_rows = _window(image.shape[-2], side, crop, draws[1])
     columns, to_columns = _window(image.shape[-1], side, crop, draws[2])
     size = [to_rows.stop - to_rows.start, to_columns.stop - to_columns.start]
     mirror = settings.flip and draws[3] < 0.5
 
-    patch = functional.resize(image[:, rows, columns], size, InterpolationMode.BILINEAR, antialias=True)
+    cut = image[None, :, rows, columns]
+    patch = interpolate(cut, size, mode="bilinear", antialias=True)[0]
     canvas = torch.zeros(3, crop, crop, dtype=torch.uint8)
     canvas[:, to_rows, to_columns] = _jitter(patch, settings.jitter, draws[4:])
     target = torch.full((crop, crop), IGNORE_INDEX, dtype=torch.int64)
     if label is not None:
-        cut = functional.resize(label[None, rows, columns], size, InterpolationMode.NEAREST_EXACT)
-        target[to_rows, to_columns] = cut[0].long()
+        cut = label[None, None, rows, columns]
+        target[to_rows, to_columns] = interpolate(cut, size, mode="nearest-exact")[0, 0].long()
     valid = torch.zeros(crop, crop, dtype=torch.bool)
     valid[to_rows, to_columns] = True
     if mirror:
@@ -62,22 +65,22 @@ def _window(length: int, side: int, crop: int, draw: float) -> tuple[slice, slic
 
 
 def _jitter(patch: Tensor, strength: float, draws: list[float]) -> Tensor:
-    """Scale brightness, contrast and saturation by factors in [1 - strength, 1 + strength].
+    """Scale saturation, contrast (about mid grey) and brightness by factors in 1 - strength .. 1 + strength.
 
-    Single multiplications and additions per pixel, and an integer mean: the same bits for any number of threads.
+    Single multiplications and additions per pixel: the same bits for any number of threads.
     """
     if strength == 0:
         return patch
     brightness, contrast, saturation = (1 + strength * (2 * draw - 1) for draw in draws)
-    pixels = patch.shape[-1] * patch.shape[-2]
-    sums = patch.sum(dim=(1, 2), dtype=torch.int64).tolist()
-    mean = sum(weight * total for weight, total in zip(GREY, sums, strict=True)) / pixels
     colours = patch.float()
-    grey = colours[0] * GREY[0] + colours[1] * GREY[1] + colours[2] * GREY[2]
-    result = colours * (brightness * contrast * saturation)
-    result = result + grey * (brightness * contrast * (1 - saturation))
-    result = result + brightness * (1 - contrast) * mean
-    return result.round().clamp(0, 255).to(torch.uint8)
+    shift = colours[0] * GREY[0]
+    shift += colours[1] * GREY[1]
+    shift += colours[2] * GREY[2]
+    shift *= brightness * contrast * (1 - saturation)
+    shift += brightness * (1 - contrast) * 127.5 + 0.5  # the half rounds instead of truncating
+    colours *= brightness * contrast * saturation
+    colours += shift
+    return colours.clamp_(0, 255).to(torch.uint8)
 
 
 def cutmix_boxes(
