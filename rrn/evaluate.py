@@ -33,7 +33,7 @@ SEGMENTERS = ("segmenter 1", "segmenter 2", "ensemble")
 class Model(Protocol):
     """What is evaluated: two segmenters and, in some rows, two region discriminators.
 
-    Images are uint8 [B, 3, H, W] on `device`; `region` is the side of a region in pixels.
+    Images are uint8 [B, 3, H, W]; `region` is the side of a region in pixels.
     """
 
     region: int
@@ -112,8 +112,7 @@ def evaluate(model: Model, batches: Iterable[WholeBatch], classes: Sequence[str]
         batch = batch.to(model.device)
         probabilities = model.logits(batch.images).softmax(2)
         predictions = (*probabilities.argmax(2), probabilities.mean(0).argmax(1))
-        matrices = [confusion_matrix(p, batch.labels, count) for p in predictions]
-        total += torch.stack(matrices).cpu()
+        total += torch.stack([confusion_matrix(p, batch.labels, count) for p in predictions]).cpu()
     return Evaluation(tuple(classes), dict(zip(SEGMENTERS, total, strict=True)))
 
 
@@ -286,8 +285,8 @@ def write(
 ) -> None:
     """Write metrics.json, per_class.csv, reliability.csv, evidence.npz: same numbers, same bytes.
 
-    The arguments are a folder, made if missing, what `evaluate`, `reliability` and `evidence` return,
-    and what else metrics.json holds: partition, method, seed, parameters, macs.
+    Takes a folder, made if missing; what `evaluate`, `reliability` and `evidence` return; and what
+    else metrics.json holds: partition, method, seed, parameters, macs.
     """
     out.mkdir(parents=True, exist_ok=True)
     metrics = {k: None if np.isnan(v) else round(v, 4) for k, v in evaluation.metrics().items()}
