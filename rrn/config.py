@@ -29,9 +29,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NaturalFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
-Partition = Annotated[
-    str, BeforeValidator(str), Field(pattern=r"^([1-9]\d*of[1-9]\d*|[1-9]\d*|all)$")
-]
+Partition = Annotated[str, BeforeValidator(str), Field(pattern=r"^([1-9]\d*of[1-9]\d*|[1-9]\d*|all)$")]
 """1of16 (one image in sixteen is labeled), 662 (that many are), or all."""
 
 
@@ -201,9 +199,7 @@ class Method(Section):
                 "set consistency: true, or filter.by: none"
             )
         if self.rho != "none" and self.filter.by == "none":
-            raise ValueError(
-                f"rho: {self.rho} weighs the regions that a filter keeps; set filter.by, or rho: none"
-            )
+            raise ValueError(f"rho: {self.rho} weighs the regions that a filter keeps; set filter.by, or rho: none")
         if judge.feature_matching and self.uses_discriminators and judge.maps == "hard":
             raise ValueError(
                 "discriminator.maps: hard carries no gradient, so feature matching cannot work on it; "
@@ -319,16 +315,21 @@ def resolve(
 ) -> Settings:
     """Merge `overrides` and a row of `methods:` into `params` and validate; every other row is validated too.
 
+    What `overrides` says of `method` is laid on last, over the row.
+
     Raises:
         SettingsError: see `load`.
     """
-    merged = merge(params, overrides or {})
+    overrides = dict(overrides or {})
+    last = {"method": overrides.pop("method")} if "method" in overrides else {}
+    merged = merge(params, overrides)
     rows = merged.get("methods") or {}
     if method is not None and method not in rows:
         raise SettingsError(f"params.yaml: methods has no row {method!r}{_nearest(method, rows)}")
-    for row in [name for name in rows if name != method]:
+    settings = _validate(merge(_with_row(merged, method), last), "" if method is None else f"methods.{method}: ")
+    for row in rows:
         _validate(_with_row(merged, row), f"methods.{row}: ")
-    return _validate(_with_row(merged, method), "" if method is None else f"methods.{method}: ")
+    return settings
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> dict[str, Any]:

