@@ -11,11 +11,14 @@ import copy
 import difflib
 import io
 import sys
-from collections.abc import Mapping, MutableMapping, MutableSequence
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from rrn import config
 
@@ -65,9 +68,11 @@ def lay(values: MutableMapping[str, Any], over: Mapping[str, Any]) -> None:
         old = values.get(key)
         if isinstance(old, MutableMapping) and isinstance(value, Mapping):
             lay(old, value)
-        elif isinstance(old, MutableSequence) and isinstance(value, MutableSequence):
+        elif isinstance(old, CommentedSeq) and isinstance(value, CommentedSeq):
             old.clear()
             old.extend(value)
+            if value.fa.flow_style():
+                old.fa.set_flow_style()
         else:
             values[key] = copy.deepcopy(value)
 
@@ -90,8 +95,7 @@ def apply(root: Path, items: list[str]) -> str:
         lay(values, over)
     if plain["dataset"]["path"] == PLACEHOLDER:
         raise config.SettingsError(
-            "dataset.path: say where the data set lies, "
-            f"python -m rrn.preset {' '.join(items)} dataset.path=DIR"
+            f"dataset.path: say where the data set lies, python -m rrn.preset {' '.join(items)} dataset.path=DIR"
         )
     config.resolve(plain)
     stream = io.StringIO()
@@ -115,9 +119,21 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+class _Representer(RoundTripRepresenter):
+    """Writes None as `null` rather than as nothing."""
+
+    def represent_null(self, _: None) -> ScalarNode:
+        """Return the scalar `null`."""
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_Representer.add_representer(type(None), _Representer.represent_null)
+
+
 def _yaml() -> YAML:
-    """Return a round-trip reader and writer that leaves long lines and quotes alone."""
+    """Return a round-trip reader and writer that leaves long lines, quotes and null alone."""
     yaml = YAML()
+    yaml.Representer = _Representer
     yaml.width, yaml.preserve_quotes = 1000, True
     return yaml
 

@@ -8,6 +8,7 @@ identical runs, and SIGTERM stops the kernel and its children.
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import json
 import os
@@ -20,11 +21,21 @@ from pathlib import Path
 from typing import Any
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class StageError(ValueError):
     """The command line of a stage is wrong."""
+
+
+def declared(notebook: Path) -> list[str]:
+    """Return the names that the cells tagged `parameters` assign."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    trees = [ast.parse("".join(cell["source"])) for cell in tagged]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    return sorted({node.id for node in nodes if isinstance(node.ctx, ast.Store)})
 
 
 def parameters(items: Iterable[str], notebook: Path) -> dict[str, Any]:
@@ -33,12 +44,11 @@ def parameters(items: Iterable[str], notebook: Path) -> dict[str, Any]:
     Raises:
         StageError: an item is no `key=value`, or the notebook has no such parameter.
     """
-    from papermill import inspect_notebook
     from ruamel.yaml import YAML
 
     if not notebook.exists():
         raise StageError(f"there is no notebook {notebook}; run `dvc repro notebooks`")
-    known = sorted(inspect_notebook(str(notebook)))
+    known = declared(notebook)
     values = {}
     for item in items:
         key, equals, value = item.partition("=")
@@ -87,6 +97,9 @@ def normalise(path: Path) -> None:
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
+            for texts in [out.get("data", out) for out in cell.outputs]:
+                for key in texts.keys() & {"text", "text/plain"}:
+                    texts[key] = ADDRESS.sub("0x...", texts[key])
     nbformat.write(notebook, path)
 
 

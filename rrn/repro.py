@@ -1,0 +1,119 @@
+"""The front door: `python -m rrn.repro [--compare] [arguments of dvc repro]`.
+
+Fetches the data that ships with the repository, moves runs that params.yaml does not list out of
+the way, and runs the pipeline with the programs of this environment. `--compare` then states how
+far the results lie from those that git holds, which is what counts on another kind of machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from rrn import config
+
+KEYS = ["name", "partition", "method"]
+TOLERANCE = 2.0
+"""Default of --tolerance, in points of IoU: a few times the deviation between seeds."""
+
+
+def dvc(root: Path, *arguments: str) -> int:
+    """Run dvc with the programs of this environment first on the PATH; return its exit status."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = dict(os.environ, PATH=path)
+    return subprocess.call([sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment)
+
+
+def set_aside(root: Path, settings: config.Settings) -> list[Path]:
+    """Move folders of runs that the lists of `ablation:` do not name to runs/<name>/aside.
+
+    The ablation stage depends on whole folders; what is left of removed rows would be hashed too.
+
+    Returns:
+        The folders as they were called.
+    """
+    lists = settings.ablation
+    partitions, seeds = lists.partitions, [str(seed) for seed in lists.seeds]
+    full = {"-".join(key) for key in itertools.product(partitions, lists.methods, seeds)}
+    listed = {
+        "prepare": set(partitions),
+        "warmup": {"-".join(key) for key in itertools.product(partitions, seeds)},
+        "train": full,
+        "evaluate": full,
+    }
+    runs = root / "runs" / settings.name
+    stale = [
+        folder
+        for stage, keys in listed.items()
+        for folder in sorted((runs / stage).glob("*"))
+        if folder.name not in keys
+    ]
+    for folder in stale:
+        target = runs / "aside" / folder.parent.name / folder.name
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
+    return stale
+
+
+def deviations(committed: pd.DataFrame, here: pd.DataFrame) -> pd.DataFrame:
+    """Return the differences of the columns miou_mean*; NaN where only one side has the row."""
+    keys = [key for key in KEYS if key in committed and key in here]
+    numbers = [str(c) for c in here if str(c).startswith("miou_mean") and c in committed]
+    pair = committed.set_index(keys)[numbers].join(
+        here.set_index(keys)[numbers], how="outer", lsuffix=" committed", rsuffix=" here"
+    )
+    for column in numbers:
+        pair[f"{column} deviation"] = pair[f"{column} here"] - pair[f"{column} committed"]
+    return pair
+
+
+def compare(root: Path, name: str, tolerance: float) -> int:
+    """Print the deviations of results/<name>/ablation.csv from the committed file.
+
+    Returns:
+        0, or 1 if a deviation is larger than `tolerance` or cannot be stated.
+    """
+    file = f"results/{name}/ablation.csv"
+    git = ["git", "show", f"HEAD:{file}"]
+    shown = subprocess.run(git, cwd=root, capture_output=True, text=True, check=False)
+    if shown.returncode or not (root / file).exists():
+        where = "git" if shown.returncode else "the working tree"
+        print(f"error: {where} has no {file} to compare", file=sys.stderr)
+        return 1
+    table = deviations(pd.read_csv(io.StringIO(shown.stdout)), pd.read_csv(root / file))
+    worst = table.filter(like=" deviation").abs().to_numpy()
+    same = bool((worst <= tolerance).all())
+    print(table.round(2).to_string())
+    print(f"{'within' if same else 'NOT within'} {tolerance} points of what git holds")
+    return 0 if same else 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the first exit status that is not 0."""
+    parser = argparse.ArgumentParser(prog="python -m rrn.repro", description=__doc__)
+    parser.add_argument("--compare", action="store_true", help="compare with the committed results")
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="in points of IoU")
+    args, rest = parser.parse_known_args(argv)
+    root = config.find_root()
+    try:
+        settings = config.load(root=root)
+    except config.SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for folder in set_aside(root, settings):
+        print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
+    status = dvc(root, "pull", "--quiet", "data.dvc") or dvc(root, "repro", *rest)
+    return status or (compare(root, settings.name, args.tolerance) if args.compare else 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
