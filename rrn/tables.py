@@ -50,9 +50,7 @@ def collect(runs: Path, settings: Settings, results: Path | None = None) -> pd.D
         rows.append({**run, **{key: metrics[key] for key in (*MIOUS, *COST)}})
     table = pd.DataFrame(rows, columns=[*RUN, *MIOUS, *COST])
     table[MIOUS] = table[MIOUS].astype(float)
-    others = [
-        _beside(results or runs.parent / "results", name) for name in settings.ablation.beside
-    ]
+    others = [_beside(results or runs.parent / "results", name) for name in settings.ablation.beside]
     return pd.concat([table, *others], ignore_index=True)
 
 
@@ -112,7 +110,7 @@ def ablation(runs: pd.DataFrame) -> pd.DataFrame:
         name, partition, method, labels, n, miou_mean and miou_std (of the mean of the two
         segmenters), miou_ensemble, ensemble_std, difference and difference_std (to cps_cutmix,
         paired over the seeds that both have; to that of the same name, else of another one),
-        parameters, macs, best. Deviations are NaN where n is 1. `best` marks a row that leads its
+        parameters, macs, best. Deviations and differences are NaN where n is 1. `best` marks a row that leads its
         partition by more than its own deviation and that of the second; rows that read all labels
         of a smaller partition do not compete.
     """
@@ -138,14 +136,15 @@ def ablation(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _difference(part: pd.DataFrame, runs: pd.DataFrame, name: str, partition: str) -> pd.Series:
-    """Return miou_mean minus that of the reference, for each seed that both have."""
+    """Return miou_mean minus that of the reference, for each seed that both have; not of one."""
     if part["method"].iloc[0] == REFERENCE:
         return pd.Series(dtype=float)
     reference = runs[(runs["method"] == REFERENCE) & (runs["partition"] == partition)]
     if (reference["name"] == name).any():
         reference = reference[reference["name"] == name]
     reference = reference.drop_duplicates("seed").set_index("seed")
-    return (part.set_index("seed")["miou_mean"] - reference["miou_mean"]).dropna()
+    paired = (part.set_index("seed")["miou_mean"] - reference["miou_mean"]).dropna()
+    return paired if len(paired) > 1 else paired.iloc[:0]
 
 
 def _best(part: pd.DataFrame) -> list[Any]:
@@ -180,14 +179,13 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 def caption(table: pd.DataFrame) -> str:
     """Say what the numbers of a table of `ablation` are, and over how many seeds."""
     counts = sorted(set(table["n"]))
-    seeds = (
-        f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}, see column"
-    )
+    seeds = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}, see column"
     text = f"mIoU on test in per cent: mean of the two segmenters, and their ensemble; {seeds}"
     if counts[-1] == 1:
         return f"{text}, so no deviation and no ranking."
     return (
-        f"{text}, mean ± standard deviation over seeds; bold: ahead by more than both deviations."
+        f"{text}, mean ± standard deviation over seeds; difference to {REFERENCE}, paired over seeds; "
+        "bold: ahead of the second by more than either deviation."
     )
 
 
@@ -226,8 +224,7 @@ def markdown(table: pd.DataFrame) -> str:
     header, *rows = _cells(table)
     right = [":--" if name in ("name", "partition", "method") else "--:" for name in header]
     lines = ["| " + " | ".join(cells) + " |" for cells in (header, right, *rows)]
-    note = f"Difference: to {REFERENCE}, paired over seeds."
-    return "\n".join(lines) + f"\n\n{caption(table)} {note}\n"
+    return "\n".join(lines) + f"\n\n{caption(table)}\n"
 
 
 def latex(table: pd.DataFrame) -> str:
@@ -235,9 +232,8 @@ def latex(table: pd.DataFrame) -> str:
     header, *rows = _cells(table)
     columns = "".join("l" if name in ("name", "partition", "method") else "r" for name in header)
     lines = [" & ".join(map(_escape, cells)) + r" \\" for cells in (header, *rows)]
-    note = f"{caption(table)} Difference: to {REFERENCE}, paired over seeds."
     body = ["\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule", "\\end{tabular}"]
-    head = ["\\begin{table}", "\\centering", f"\\caption{{{_escape(note)}}}"]
+    head = ["\\begin{table}", "\\centering", f"\\caption{{{_escape(caption(table))}}}"]
     return "\n".join([*head, f"\\begin{{tabular}}{{{columns}}}", *body, "\\end{table}"]) + "\n"
 
 

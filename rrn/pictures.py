@@ -1,0 +1,196 @@
+"""Figures made of images: training batches, labels, and what became of pseudo-labels.
+
+A label map has the same colours everywhere; void is white and hatched.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from rrn.config import IGNORE_INDEX
+from rrn.drawing import COLUMN, PAGE, Array, grid, method_style, palette, styled
+
+
+@styled
+def samples(images: Any, labels: Any, classes: Sequence[str], columns: int = 6) -> Figure:
+    """Draw images above their coloured labels.
+
+    Args:
+        images: uint8 [N, 3, H, W] or [N, H, W, 3], array or tensor.
+        labels: integers [N, H, W], 255 = void.
+        classes: names.
+        columns: most images shown.
+    """
+    photos, maps = pictures(images)[:columns], np.asarray(labels)[:columns]
+    rows = {"image": list(photos), "label": list(maps)}
+    return _sheet(rows, classes)
+
+
+@styled
+def batch(images: Any, labels: Any, unlabeled: Any, mix: Any, classes: Sequence[str], columns: int = 6) -> Figure:
+    """Draw what one training step sees: labeled images, their labels, u0, u1 and the mix of both.
+
+    Args:
+        images: labeled, uint8 [B, 3, H, W] or [B, H, W, 3], array or tensor.
+        labels: integers [B, H, W], 255 = void or padding.
+        unlabeled: u0 and u1, like `images`.
+        mix: CutMix mask [B, (1,) H, W], true where u1 stands; None where nothing is mixed.
+        classes: names.
+        columns: most images shown.
+    """
+    first, second = (pictures(half)[:columns] for half in unlabeled)
+    rows = {"labeled": list(pictures(images)[:columns]), "label": list(np.asarray(labels)[:columns])}
+    if len(first):
+        rows |= {"unlabeled u0": list(first), "unlabeled u1": list(second)}
+    if len(first) and mix is not None:
+        mask = np.asarray(mix)[: len(first)].astype(bool)
+        mask = mask.reshape(len(first), *mask.shape[-2:], 1)
+        rows["CutMix of both"] = list(np.where(mask, second, first))
+    return _sheet(rows, classes)
+
+
+def _sheet(rows: Mapping[str, Sequence[Array]], classes: Sequence[str]) -> Figure:
+    """Draw rows of images [H, W, 3] and label maps [H, W], and the legend of the classes."""
+    count = max(map(len, rows.values()))
+    height, width = next(iter(rows.values()))[0].shape[:2]
+    side = min(1.2, (PAGE - 0.3) / count)
+    size = (min(PAGE, 0.3 + side * count), 0.4 + len(rows) * side * height / width)
+    fig, axes = grid(len(rows), count, (max(COLUMN, size[0]), size[1]))
+    void = False
+    for line, (name, items) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(name)
+        for axis, item in zip(line, items, strict=False):
+            if item.ndim == 3:
+                show(axis, item)
+            else:
+                show_labels(axis, item, len(classes))
+                void |= bool((item == IGNORE_INDEX).any())
+        for axis in line[len(items) :]:
+            axis.set_axis_off()
+    class_legend(fig, classes, void)
+    return fig
+
+
+@styled
+def qualitative(evidence: Mapping[str, Mapping[str, Array]], classes: Sequence[str]) -> Figure:
+    """Draw, for every image, what the pseudo-labels of one method are and what is kept of them.
+
+    Columns: image, label, then of one method (`rrn`, else the first with region scores, else the
+    first) pseudo-labels 1 and 2, region scores and kept regions of segmenter 1; then the prediction
+    of every method. Dropped regions are white.
+
+    Args:
+        evidence: method -> evidence.npz, of the same images.
+        classes: names.
+    """
+    focus = _focus(evidence)
+    arrays = evidence[focus]
+    scored = bool(np.isfinite(arrays["region_scores"]).any())
+    titles = ["image", "label", "pseudo-label 1", "pseudo-label 2"]
+    titles += ["region score 1"] * scored + ["kept of 1"]
+    titles += [method_style(method)[1] for method in evidence]
+    height, width = arrays["labels"].shape[1:]
+    rows = len(arrays["images"])
+    side = PAGE / len(titles)
+    fig, axes = grid(rows, len(titles), (PAGE, 0.9 + rows * side * height / width))
+    for image, line in enumerate(axes):
+        _row(list(line), arrays, image, len(classes), scored)
+        for axis, shown in zip(line[-len(evidence) :], evidence.values(), strict=True):
+            show_labels(axis, shown["prediction"][image], len(classes))
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title("\n".join(textwrap.wrap(title, 11)), fontsize=6.5)
+    if scored:
+        fig.colorbar(axes[0, 4].images[0], ax=axes, shrink=0.5, pad=0.01, label="region score")
+    class_legend(fig, classes, bool((arrays["labels"] == IGNORE_INDEX).any()))
+    return fig
+
+
+def _focus(evidence: Mapping[str, Mapping[str, Array]]) -> str:
+    """Return the method whose pseudo-labels are shown."""
+    scored = [m for m, a in evidence.items() if np.isfinite(a["region_scores"]).any()]
+    return "rrn" if "rrn" in evidence else [*scored, *evidence][0]
+
+
+def _row(axes: list[Axes], arrays: Mapping[str, Array], image: int, classes: int, scored: bool) -> None:
+    """Draw one image up to what is kept of its first pseudo-label."""
+    show(axes[0], arrays["images"][image])
+    maps = [arrays["labels"][image], *arrays["pseudo_labels"][:, image]]
+    for axis, labels in zip(axes[1:4], maps, strict=True):
+        show_labels(axis, labels, classes)
+    size, region = maps[0].shape, int(arrays["region"])
+    if scored:
+        scores = np.asarray(arrays["region_scores"][0, image], dtype=float)
+        axes[4].imshow(_spread(scores, size, region), vmin=0, vmax=1, interpolation="none")
+        _lines(axes[4], size, region)
+        frame(axes[4])
+    kept = _spread(arrays["kept"][0, image], size, region)
+    axis = axes[4 + scored]
+    show(axis, np.where(kept[..., None], palette(classes)[maps[1]], 255).astype(np.uint8))
+    hatch(axis, ~kept, "....")
+    _lines(axis, size, region)
+
+
+def _spread(values: Array, size: tuple[int, ...], region: int) -> Array:
+    """Give every pixel of `size` the value of its region; values [rows, columns]."""
+    rows, columns = (np.arange(length) // region for length in size)
+    return values[rows[:, None], columns]
+
+
+def _lines(axis: Axes, size: tuple[int, ...], region: int) -> None:
+    """Draw the borders of the regions."""
+    for draw, length in ((axis.axhline, size[0]), (axis.axvline, size[1])):
+        for place in range(region, length, region):
+            draw(place - 0.5, color="white", lw=0.4)
+
+
+def show(axis: Axes, image: Array) -> None:
+    """Draw a picture [H, W(, 3)] without ticks, in a thin frame."""
+    axis.imshow(image, interpolation="none")
+    frame(axis)
+
+
+def frame(axis: Axes) -> None:
+    """Take the ticks away and draw a thin frame."""
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set(visible=True, linewidth=0.4, color="#666666")
+
+
+def show_labels(axis: Axes, labels: Array, classes: int) -> None:
+    """Draw labels [H, W] in the colours of their classes; void is white and hatched."""
+    show(axis, palette(classes)[labels.astype(np.uint8)])
+    void = labels == IGNORE_INDEX
+    if void.any():
+        hatch(axis, void)
+
+
+def hatch(axis: Axes, mask: Array, pattern: str = "//////") -> None:
+    """Hatch the pixels of a mask [H, W]."""
+    values = np.pad(mask.astype(float), 1)
+    places = [np.arange(-1, size + 1) for size in mask.shape]
+    axis.contourf(places[1], places[0], values, [0.5, 1.5], colors="none", hatches=[pattern])
+    axis.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
+
+
+def class_legend(fig: Figure, classes: Sequence[str], void: bool = False) -> None:
+    """Put the names and colours of the classes below the figure."""
+    colours = palette(len(classes)) / 255
+    handles = [Patch(fc=colours[i], ec="#666666", label=name) for i, name in enumerate(classes)]
+    if void:
+        handles.append(Patch(fc="white", ec="#666666", hatch="//////", label="void"))
+    longest = max(map(len, classes))
+    columns = max(1, min(len(handles), int(fig.get_figwidth() / (0.35 + 0.06 * longest))))
+    fig.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def pictures(values: Any) -> Array:
+    """Return images uint8 [N, H, W, 3] of tensors or arrays [N, 3, H, W] or [N, H, W, 3]."""
+    array = np.asarray(values)
+    return array if array.shape[-1] == 3 else array.transpose(0, 2, 3, 1)
