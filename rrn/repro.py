@@ -68,9 +68,10 @@ def deviations(committed: pd.DataFrame, here: pd.DataFrame) -> pd.DataFrame:
     """Return the differences of the columns miou_mean*; NaN where only one side has the row."""
     keys = [key for key in KEYS if key in committed and key in here]
     numbers = [str(c) for c in here if str(c).startswith("miou_mean") and c in committed]
-    pair = committed.set_index(keys)[numbers].join(
-        here.set_index(keys)[numbers], how="outer", lsuffix=" committed", rsuffix=" here"
+    pair = committed[[*keys, *numbers]].merge(
+        here[[*keys, *numbers]], how="outer", on=keys, suffixes=(" committed", " here")
     )
+    pair = pair.set_index(keys)
     for column in numbers:
         pair[f"{column} deviation"] = pair[f"{column} here"] - pair[f"{column} committed"]
     return pair

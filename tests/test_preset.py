@@ -1,0 +1,86 @@
+import re
+
+import pytest
+from conftest import ROOT, copy_repository
+
+from rrn import config, preset
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    target = tmp_path_factory.mktemp("preset") / "copy"
+    return copy_repository(target, without=("datastore/", "data/", "results/"))
+
+
+@pytest.fixture
+def here(repository, monkeypatch):
+    """A copy of the repository as the current folder; params.yaml is put back afterwards."""
+    monkeypatch.chdir(repository)
+    text = (repository / "params.yaml").read_text()
+    yield repository
+    (repository / "params.yaml").write_text(text)
+
+
+def comments(text):
+    return re.findall(r"#.*", text)
+
+
+@pytest.mark.parametrize("name", preset.names(ROOT))
+def test_every_preset_is_valid_and_keeps_all_comments(here, name):
+    before = (here / "params.yaml").read_text()
+    assert preset.main([name, "dataset.path=../elsewhere"]) == 0
+    after = (here / "params.yaml").read_text()
+    assert after != before
+    assert comments(after) == comments(before)
+    expected = config.merge(config.read(here / "params.yaml"), preset.load(here, name))
+    expected["dataset"]["path"] = "../elsewhere"
+    assert config.read(here / "params.yaml") == expected
+    for method in config.load(root=here).ablation.methods:
+        config.load(method, root=here)
+
+
+def test_only_what_differs_is_changed(here):
+    before = (here / "params.yaml").read_text().splitlines()
+    assert preset.main(["model.weights=null", "train.steps=7"]) == 0
+    after = (here / "params.yaml").read_text().splitlines()
+    changed = [line for line, old in zip(after, before, strict=True) if line != old]
+    assert changed == ["  steps: 7"]
+
+
+def test_presets_add_up_and_twice_is_once(here):
+    assert preset.main(["lite0", "smoke"]) == 0
+    once = (here / "params.yaml").read_text()
+    settings = config.load(root=here)
+    assert (settings.model.weights, settings.name) == ("lite0", "smoke")
+    assert preset.main(["lite0", "smoke"]) == 0
+    assert (here / "params.yaml").read_text() == once
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (["smoek"], "error: no preset 'smoek'; did you mean 'smoke'? there are camvid, controls"),
+        (["smoke", "train.step=3"], "command line: params.yaml has no setting 'train.step'; did"),
+        (["train.steps=many"], "train.steps is 'many': "),
+        (["=3"], "expected key=value, got '=3'"),
+        (["camvid"], "say where the data set lies, python -m rrn.preset camvid dataset.path=DIR"),
+        (["method.rho=agreement"], "rho: agreement weighs the regions that a filter keeps"),
+    ],
+)
+def test_nothing_is_written_if_something_is_wrong(here, capsys, items, message):
+    before = (here / "params.yaml").read_text()
+    assert preset.main(items) == 1
+    assert message in capsys.readouterr().err
+    assert (here / "params.yaml").read_text() == before
+
+
+def test_an_unknown_key_in_a_preset_names_the_file(here, capsys):
+    (here / "presets" / "mine.yaml").write_text("train: {stesp: 3}\n")
+    assert preset.main(["mine"]) == 1
+    (here / "presets" / "mine.yaml").unlink()
+    assert "presets/mine.yaml: params.yaml has no setting 'train.stesp'" in capsys.readouterr().err
+
+
+def test_without_arguments_it_lists_the_presets(here, capsys):
+    assert preset.main([]) == 2
+    assert "presets: camvid, controls, lite0, smoke" in capsys.readouterr().err
