@@ -1,7 +1,8 @@
-"""Images and labels in a folder: images/<split>/<id>.jpg, labels/<split>/<id>.png, classes.txt. No torch.
+"""Data sets in a folder: images/<split>/<id>.jpg, labels/<split>/<id>.png, classes.txt.
 
-A label image holds one class index per pixel, in the order of classes.txt, as a grey or palette PNG. Values that the
-settings call void become IGNORE_INDEX. A train image without a label file is an unlabeled image.
+A label image holds one class index per pixel, in the order of classes.txt, as a grey or palette
+PNG. Values that the settings call void become IGNORE_INDEX. A train image without a label file is
+an unlabeled image. No torch in here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBom
 
 
 class DataError(ValueError):
-    """The data on the disk are not as they must be; the message names the file and says what to do."""
+    """The data on the disk are not as they must be; the message says where and what to do."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Folder:
         for value in data.void:
             if value < len(classes):
                 raise DataError(
-                    f"dataset.void: {value} is also the class {classes[value]!r} of {path / 'classes.txt'}; "
-                    "remove the name there or the value here"
+                    f"dataset.void: {value} is also the class {classes[value]!r} of "
+                    f"{path / 'classes.txt'}; remove the name there or the value here"
                 )
         return cls(path, classes, data.void, data.size, data.train, data.val, data.test, hint)
 
@@ -83,13 +84,12 @@ class Folder:
             if path.suffix not in SUFFIXES or path.name.startswith("."):
                 continue
             if path.stem in found:
-                raise DataError(
-                    f"{path} and {found[path.stem].name} have one id: remove one of them"
-                )
+                raise DataError(f"{path} and {found[path.stem].name} have one id: remove one of them")
             found[path.stem] = path
         if not found:
             raise DataError(
-                f"the split {split!r} is empty: no .jpg or .png in {folder}; {self.hint}"
+                f"the split {split!r} is empty: no .jpg or .png in {folder}; {self.hint}; "
+                "dataset.train, val and test name the splits, and test may equal val"
             )
         return sorted(found)
 
@@ -136,7 +136,7 @@ class Folder:
         return self.root / "labels" / split / f"{name}.png"
 
     def shape(self, split: str, name: str) -> tuple[int, int]:
-        """Return (height, width) of an image as `image` will give it; reads only the head of the file.
+        """Return (height, width) of an image as `image` will give it; decodes nothing.
 
         Raises:
             DataError: if the file is missing or no image.
@@ -158,7 +158,8 @@ class Folder:
         """Return a label, uint8 [H, W]: class indices, IGNORE_INDEX where void.
 
         Raises:
-            DataError: if the file is missing, unreadable, in colours, or holds a value that is no class and not void.
+            DataError: if the file is missing, unreadable, in colours, or holds a value that is
+                neither a class nor void.
         """
         return self._indices(self._open_label(split, name), self.label_path(split, name))
 
@@ -171,8 +172,9 @@ class Folder:
         image, label = self._open_image(split, name), self._open_label(split, name)
         if image.size != label.size:
             raise DataError(
-                f"{self.label_path(split, name)} is {label.width} x {label.height} pixels, but its image "
-                f"{self.image_path(split, name).name} is {image.width} x {image.height}; they must agree"
+                f"{self.label_path(split, name)} is {label.width} x {label.height} pixels, but its "
+                f"image {self.image_path(split, name).name} is {image.width} x {image.height}; "
+                "they must agree"
             )
         return self._colours(image), self._indices(label, self.label_path(split, name))
 
@@ -188,8 +190,8 @@ class Folder:
         label = _open(path, "label")
         if label.mode not in INDEX_MODES:
             raise DataError(
-                f"{path} has pixels of mode {label.mode}, but a label is one class index per pixel: "
-                "convert it to a grey or palette PNG of 8 bits"
+                f"{path} has pixels of mode {label.mode}, but a label is one class index per "
+                "pixel: convert it to a grey or palette PNG of 8 bits"
             )
         return label
 
@@ -205,9 +207,9 @@ class Folder:
         wrong = [int(v) for v in present if v >= len(self.classes) and v not in self.void]
         if wrong:
             raise DataError(
-                f"{path} has the value {', '.join(map(str, wrong[:10]))}, but the classes of classes.txt are "
-                f"0 to {len(self.classes) - 1} and dataset.void is {list(self.void)}; "
-                "correct the label, or add the value to classes.txt or dataset.void"
+                f"{path} has the value {', '.join(map(str, wrong[:10]))}, but the classes of "
+                f"classes.txt are 0 to {len(self.classes) - 1} and dataset.void is "
+                f"{list(self.void)}; correct the label, or add to classes.txt or dataset.void"
             )
         meaning = np.arange(256, dtype=np.uint8)
         meaning[list(self.void)] = IGNORE_INDEX
@@ -221,9 +223,7 @@ class Folder:
 def _classes(path: Path, hint: str) -> tuple[str, ...]:
     """Read the names of the classes, one a line."""
     if not path.is_file():
-        raise DataError(
-            f"{path} is missing: it must hold the names of the classes, one a line; {hint}"
-        )
+        raise DataError(f"{path} is missing: it must hold the names of the classes, one a line; {hint}")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -232,13 +232,9 @@ def _classes(path: Path, hint: str) -> tuple[str, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
         problem = f"names {twice[0]!r} twice" if twice else "is empty"
-        raise DataError(
-            f"{path} {problem}: it must hold the names of the classes, one a line, each once"
-        )
+        raise DataError(f"{path} {problem}: it must hold the names of the classes, one a line, each once")
     if len(names) > IGNORE_INDEX:
-        raise DataError(
-            f"{path} names {len(names)} classes; at most {IGNORE_INDEX} fit into 8-bit labels"
-        )
+        raise DataError(f"{path} names {len(names)} classes; at most {IGNORE_INDEX} fit into 8-bit labels")
     return names
 
 

@@ -1,7 +1,8 @@
-"""What training and evaluation read: `Batch`, one per step, and whole images, every one exactly once.
+"""What training and evaluation read: a `Batch` per step, and whole images, each exactly once.
 
-The batch of a step is a function of (seed, stage, step): the rows of the ablation, any number of loader workers or
-processes, and a resumed run see the same data, and a row that needs no unlabeled images gets the same labeled ones.
+The batch of a step is a function of (seed, stage, step): the rows of the ablation, any number of
+loader workers or processes, and a resumed run see the same data, and a row that needs no unlabeled
+images gets the same labeled ones.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Purpose = Literal["warmup", "train"]
 
 
 def _tensors(item: Any, function: Callable[[Tensor], Tensor]) -> list[Any]:
-    """Return the fields of a dataclass with `function` applied to every tensor, also to those in tuples."""
+    """Return the fields of a dataclass, `function` applied to every tensor, alone or in tuples."""
 
     def apply(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -99,7 +100,7 @@ class _Crops(NamedTuple):
 
 
 class Sampler:
-    """Which image stands at a position of an endless sequence: one seeded permutation after the other.
+    """Which image stands where in an endless sequence: one seeded permutation after the other.
 
     Args:
         ids: images to go through; fewer than a batch repeat within it.
@@ -156,8 +157,9 @@ class TrainingData(Dataset[Batch]):
         """See the class."""
         if unlabeled and len(split.unlabeled) < 2:
             raise DataError(
-                f"the partition {split.partition} leaves {len(split.unlabeled)} unlabeled images, and CutMix needs 2 "
-                "different ones: label fewer (ablation.partitions), or train rows with consistency: false only"
+                f"the partition {split.partition} leaves {len(split.unlabeled)} unlabeled "
+                "images, and CutMix needs 2 different ones: label fewer (ablation.partitions), or "
+                "train only rows with consistency: false"
             )
         self.dataset, self.settings, self.seed, self.purpose = dataset, settings, seed, purpose
         self.rank, self.world, self.unlabeled = rank, world, unlabeled
@@ -197,23 +199,15 @@ class TrainingData(Dataset[Batch]):
         total, crop = self.settings.batch.unlabeled, self.settings.augment.crop
         mine = range(self.rank, total, self.world) if self.unlabeled else range(0)
         first = [self.unlabeled_order[0](step * total + i) for i in mine]
-        second = [
-            self.unlabeled_order[1](step * total + i, unlike=name)
-            for i, name in zip(mine, first, strict=True)
-        ]
+        second = [self.unlabeled_order[1](step * total + i, unlike=name) for i, name in zip(mine, first, strict=True)]
         halves = (
             self._crops(first, False, "unlabeled 0", step, mine),
             self._crops(second, False, "unlabeled 1", step, mine),
         )
-        boxes = [
-            cutmix_boxes(1, crop, crop, self.settings.cutmix, self._draw("cutmix", step, i))
-            for i in mine
-        ]
+        boxes = [cutmix_boxes(1, crop, crop, self.settings.cutmix, self._draw("cutmix", step, i)) for i in mine]
         return halves, torch.cat([torch.zeros(0, 1, crop, crop, dtype=torch.bool), *boxes])
 
-    def _crops(
-        self, names: Sequence[str], with_labels: bool, what: str, step: int, indices: range
-    ) -> _Crops:
+    def _crops(self, names: Sequence[str], with_labels: bool, what: str, step: int, indices: range) -> _Crops:
         """Read and cut the images of `names`, which stand at the global `indices` of the batch."""
         crop = self.settings.augment.crop
         images = torch.zeros(len(names), 3, crop, crop, dtype=torch.uint8)
@@ -222,16 +216,14 @@ class TrainingData(Dataset[Batch]):
         for place, (name, index) in enumerate(zip(names, indices, strict=True)):
             image, label = self._read(name, with_labels)
             draw = self._draw(f"augment {what}", step, index)
-            images[place], labels[place], valid[place] = augment(
-                image, label, self.settings.augment, draw
-            )
+            images[place], labels[place], valid[place] = augment(image, label, self.settings.augment, draw)
         return _Crops(images, labels, valid, tuple(names))
 
     def _draw(self, purpose: str, step: int, index: int) -> torch.Generator:
         return draws.generator(self.seed, f"{self.purpose} {purpose}", step, index)
 
     def _read(self, name: str, with_label: bool) -> tuple[Tensor, Tensor | None]:
-        """Return a decoded train image u8 [3, H, W] and its label u8 [H, W]; the label only if it is wanted."""
+        """Return a train image u8 [3, H, W] and, only if it is wanted, its label u8 [H, W]."""
         if (name, with_label) in self._cache:
             return self._cache[name, with_label]
         label = None
@@ -259,12 +251,13 @@ def training_loader(
     unlabeled: bool = True,
     all_labels: bool = False,
 ) -> DataLoader[Batch]:
-    """Return the batches of the steps `start` to `stop` - 1 in order; the arguments are those of `TrainingData`.
+    """Return the batches of the steps `start` to `stop` - 1 in order.
 
-    `settings.workers` processes prepare them (0: this one); with a GPU they are in pinned memory.
+    The arguments are those of `TrainingData`. `settings.workers` processes prepare them (0: this
+    one); with a GPU they are in pinned memory.
 
     Raises:
-        DataError: at once if there is too little to mix; later, at its step, if an image or label is wrong.
+        DataError: at once if there is too little to mix; at its step if an image or label is wrong.
     """
     data = TrainingData(dataset, split, settings, seed, purpose, rank, world, unlabeled, all_labels)
     return DataLoader(
@@ -272,19 +265,21 @@ def training_loader(
         batch_size=None,
         sampler=range(start, stop),
         num_workers=settings.workers,
+        generator=torch.Generator(),  # torch's global one stays as it is
         pin_memory=settings.device != "cpu" and torch.cuda.is_available(),
     )
 
 
 class WholeImages:
-    """Whole labeled images of one split, in fixed batches of equal size; iterate as often as needed.
+    """Whole labeled images of one split, in fixed batches of equal size; iterate again at will.
 
     Args:
         dataset: where the images lie.
         split: name of the folder: dataset.val, dataset.test, or dataset.train for diagnosis.
         ids: images, in this order; every one comes exactly once over all processes.
         batch: most images of a batch; a batch ends early where the next image has another size.
-        rank: of this process; it takes the batches rank, rank + world, ..., so they do not depend on `world`.
+        rank: of this process; it takes the batches rank, rank + world, ...; what a batch holds does
+            not depend on `world`.
         world: number of processes.
         cache: keep the decoded batches in memory for the next iteration.
 
@@ -343,9 +338,7 @@ def whole_images(
     return WholeImages(dataset, split, ids, batch, rank, world, cache)
 
 
-def _equal_sizes(
-    dataset: Folder, split: str, ids: Sequence[str], batch: int
-) -> list[tuple[str, ...]]:
+def _equal_sizes(dataset: Folder, split: str, ids: Sequence[str], batch: int) -> list[tuple[str, ...]]:
     """Return consecutive images in groups of one size, at most `batch` each."""
     groups: list[tuple[str, ...]] = []
     before = None
@@ -360,7 +353,7 @@ def _equal_sizes(
 
 
 def diagnosis_ids(dataset: Folder, split: Split, count: int) -> tuple[str, ...]:
-    """Return `count` unlabeled images that do have a label file, spread evenly; fewer if there are not so many.
+    """Return `count` unlabeled images that do have a label file, spread evenly, or all if fewer.
 
     For looking at the quality of pseudo-labels only; training never reads these labels.
     """

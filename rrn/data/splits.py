@@ -51,18 +51,20 @@ class Split:
         both = sorted(set(self.labeled) & set(self.unlabeled))
         if both:
             raise DataError(
-                f"the partition {self.partition} lists {len(both)} images as labeled and as unlabeled: "
-                f"{', '.join(both[:10])}; remove them from one list"
+                f"the partition {self.partition} lists {len(both)} images as labeled and as "
+                f"unlabeled: {', '.join(both[:10])}; remove them from one list"
             )
 
 
 def make(dataset: Folder, settings: Settings, partition: str) -> Split:
-    """Choose the labeled images: a prefix of one seeded permutation, so that 1of16 lies in 1of8 lies in 1of4.
+    """Choose the labeled images.
 
-    Shares and counts are of the train images that have a label file; an image without one is always unlabeled.
+    They are a prefix of one seeded permutation, so that 1of16 lies in 1of8 lies in 1of4. Shares and
+    counts are of the train images that have a label file; one without is always unlabeled.
 
     Raises:
-        DataError: if a split is empty, val or test lacks a label, or the partition asks for more than there is.
+        DataError: if a split is empty, val or test lacks a label, or the partition asks for more
+            than there is.
     """
     images = dataset.ids(dataset.train)
     labelable = dataset.labeled_ids(dataset.train)
@@ -83,9 +85,7 @@ def make(dataset: Folder, settings: Settings, partition: str) -> Split:
 def _count(partition: str, available: int) -> int:
     """Return how many images a partition labels."""
     if not available:
-        raise DataError(
-            "no train image has a label file: nothing can be learnt; add some to labels/<train split>"
-        )
+        raise DataError("no train image has a label file, so nothing can be learnt; add some to labels/<train split>")
     try:
         if partition == "all":
             return available
@@ -95,18 +95,17 @@ def _count(partition: str, available: int) -> int:
             part, whole = map(int, partition.split("of"))
             count = max(1, round(available * part / whole))
     except (ValueError, ZeroDivisionError) as error:
-        raise DataError(
-            f"partition {partition!r}: expected 1of16, a number of images, or all"
-        ) from error
+        raise DataError(f"partition {partition!r}: expected 1of16, a number of images, or all") from error
     if not 1 <= count <= available:
         raise DataError(
-            f"partition {partition!r} asks for {count} labeled images, but 1 to {available} train images have labels"
+            f"partition {partition!r} asks for {count} labeled images, "
+            f"but {available} train images have labels; ask for 1 to {available}, or for all"
         )
     return count
 
 
 def write(split: Split, folder: Path) -> Path:
-    """Write `split` as split.json into `folder`, which is made if it is missing; return the file."""
+    """Write `split` as split.json into `folder`, made if missing; return the file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
     path.write_text(json.dumps(asdict(split), indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -123,16 +122,12 @@ def read(folder: Path) -> Split:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path} is missing: run the prepare stage first (`dvc repro prepare`)"
-        ) from error
+        raise DataError(f"{path} is missing: run the prepare stage first (`dvc repro prepare`)") from error
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}): run the prepare stage again") from error
     keys = list(Split.__dataclass_fields__)
     if not isinstance(values, dict) or sorted(values) != sorted(keys):
-        raise DataError(
-            f"{path} must have exactly the keys {', '.join(keys)}: run the prepare stage again"
-        )
+        raise DataError(f"{path} must have exactly the keys {', '.join(keys)}: run the prepare stage again")
     lists = {key: tuple(map(str, values[key])) for key in keys[2:]}
     try:
         return Split(partition=str(values["partition"]), seed=int(values["seed"]), **lists)
@@ -141,8 +136,9 @@ def read(folder: Path) -> Split:
 
 
 def frequencies(dataset: Folder, split: Split) -> pd.DataFrame:
-    """Count pixels: one row per class and one for void; columns class, labeled, val (shares of all pixels).
+    """Return how frequent the classes are: columns class, labeled, val; the last row is void.
 
+    Frequencies are shares of all pixels of the labeled images, and of those of val.
     Labels of unlabeled images are not read.
 
     Raises:
@@ -158,7 +154,7 @@ def frequencies(dataset: Folder, split: Split) -> pd.DataFrame:
 
 
 def _shares(dataset: Folder, split: str, ids: Iterable[str]) -> np.ndarray:
-    """Return the share of each class, and of void, in the pixels of some images, float64 [classes + 1]."""
+    """Return the share of each class, and of void, in the pixels of images, [classes + 1]."""
     counts = np.zeros(256, dtype=np.int64)
     for name in ids:
         counts += np.bincount(dataset.pair(split, name)[1].ravel(), minlength=256)

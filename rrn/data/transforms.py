@@ -1,4 +1,4 @@
-"""Random crops of training images, and CutMix boxes. Every draw comes from the generator that is passed in."""
+"""Random crops and CutMix boxes; every draw comes from the generator that is passed in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def augment(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cut a random square out of an image at a random scale, maybe mirrored, its colours shifted.
 
-    A square that is larger than the scaled image holds all of it, at a random place; the rest is padding.
+    A square larger than the scaled image holds all of it, at a random place; the rest is padding.
 
     Args:
         image: uint8 [3, H, W].
@@ -25,21 +25,18 @@ def augment(
         generator: source of all draws; the same number of them whatever the settings.
 
     Returns:
-        image uint8 [3, crop, crop], 0 in padding; label int64 [crop, crop], IGNORE_INDEX in padding, and
-        everywhere if `label` is None; valid bool [crop, crop], False in padding.
+        image uint8 [3, crop, crop], 0 in padding; label int64 [crop, crop], IGNORE_INDEX in
+        padding, and everywhere if `label` is None; valid bool [crop, crop], False in padding.
     """
     crop, (low, high) = settings.crop, settings.scales
     draws = torch.rand(7, generator=generator).tolist()
-    side = max(
-        1, round(crop / (low + (high - low) * draws[0]))
-    )  # of the square, in pixels of the source
+    side = max(1, round(crop / (low + (high - low) * draws[0])))  # of the square, in pixels of the source
     rows, to_rows = _window(image.shape[-2], side, crop, draws[1])
     columns, to_columns = _window(image.shape[-1], side, crop, draws[2])
     size = [to_rows.stop - to_rows.start, to_columns.stop - to_columns.start]
     mirror = settings.flip and draws[3] < 0.5
 
-    cut = image[None, :, rows, columns]
-    patch = interpolate(cut, size, mode="bilinear", antialias=True)[0]
+    patch = _resize(image[:, rows, columns], size)
     canvas = torch.zeros(3, crop, crop, dtype=torch.uint8)
     canvas[:, to_rows, to_columns] = _jitter(patch, settings.jitter, draws[4:])
     target = torch.full((crop, crop), IGNORE_INDEX, dtype=torch.int64)
@@ -53,8 +50,15 @@ def augment(
     return canvas, target, valid
 
 
+def _resize(patch: Tensor, size: list[int]) -> Tensor:
+    """Resize uint8 [3, H, W]; not as bytes where a side is 1, which torch gets wrong."""
+    if 1 in (*patch.shape, *size):
+        return interpolate(patch[None].float(), size, mode="bilinear", antialias=True)[0].round().to(torch.uint8)
+    return interpolate(patch[None], size, mode="bilinear", antialias=True)[0]
+
+
 def _window(length: int, side: int, crop: int, draw: float) -> tuple[slice, slice]:
-    """Place a window of `side` pixels along an axis; return what it holds of the image, and where that goes."""
+    """Place a window of `side` pixels along an axis; return what it sees, and where that goes."""
     slack = length - side
     offset = int(draw * (abs(slack) + 1)) * (1 if slack >= 0 else -1)
     start, stop = max(0, offset), min(length, offset + side)
@@ -65,9 +69,10 @@ def _window(length: int, side: int, crop: int, draw: float) -> tuple[slice, slic
 
 
 def _jitter(patch: Tensor, strength: float, draws: list[float]) -> Tensor:
-    """Scale saturation, contrast (about mid grey) and brightness by factors in 1 - strength .. 1 + strength.
+    """Scale saturation, contrast (about mid grey) and brightness.
 
-    Single multiplications and additions per pixel: the same bits for any number of threads.
+    The factors lie in 1 - strength .. 1 + strength. Single multiplications and additions per pixel:
+    the same bits for any number of threads.
     """
     if strength == 0:
         return patch
@@ -83,12 +88,11 @@ def _jitter(patch: Tensor, strength: float, draws: list[float]) -> Tensor:
     return colours.clamp_(0, 255).to(torch.uint8)
 
 
-def cutmix_boxes(
-    batch: int, height: int, width: int, settings: CutMix, generator: torch.Generator
-) -> Tensor:
-    """Draw the boxes of mixed images: `boxes` rectangles an image that share an area drawn from `area`.
+def cutmix_boxes(batch: int, height: int, width: int, settings: CutMix, generator: torch.Generator) -> Tensor:
+    """Draw the boxes of mixed images: `boxes` rectangles each, together of an area from `area`.
 
-    Every rectangle has the same area, a random shape, and lies inside; where they overlap, they cover less.
+    The rectangles of an image have equal areas and random shapes, and lie inside; where they
+    overlap, they cover less.
 
     Returns:
         bool [batch, 1, height, width], True = take the pixel from the second image.

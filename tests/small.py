@@ -1,0 +1,48 @@
+"""A tiny data set and settings that fit it, for the tests of the data."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rrn import config
+from rrn.config import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CLASSES = ("ground", "disc", "square")
+SPLITS = {"train": 16, "val": 4, "test": 3}
+HEIGHT, WIDTH, CROP = 20, 28, 24
+
+
+def write_folder(root: Path, splits: dict[str, int] | None = None) -> Path:
+    """Write random images and labels in the folder layout; every label has 4 void pixels."""
+    rng = np.random.default_rng(0)
+    for split, count in (splits or SPLITS).items():
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(count):
+            name = f"{split}{i:03d}"
+            pixels = rng.integers(1, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            label = rng.integers(0, len(CLASSES), (HEIGHT, WIDTH), dtype=np.uint8)
+            label[0, :4] = 255
+            Image.fromarray(pixels).save(root / "images" / split / f"{name}.jpg", quality=95)
+            Image.fromarray(label).save(root / "labels" / split / f"{name}.png")
+    (root / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
+    return root
+
+
+def small_settings(path: Path, **changes: dict[str, Any]) -> Settings:
+    """Return the settings of params.yaml with small crops and batches; `changes` by section."""
+    base: dict[str, dict[str, Any]] = {
+        "dataset": {"path": str(path), "void": (255,), "size": None, "cache": True},
+        "augment": {"crop": CROP, "scales": (0.75, 1.5), "flip": True, "jitter": 0.2},
+        "batch": {"labeled": 4, "unlabeled": 4},
+        "cutmix": {"boxes": 3, "area": (0.25, 0.5)},
+    }
+    settings = config.load(root=REPOSITORY).model_copy(update={"device": "cpu", "workers": 0})
+    for section in base.keys() | changes.keys():
+        values = {**base.get(section, {}), **changes.get(section, {})}
+        changed = getattr(settings, section).model_copy(update=values)
+        settings = settings.model_copy(update={section: changed})
+    return settings

@@ -1,0 +1,196 @@
+"""Data sets in a folder: what is read, and what bad files get."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small import CLASSES, HEIGHT, SPLITS, WIDTH, small_settings, write_folder
+
+from rrn.config import IGNORE_INDEX
+from rrn.data.folder import DataError, Folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "data")
+
+
+@pytest.fixture
+def dataset(root: Path) -> Folder:
+    return Folder.open(small_settings(root), root.parent)
+
+
+def test_reads_images_and_labels(dataset: Folder) -> None:
+    assert dataset.classes == CLASSES
+    assert dataset.ids("train") == [f"train{i:03d}" for i in range(SPLITS["train"])]
+    image, label = dataset.pair("train", "train000")
+    assert (image.shape, image.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
+    assert (label.shape, label.dtype) == ((HEIGHT, WIDTH), np.uint8)
+    assert set(np.unique(label)) == {0, 1, 2, IGNORE_INDEX}
+    np.testing.assert_array_equal(image, dataset.image("train", "train000"))
+    np.testing.assert_array_equal(label, dataset.label("train", "train000"))
+    assert dataset.shape("train", "train000") == (HEIGHT, WIDTH)
+
+
+def test_relative_path_counts_from_the_repository(root: Path) -> None:
+    assert Folder.open(small_settings(Path("data")), root.parent).root == root.resolve()
+
+
+def test_resizes(root: Path) -> None:
+    size = (10, 14)
+    dataset = Folder.open(small_settings(root, dataset={"size": size}), root.parent)
+    image, label = dataset.pair("val", "val000")
+    assert image.shape == (*size, 3)
+    assert label.shape == dataset.shape("val", "val000") == size
+    assert set(np.unique(label)) <= {0, 1, 2, IGNORE_INDEX}
+
+
+def test_void_values_of_the_settings(root: Path) -> None:
+    path = root / "labels/val/val000.png"
+    Image.fromarray(np.full((HEIGHT, WIDTH), 11, np.uint8)).save(path)
+    dataset = Folder.open(small_settings(root, dataset={"void": (11, 255)}), root.parent)
+    assert np.all(dataset.label("val", "val000") == IGNORE_INDEX)
+    with pytest.raises(DataError, match=r"dataset.void: 2 is also the class 'square' of .*classes"):
+        Folder.open(small_settings(root, dataset={"void": (2,)}), root.parent)
+
+
+def test_palette_label_is_read_as_indices(dataset: Folder) -> None:
+    palette = Image.new("P", (WIDTH, HEIGHT), 2)
+    palette.putpalette([200, 100, 50] * 256)
+    palette.save(dataset.label_path("val", "val000"))
+    assert np.all(dataset.label("val", "val000") == 2)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
+def test_other_image_modes_become_rgb(dataset: Folder, mode: str) -> None:
+    path = dataset.image_path("val", "val000")
+    image = Image.open(path).convert(mode)
+    path.unlink()
+    image.save(path.with_suffix(".jpg" if mode == "CMYK" else ".png"))
+    assert dataset.image("val", "val000").shape == (HEIGHT, WIDTH, 3)
+
+
+def test_images_without_labels(dataset: Folder) -> None:
+    dataset.label_path("train", "train003").unlink()
+    assert "train003" in dataset.ids("train")
+    assert dataset.labeled_ids("train") == [i for i in dataset.ids("train") if i != "train003"]
+
+
+def test_missing_label_in_val_is_listed(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", {"val": 14})
+    dataset = Folder.open(small_settings(root), tmp_path)
+    for name in dataset.ids("val")[:12]:
+        dataset.label_path("val", name).unlink()
+    with pytest.raises(DataError) as caught:
+        dataset.require_labels("val")
+    text = str(caught.value)
+    assert text.startswith("12 of 14 images of 'val' have no label file; add them")
+    assert "labels/val/val000.png" in text
+    assert "labels/val/val009.png" in text
+    assert "val010.png" not in text
+    assert text.endswith("and 2 more")
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    settings = small_settings(Path("nowhere"))
+    with pytest.raises(DataError, match=r"no folder .*nowhere; run `dvc pull data.dvc`, or set"):
+        Folder.open(settings, tmp_path)
+
+
+def test_missing_folder_outside_the_repository(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no folder .*nowhere; set dataset.path to") as caught:
+        Folder.open(small_settings(tmp_path / "nowhere"), tmp_path / "repository")
+    assert "dvc" not in str(caught.value)
+
+
+def test_missing_classes(root: Path) -> None:
+    (root / "classes.txt").unlink()
+    with pytest.raises(DataError, match=r"classes.txt is missing: .* names of the classes"):
+        Folder.open(small_settings(root), root.parent)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n", "is empty"),
+        ("cat\ndog\ncat\n", "names 'cat' twice"),
+        ("\n".join(map(str, range(256))), "names 256 classes; at most 255"),
+    ],
+)
+def test_impossible_classes(root: Path, text: str, message: str) -> None:
+    (root / "classes.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        Folder.open(small_settings(root), root.parent)
+
+
+def test_empty_split(dataset: Folder) -> None:
+    with pytest.raises(DataError, match=r"the split 'other' is empty: no .jpg or .png in .*other"):
+        dataset.ids("other")
+
+
+def test_two_files_of_one_id(dataset: Folder) -> None:
+    Image.new("RGB", (4, 4)).save(dataset.root / "images/val/val000.png")
+    with pytest.raises(DataError, match=r"val000.png and val000.jpg have one id"):
+        dataset.ids("val")
+
+
+def test_missing_image(dataset: Folder) -> None:
+    with pytest.raises(DataError, match=r"images/val/other.jpg \(or .png\) is missing"):
+        dataset.image("val", "other")
+    with pytest.raises(DataError, match=r"label .*labels/val/other.png is missing"):
+        dataset.label("val", "other")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
+def test_broken_image(dataset: Folder, content: bytes) -> None:
+    dataset.image_path("val", "val000").write_bytes(content)
+    with pytest.raises(DataError, match=r"image .*val000.jpg cannot be read .*; replace it"):
+        dataset.image("val", "val000")
+
+
+@pytest.mark.parametrize("kind", ["image", "label"])
+def test_truncated_file(dataset: Folder, kind: str) -> None:
+    path = getattr(dataset, f"{kind}_path")("val", "val000")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=rf"{kind} .*val000.* cannot be read .* incomplete"):
+        dataset.pair("val", "val000")
+
+
+def test_rgb_label(dataset: Folder) -> None:
+    Image.new("RGB", (WIDTH, HEIGHT)).save(dataset.label_path("val", "val000"))
+    with pytest.raises(DataError, match=r"val000.png has pixels of mode RGB.* palette PNG"):
+        dataset.label("val", "val000")
+
+
+def test_sixteen_bits(dataset: Folder) -> None:
+    deep = Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16))
+    deep.save(dataset.label_path("val", "val000"))
+    with pytest.raises(DataError, match=r"val000.png has pixels of mode I;16"):
+        dataset.label("val", "val000")
+    dataset.image_path("val", "val001").unlink()
+    deep.save(dataset.root / "images/val/val001.png")
+    with pytest.raises(DataError, match=r"val001.png has pixels of mode I;16; save it as 8-bit"):
+        dataset.image("val", "val001")
+
+
+def test_label_of_another_size(dataset: Folder) -> None:
+    Image.new("L", (7, 5)).save(dataset.label_path("val", "val000"))
+    expected = rf"val000.png is 7 x 5 pixels, but its image val000.jpg is {WIDTH} x {HEIGHT}"
+    with pytest.raises(DataError, match=expected):
+        dataset.pair("val", "val000")
+
+
+def test_illegal_value(dataset: Folder) -> None:
+    Image.new("L", (WIDTH, HEIGHT), 7).save(dataset.label_path("val", "val000"))
+    expected = r"val000.png has the value 7, .*classes.txt are 0 to 2 and dataset.void is \[255\]"
+    with pytest.raises(DataError, match=expected):
+        dataset.label("val", "val000")
+
+
+def test_no_torch_is_imported() -> None:
+    code = "import rrn.data.splits, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,177 @@
+"""Crops and CutMix boxes."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import interpolate
+
+from rrn.config import IGNORE_INDEX, Augment, CutMix
+from rrn.data.transforms import _resize, augment, cutmix_boxes
+
+
+def _augment(height: int, width: int, seed: int = 0, label: bool = True, **changes: Any) -> Any:
+    values = {"crop": 24, "scales": (0.5, 2.0), "flip": True, "jitter": 0.2, **changes}
+    image = torch.full((3, height, width), 200, dtype=torch.uint8)
+    target = torch.ones(height, width, dtype=torch.uint8) if label else None
+    generator = torch.Generator().manual_seed(seed)
+    return augment(image, target, Augment.model_validate(values), generator)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    seed=st.integers(0, 2**32),
+    low=st.floats(0.1, 2),
+    more=st.floats(0, 2),
+)
+def test_padding(height: int, width: int, seed: int, low: float, more: float) -> None:
+    image, label, valid = _augment(height, width, seed, scales=(low, low + more))
+    assert (image.shape, image.dtype) == ((3, 24, 24), torch.uint8)
+    assert (label.shape, label.dtype) == ((24, 24), torch.int64)
+    assert (valid.shape, valid.dtype) == ((24, 24), torch.bool)
+    assert valid.any()
+    assert torch.all(image[:, ~valid] == 0)
+    assert torch.all(image[:, valid] > 0)
+    assert torch.all(label[~valid] == IGNORE_INDEX)
+    assert torch.all(label[valid] == 1)
+    rows, columns = valid.any(1), valid.any(0)
+    assert torch.equal(valid, rows[:, None] & columns[None])
+
+
+@pytest.mark.parametrize("side", [1, 2, 9, 40])
+@pytest.mark.parametrize("target", [1, 2, 24])
+def test_resize_agrees_with_floats(side: int, target: int) -> None:
+    image = torch.randint(0, 256, (3, 50, 50), dtype=torch.uint8)
+    for other in (1, 2, 40):
+        patch = image[:, :side, :other]
+        exact = interpolate(patch[None].float(), [target, 24], mode="bilinear", antialias=True)[0]
+        assert float((_resize(patch, [target, 24]).float() - exact).abs().max()) < 2
+
+
+def test_small_image_is_all_there_and_anywhere() -> None:
+    corners = set()
+    for seed in range(20):
+        valid = _augment(10, 10, seed, scales=(1.0, 1.0), flip=False)[2]
+        assert valid.sum() == 100
+        corners.add(tuple(valid.nonzero()[0].tolist()))
+    assert len(corners) > 10
+
+
+def test_large_image_fills_the_crop() -> None:
+    assert all(_augment(100, 80, seed)[2].all() for seed in range(20))
+
+
+def test_unchanged_without_scale_flip_and_jitter() -> None:
+    image = torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8)
+    label = torch.randint(0, 5, (40, 40), dtype=torch.uint8)
+    plain = Augment(crop=24, scales=(1.0, 1.0), flip=False, jitter=0)
+    crop, target, _ = augment(image, label, plain, torch.Generator().manual_seed(1))
+    places = [(y, x) for y in range(17) for x in range(17) if torch.equal(crop, image[:, y : y + 24, x : x + 24])]
+    assert len(places) == 1
+    y, x = places[0]
+    assert torch.equal(target, label[y : y + 24, x : x + 24].long())
+
+
+def test_mirror_moves_image_label_and_padding_together() -> None:
+    kept, mirrored = 0, 0
+    image = torch.arange(10, dtype=torch.uint8).expand(3, 10, 10).contiguous() + 1
+    flip = Augment(crop=24, scales=(1.0, 1.0), flip=True, jitter=0)
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        crop, label, valid = augment(image, image[0], flip, generator)
+        assert torch.equal(crop[0][valid].long(), label[valid])
+        row = label[valid][:10]
+        kept += int(row[0] == 1)
+        mirrored += int(row[0] == 10)
+    assert kept + mirrored == 30
+    assert min(kept, mirrored) > 5
+
+
+def test_jitter_changes_colours_and_nothing_else() -> None:
+    plain, label, valid = _augment(50, 50, 4, jitter=0)
+    changed, same_label, same_valid = _augment(50, 50, 4, jitter=0.3)
+    assert torch.equal(label, same_label)
+    assert torch.equal(valid, same_valid)
+    assert not torch.equal(plain, changed)
+    pixel = changed[:, valid].float().mean(1)
+    assert 200 * 0.6 < float(pixel.mean()) < 255.5
+
+
+def test_no_label_is_ignored_everywhere() -> None:
+    image, label, valid = _augment(50, 50, label=False)
+    with_label = _augment(50, 50)
+    assert torch.all(label == IGNORE_INDEX)
+    assert torch.equal(image, with_label[0])
+    assert torch.equal(valid, with_label[2])
+
+
+def test_a_draw_depends_on_its_generator_only() -> None:
+    first = _augment(50, 60, 5)
+    torch.rand(10)
+    assert all(torch.equal(a, b) for a, b in zip(first, _augment(50, 60, 5), strict=True))
+    assert not torch.equal(first[0], _augment(50, 60, 6)[0])
+
+
+def test_same_bits_for_any_number_of_threads() -> None:
+    image = torch.randint(0, 256, (3, 300, 300), dtype=torch.uint8)
+    label = torch.randint(0, 5, (300, 300), dtype=torch.uint8)
+    large = Augment(crop=256, scales=(0.5, 2.0), flip=True, jitter=0.4)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            results.append(augment(image, label, large, torch.Generator().manual_seed(2)))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    height=st.integers(8, 64),
+    width=st.integers(8, 64),
+    boxes=st.integers(1, 5),
+    area=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_boxes_cover_no_more_than_asked(
+    seed: int, height: int, width: int, boxes: int, area: tuple[float, float]
+) -> None:
+    low, high = min(area), max(area)
+    cutmix = CutMix(boxes=boxes, area=(low, high))
+    mask = cutmix_boxes(2, height, width, cutmix, torch.Generator().manual_seed(seed))
+    assert (mask.shape, mask.dtype) == ((2, 1, height, width), torch.bool)
+    rounding = boxes * (height + width + 1) / 2 / (height * width)
+    covered = mask.float().mean((1, 2, 3))
+    assert torch.all(covered <= high + rounding)
+    if boxes == 1:
+        assert torch.all(covered >= low - rounding)
+
+
+def test_one_box_is_one_rectangle_of_the_area() -> None:
+    cutmix = CutMix(boxes=1, area=(0.25, 0.25))
+    shapes = set()
+    for mask in cutmix_boxes(20, 96, 96, cutmix, torch.Generator().manual_seed(0))[:, 0]:
+        rows, columns = mask.any(1), mask.any(0)
+        assert torch.equal(mask, rows[:, None] & columns[None])
+        assert float(mask.float().mean()) == pytest.approx(0.25, abs=0.02)
+        shapes.add((int(rows.sum()), int(columns.sum())))
+    assert len(shapes) > 10
+
+
+def test_boxes_lie_everywhere() -> None:
+    cutmix = CutMix(boxes=3, area=(0.25, 0.5))
+    masks = cutmix_boxes(400, 16, 16, cutmix, torch.Generator().manual_seed(0)).float()
+    share = masks.mean((0, 1))
+    assert 0.2 < float(share.mean()) < 0.45
+    assert float(share.min()) > 0.005
+
+
+def test_area_zero_and_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    assert not cutmix_boxes(1, 9, 9, CutMix(boxes=2, area=(0, 0)), generator).any()
+    assert cutmix_boxes(1, 9, 9, CutMix(boxes=1, area=(1, 1)), generator).all()
