@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -52,8 +53,12 @@ class Scratch:
             self.folder / "identity.json",
         )
         self._lock = (self.folder / "lock").open("a+")
-        self._acquire()
-        self._compare(identity)
+        try:
+            self._acquire()
+            self._compare(identity)
+        except BaseException:
+            self._lock.close()
+            raise
 
     def __enter__(self) -> Scratch:
         return self
@@ -193,6 +198,10 @@ def _fill(networks: nn.Module, path: Path) -> None:
         raise config.SettingsError(f"{path.parent.name} has no {path.name}: run `dvc repro` for that stage first")
     try:
         networks.load_state_dict(load_file(path))
+    except SafetensorError as error:
+        raise config.SettingsError(
+            f"{path.parent.name}/{path.name} is damaged ({error}): delete it and repeat the run that made it"
+        ) from error
     except RuntimeError as error:
         raise config.SettingsError(
             f"{path.parent.name}/{path.name} holds other networks than these settings build; "

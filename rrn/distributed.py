@@ -19,6 +19,8 @@ from torch import Tensor, nn
 def start(device: torch.device) -> None:
     """Join the process group that torchrun announces in the environment, if it does."""
     if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # one GPU each: "cuda" is this one from here on
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
@@ -48,7 +50,7 @@ def total(value: Tensor) -> Tensor:
 
 
 def share(value: Tensor) -> Tensor:
-    """Turn a loss that every process knows whole into shares that sum to it; the gradient stays that of the own part."""
+    """Turn a loss that every process knows whole into shares that sum to it; gradients stay those of the own part."""
     return value if world() == 1 else value - value.detach() * (1 - 1 / world())
 
 

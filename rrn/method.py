@@ -70,7 +70,11 @@ class RRN(nn.Module):
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn uint8 images into the input of the segmenters and, the same for real and fake, of the discriminators."""
-        return self.segmenters[0].normalize(images)
+        return self._first.normalize(images)
+
+    def grid(self, maps: Tensor) -> regions.Grid:
+        """Return the rows and columns of regions that cover [.., H, W]."""
+        return regions.grid_of(maps.shape[-2], maps.shape[-1], self.region)
 
     # ---- 1. Consistency: two segmenters teach each other on mixed images -----------------------------------------
 
@@ -146,7 +150,7 @@ class RRN(nn.Module):
         Returns:
             Logits s[k, j] = D_j(maps_k): [2 branches, 2 discriminators, B, rows, columns].
         """
-        grid = regions.grid_of(*maps.shape[-2:], self.region)
+        grid = self.grid(maps)
         maps, images, valid = (regions.pad_to_regions(v.float(), self.region) for v in (maps, images, valid))
         scores = []
         for discriminator in self.discriminators:
@@ -167,7 +171,7 @@ class RRN(nn.Module):
             W [2, N, 1, H, W], and the measures coverage, weight and agreement.
         """
         height, width = valid.shape[-2:]
-        grid = regions.grid_of(height, width, self.region)
+        grid = self.grid(valid)
         padded = regions.pad_to_regions(valid, self.region)
         area = regions.region_sum(padded, grid).squeeze(1)
         same = (teachers[0].argmax(1, keepdim=True) == teachers[1].argmax(1, keepdim=True)).float()
@@ -233,7 +237,7 @@ class RRN(nn.Module):
 
     def _region_mean(self, values: Tensor, valid: Tensor) -> Tensor:
         """Mean of float [N, 1, H, W] over the valid pixels of each region: [N, rows, columns]."""
-        grid = regions.grid_of(*values.shape[-2:], self.region)
+        grid = self.grid(values)
         values, valid = (regions.pad_to_regions(v, self.region) for v in (values, valid))
         return regions.region_mean(values, valid, grid).squeeze(1)
 
@@ -285,7 +289,7 @@ class RRN(nn.Module):
         target: Tensor | float,
     ) -> Tensor:
         """Mean binary cross-entropy over the regions that hold a valid pixel; a pixel target is averaged by region."""
-        grid = regions.grid_of(*maps.shape[-2:], self.region)
+        grid = self.grid(maps)
         logits, _ = discriminator(maps, images, valid, grid)
         logits = logits.float()
         if isinstance(target, Tensor):
@@ -308,7 +312,7 @@ class RRN(nn.Module):
             evidence: of the labeled images.
         """
         reals, real_images, fake_at, valid = pair(evidence, valid, self.classes)
-        grid = regions.grid_of(*valid.shape[-2:], self.region)
+        grid = self.grid(valid)
         relevant = (regions.region_sum(valid, grid) > 0).to(valid.dtype)
         losses = []
         for discriminator, logits in zip(self.discriminators, students, strict=True):
@@ -325,9 +329,16 @@ class RRN(nn.Module):
     # ---- What a trained model answers ----------------------------------------------------------------------------
 
     @property
+    def _first(self) -> Segmenter:
+        """The segmenter that stands for both where they do not differ."""
+        first = self.segmenters[0]
+        assert isinstance(first, Segmenter)
+        return first
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.segmenters[0].mean.device
+        return self._first.mean.device
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Segmenter(nn.Module):
             values = torch.tensor(weights.get(name) or default).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)
         if settings.weights is not None:
-            load_encoder(self.network.encoder, settings.weights)
+            load_encoder(self.network.get_submodule("encoder"), settings.weights)
 
     mean: Tensor
     std: Tensor
@@ -160,12 +160,13 @@ class RegionDiscriminator(nn.Module):
         features = self.trunk(seen)
         cells = F.adaptive_max_pool2d(valid, features.shape[-2:])
         features = regions.region_mean(features, cells, grid)
-        return self.head(features).squeeze(1), features
+        with regions.full_precision(features.device):
+            return self.head(features.to(self.head.weight.dtype)).squeeze(1), features
 
 
 @contextmanager
 def teaching(segmenter: nn.Module, statistics: str) -> Iterator[None]:
-    """Dropout off; batch norm with the statistics of the batch, its running ones untouched, or with the running ones."""
+    """Dropout off; batch norm with the batch's statistics, its running ones untouched, or with the running ones."""
     norms = [m for m in segmenter.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     with evaluating(segmenter):
         for norm in norms if statistics == "batch" else ():

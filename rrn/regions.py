@@ -6,6 +6,8 @@ lies in exactly one region, on the image and on a feature map of any size alike 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,12 +33,19 @@ def cells(size: int, grid: int, device: torch.device | None = None) -> Tensor:
 
 
 def region_sum(values: Tensor, grid: Grid) -> Tensor:
-    """Sum float values [..., H, W] over each region: [..., rows, columns]."""
+    """Sum float values [..., H, W] over each region: [..., rows, columns]; in full precision also under autocast."""
     rows, columns = (
         (cells(size, count, values.device)[:, None] == torch.arange(count, device=values.device)).to(values.dtype)
         for size, count in zip(values.shape[-2:], grid, strict=True)
     )
-    return rows.T @ values @ columns
+    with full_precision(values.device):
+        return rows.T @ values @ columns
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Suspend autocast: half precision counts to 256 only, and ties scores that differ."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def region_mean(values: Tensor, weight: Tensor, grid: Grid) -> Tensor:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -201,10 +201,10 @@ class Training:
         shares = {name: distributed.total(value.detach()) for name, value in (terms | judged).items()}
         return shares | evidence.measures
 
-    def _precision(self) -> torch.autocast:
+    def _precision(self) -> AbstractContextManager[None]:
         """Return the context of mixed precision; none in fp32."""
         wanted = PRECISIONS[self.settings.precision]
-        return torch.autocast(self.device.type, dtype=wanted, enabled=wanted != torch.float32)
+        return nullcontext() if wanted == torch.float32 else torch.autocast(self.device.type, dtype=wanted)
 
     def _descend(self, networks: str, terms: Terms) -> None:
         """Take one optimizer step on the sum of the terms."""
@@ -264,8 +264,8 @@ class Training:
             self.dataset, self.settings.dataset.val, self.split.val, size, rank=rank, world=world
         )
         evaluation = evaluate.evaluate(self.model, batches, self.split.classes)
-        for name, matrix in evaluation.matrices.items():
-            evaluation.matrices[name] = distributed.total(matrix.to(self.device)).cpu()
+        matrices = {n: distributed.total(m.to(self.device)).cpu() for n, m in evaluation.matrices.items()}
+        evaluation = replace(evaluation, matrices=matrices)
         if rank == 0 and self.job.stage == "train":
             self._diagnose(done)
         return {name: value for name, value in evaluation.metrics().items() if name.startswith("miou")}
@@ -283,7 +283,8 @@ class Training:
         for split, (folder, ids) in chosen.items():
             if ids:
                 table = evaluate.reliability(self.model, loaders.whole_images(self.dataset, folder, ids, size))
-                self.reliability += table.assign(step=done, split=split).to_dict("records")
+                rows = table.assign(step=done, split=split).to_dict("records")
+                self.reliability += [{str(name): value for name, value in row.items()} for row in rows]
 
     def _scratch(self) -> checkpoint.Scratch:
         """Open the folder in which an interrupted run waits."""
@@ -340,7 +341,7 @@ def prepare_for(model: RRN, device: torch.device) -> RRN:
     """Move the networks to a device, channels last; batch norm is synchronized over processes on CUDA."""
     if device.type == "cuda" and distributed.world() > 1:
         model.segmenters = nn.SyncBatchNorm.convert_sync_batchnorm(model.segmenters)
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def optimizers(model: RRN, settings: config.Settings) -> dict[str, torch.optim.Optimizer]:
