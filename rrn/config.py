@@ -25,9 +25,11 @@ IGNORE_INDEX = 255
 
 PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 NaturalInt = Annotated[int, Field(ge=0, strict=True)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NaturalFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+NaturalFloat = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Below1 = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
 Partition = Annotated[str, BeforeValidator(str), Field(pattern=r"^([1-9]\d*of[1-9]\d*|[1-9]\d*|all)$")]
 """1of16 (one image in sixteen is labeled), 662 (that many are), or all."""
@@ -47,12 +49,12 @@ class Dataset(Section):
     """Where the images lie and how they are read."""
 
     path: str
-    void: tuple[Annotated[int, Field(ge=0, le=255)], ...]
+    void: tuple[Annotated[int, Field(ge=0, le=255, strict=True)], ...]
     train: str
     val: str
     test: str
     size: tuple[PositiveInt, PositiveInt] | None
-    cache: bool
+    cache: Flag
 
 
 class Split(Section):
@@ -84,9 +86,9 @@ class Model(Section):
 class Augment(Section):
     """Random geometry and colour of training crops."""
 
-    crop: Annotated[int, Field(ge=16)]
+    crop: Annotated[int, Field(ge=16, strict=True)]
     scales: tuple[PositiveFloat, PositiveFloat]
-    flip: bool
+    flip: Flag
     jitter: Fraction
 
     @model_validator(mode="after")
@@ -140,6 +142,16 @@ class Log(Section):
     checkpoint: PositiveInt
     diagnose: NaturalInt
 
+    @model_validator(mode="after")
+    def _in_step(self) -> Log:
+        for key in ("evaluate", "checkpoint"):
+            if getattr(self, key) % self.every:
+                raise ValueError(
+                    f"{key}: {getattr(self, key)} is not a multiple of every: {self.every}; losses are looked at "
+                    "every so many steps, and only then are networks evaluated and saved"
+                )
+        return self
+
 
 class Evaluate(Section):
     """Evaluation."""
@@ -162,12 +174,12 @@ class Discriminator(Section):
 
     objective: Literal["adversarial", "accuracy"]
     maps: Literal["soft", "hard"]
-    sees_image: bool
+    sees_image: Flag
     input_stride: PositiveInt
     channels: tuple[PositiveInt, ...] = Field(min_length=1)
-    dropout: Annotated[float, Field(ge=0, lt=1)]
+    dropout: Below1
     lr: PositiveFloat
-    betas: tuple[Fraction, Fraction]
+    betas: tuple[Below1, Below1]
     feature_matching: NaturalFloat
 
 
@@ -175,8 +187,8 @@ class Method(Section):
     """One row of the ablation table, complete."""
 
     labels: Literal["partition", "all"]
-    consistency: bool
-    cutmix: bool
+    consistency: Flag
+    cutmix: Flag
     lambda_u: NaturalFloat
     lambda_u_ramp: NaturalInt
     teacher_statistics: Literal["batch", "running"]
@@ -326,10 +338,10 @@ def resolve(
     rows = merged.get("methods") or {}
     if method is not None and method not in rows:
         raise SettingsError(f"params.yaml: methods has no row {method!r}{_nearest(method, rows)}")
-    settings = _validate(merge(_with_row(merged, method), last), "" if method is None else f"methods.{method}: ")
+    _validate(merged, "")
     for row in rows:
         _validate(_with_row(merged, row), f"methods.{row}: ")
-    return settings
+    return _validate(merge(_with_row(merged, method), last), "" if method is None else f"methods.{method}: ")
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> dict[str, Any]:
