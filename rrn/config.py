@@ -375,15 +375,10 @@ def fingerprint(values: Any) -> str:
 def _with_row(params: dict[str, Any], method: str | None) -> dict[str, Any]:
     """Return `params` with one row laid on `method:`."""
     row = {} if method is None else params["methods"][method]
-    if not isinstance(row, Mapping):
-        raise SettingsError(f"params.yaml: methods.{method} must be a mapping such as {{}}, not {row!r}")
     try:
         return {**params, "method": merge(params["method"], row, "method.")}
     except SettingsError as error:
-        text = str(error).replace("'method.", f"'methods.{method}.")
-        raise SettingsError(text) from error
-    except (KeyError, TypeError) as error:
-        raise SettingsError("params.yaml: the section method: is missing or no mapping") from error
+        raise SettingsError(re.sub(r"\bmethod\.", f"methods.{method}.", str(error), count=1)) from error
 
 
 def _validate(params: Mapping[str, Any], prefix: str) -> Settings:

@@ -1,0 +1,204 @@
+import pytest
+from tiny import PARAMS, params, repository, write_params
+
+from rrn import config
+from rrn.config import SettingsError
+
+ROWS = list(config.read(PARAMS)["methods"])
+
+
+def refusal(changes, row=None):
+    """Return the message that settings with `changes` in params.yaml get."""
+    values = _deep(params(), changes)
+    with pytest.raises(SettingsError) as caught:
+        config.resolve(values, row)
+    return str(caught.value)
+
+
+def _deep(base, over):
+    result = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, dict) and isinstance(result.get(key), dict) and value
+        result[key] = _deep(result[key], value) if nested else value
+    return result
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_of_the_repository_loads(row, root):
+    settings = config.load(row, root=root)
+    assert settings.method.uses_discriminators == (settings.method.filter.by != "none")
+    assert settings.region * settings.method.grid == settings.augment.crop
+
+
+def test_the_rows_that_the_paper_needs_are_there(root):
+    rows = {row: config.load(row, root=root).method for row in ROWS}
+    assert not rows["supervised"].consistency and rows["supervised_all"].labels == "all"
+    assert not rows["cps"].cutmix and rows["cps_cutmix"].cutmix
+    assert [rows[name].filter.by for name in ("cps_cutmix", "local_filter", "rrn")] == ["none"] + 2 * ["region_score"]
+    assert (rows["local_filter"].rho, rows["rrn"].rho != "none") == ("none", True)
+    assert {rows[f"{by}_filter"].filter.by for by in ("confidence", "random")} == {"confidence", "random"}
+
+
+@pytest.mark.parametrize("preset", ["smoke", "camvid", "lite0", "controls"])
+def test_every_row_of_every_preset_loads(preset, root):
+    values = config.merge(config.read(PARAMS), config.read(root / "presets" / f"{preset}.yaml"))
+    for row in values["methods"]:
+        config.resolve(values, row)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"devise": "cpu"}, "params.yaml: no setting 'devise'; did you mean 'device'?"),
+        ({"train": {"step": 3}}, "params.yaml: no setting 'train.step'; did you mean 'steps'?"),
+        (
+            {"method": {"filter": {"fractoin": 0.5}}},
+            "params.yaml: no setting 'method.filter.fractoin'; did you mean 'fraction'?",
+        ),
+        (
+            {"methods": {"rrn": {"filtre": {"by": "random"}}}},
+            "params.yaml has no setting 'methods.rrn.filtre'; did you mean 'filter'?",
+        ),
+        (
+            {"methods": {"rrn": {"filter": "random"}}},
+            "params.yaml: methods.rrn.filter is a section with keys "
+            "['by', 'fraction', 'keep', 'start', 'tau'], not 'random'",
+        ),
+        ({"methods": {"rrn": None}}, "params.yaml: methods.rrn is None: Input should be a valid dictionary"),
+        ({"train": {"steps": "300"}}, "params.yaml: train.steps is '300': Input should be a valid integer"),
+        ({"augment": {"crop": 32.0}}, "params.yaml: augment.crop is 32.0: Input should be a valid integer"),
+        ({"augment": {"flip": "no"}}, "params.yaml: augment.flip is 'no': Input should be a valid boolean"),
+        ({"optimizer": {"lr": "0.05"}}, "params.yaml: optimizer.lr is '0.05': Input should be a valid number"),
+        ({"optimizer": {"lr": 0}}, "params.yaml: optimizer.lr is 0: Input should be greater than 0"),
+        ({"optimizer": {"lr": float("nan")}}, "params.yaml: optimizer.lr is nan: Input should be"),
+        ({"method": {"filter": {"tau": 2.0}}}, "params.yaml: method.filter.tau is 2.0: Input should be less than or"),
+        ({"method": {"rho": "sum"}}, "params.yaml: method.rho is 'sum': Input should be 'none', 'product', 'mean'"),
+        ({"precision": "fp8"}, "params.yaml: precision is 'fp8': Input should be 'fp32', 'bf16' or 'fp16'"),
+        ({"device": "gpu"}, "params.yaml: device is 'gpu': String should match pattern '^(auto|cpu|cuda"),
+        ({"dataset": {"void": [300]}}, "params.yaml: dataset.void.0 is 300: Input should be less than or equal to 255"),
+        ({"ablation": {"partitions": ["some"]}}, "params.yaml: ablation.partitions.0 is 'some': String should match"),
+        ({"ablation": {"seeds": []}}, "params.yaml: ablation.seeds is []: Tuple should have at least 1 item"),
+        ({"ablation": {"methods": ["rnn"]}}, "ablation.methods: 'rnn' is no row of methods:; did you mean 'rrn'?"),
+        ({"augment": {"scales": [2.0, 1.0]}}, "params.yaml: augment: scales [2.0, 1.0] must be [smallest, largest]"),
+        ({"cutmix": {"area": [0.5, 0.1]}}, "params.yaml: cutmix: area [0.5, 0.1] must be [smallest, largest]"),
+        (
+            {"methods": {"rrn": {"consistency": False}}},
+            "params.yaml: methods.rrn: method: filter.by: region_score filters the pseudo-labels of the consistency "
+            "term; set consistency: true, or filter.by: none",
+        ),
+        (
+            {"methods": {"rrn": {"filter": {"by": "none"}, "rho": "mean"}}},
+            "methods.rrn: method: rho: mean weighs the regions that a filter keeps; set filter.by, or rho: none",
+        ),
+        (
+            {"methods": {"rrn": {"filter": {"by": "region_score"}, "discriminator": {"maps": "hard"}}}},
+            "methods.rrn: method: discriminator.maps: hard carries no gradient, so feature matching cannot work on it; "
+            "set discriminator.maps: soft, or discriminator.feature_matching: 0",
+        ),
+        (
+            {"methods": {"rrn": {"filter": {"by": "region_score"}, "discriminator": {"objective": "accuracy"}}}},
+            "discriminator.objective: accuracy has no real and fake features to match; "
+            "set discriminator.feature_matching: 0, or discriminator.objective: adversarial",
+        ),
+        (
+            {"method": {"grid": 5}},
+            "params.yaml: method.grid: 5 regions do not fill augment.crop: 32 pixels evenly; try grid [1, 2, 4, 8]",
+        ),
+        (
+            {"methods": {"rrn": {"filter": {"by": "region_score"}, "grid": 8}}},
+            "methods.rrn: method.grid: 8 regions a side, but the discriminator's map has 4 cells a side; "
+            "lower grid, discriminator.input_stride or the number of discriminator.channels",
+        ),
+        ({"nproc": 2, "batch": {"labeled": 5}}, "params.yaml: batch.labeled: 5 is not a multiple of nproc: 2"),
+        (
+            {"nproc": 2, "batch": {"labeled": 4, "unlabeled": 2}},
+            "batch.unlabeled: 2 gives fewer than 2 images to each of 2 processes, and batch norm needs 2; "
+            "raise it or lower nproc",
+        ),
+        ({"batch": {"labeled": 1}}, "batch.labeled: 1 gives fewer than 2 images to each of 1 processes"),
+        (
+            {"log": {"every": 4, "evaluate": 8, "checkpoint": 6}},
+            "params.yaml: log: checkpoint: 6 is not a multiple of every: 4; losses are looked at every so many steps",
+        ),
+    ],
+)
+def test_refused_with_the_key_and_what_to_do(changes, message):
+    assert message in refusal(changes)
+
+
+def test_a_problem_of_the_whole_is_not_blamed_on_a_row():
+    assert "methods." not in refusal({"devise": "cpu"}, "rrn")
+
+
+def test_all_problems_stand_in_one_message():
+    text = refusal({"threads": 0, "workers": -1})
+    assert [line.split(" is ")[0] for line in text.splitlines()] == ["params.yaml: threads", "params.yaml: workers"]
+
+
+def test_missing_settings_are_named():
+    values = params()
+    del values["optimizer"]["lr"]
+    with pytest.raises(SettingsError, match=r"params.yaml: optimizer.lr is missing"):
+        config.resolve(values)
+    del values["method"]
+    with pytest.raises(SettingsError, match=r"params.yaml: method is missing"):
+        config.resolve(values)
+
+
+def test_unknown_row_and_unknown_override():
+    with pytest.raises(SettingsError, match="methods has no row 'local_filtre'; did you mean 'local_filter'"):
+        config.resolve(params(), "local_filtre")
+    with pytest.raises(SettingsError, match=r"has no setting 'optimizer.rate'; there are lr, momentum, poly"):
+        config.resolve(params(), "rrn", {"optimizer": {"rate": 1.0}})
+    with pytest.raises(SettingsError, match=r"has no setting 'method.filter.tua'; did you mean 'tau'"):
+        config.resolve(params(), "rrn", {"method": {"filter": {"tua": 1.0}}})
+
+
+def test_a_row_lies_over_the_defaults_and_overrides_over_the_row():
+    values = params({"method": {"lambda_u": 2.0}, "methods": {"rrn": {"lambda_u": 3.0}}})
+    assert config.resolve(values).method.lambda_u == 2
+    assert config.resolve(values, "rrn").method.lambda_u == 3
+    assert config.resolve(values, "local_filter").method.lambda_u == 2
+    over = config.resolve(values, "rrn", {"method": {"lambda_u": 4.0}, "optimizer": {"lr": 1.0}})
+    assert (over.method.lambda_u, over.method.filter.by, over.optimizer.lr) == (4, "region_score", 1)
+    assert config.resolve(values, "new", {"methods": {"new": {"lambda_u": 5.0}}}).method.lambda_u == 5
+
+
+def test_inputs_are_not_changed_and_settings_are_frozen():
+    values = params()
+    before = config.fingerprint(values)
+    settings = config.resolve(values, "rrn", {"method": {"filter": {"tau": 0.1}}})
+    assert config.fingerprint(values) == before
+    with pytest.raises(ValueError, match="frozen"):
+        settings.threads = 3
+
+
+def test_fingerprint_knows_every_value():
+    settings = config.resolve(params(), "rrn")
+    same = config.resolve(params(), "rrn")
+    other = config.resolve(params(), "rrn", {"method": {"filter": {"tau": 0.61}}})
+    assert config.fingerprint(settings) == config.fingerprint(same) != config.fingerprint(other)
+
+
+def test_read_follows_yaml_1_2_and_names_a_broken_file(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("a: 1e-3\nb: no\n", encoding="utf-8")
+    assert config.read(path) == {"a": 0.001, "b": "no"}
+    path.write_text("a: [1\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"params.yaml is not valid YAML"):
+        config.read(path)
+    path.write_text("- 1\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"params.yaml: expected keys and values, found list"):
+        config.read(path)
+
+
+def test_root_is_found_from_below_and_missed_with_a_message(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"no params.yaml beside a dvc.yaml in .* start in the repository"):
+        config.find_root(tmp_path)
+    root = repository(tmp_path / "root")
+    below = root / "notebooks" / "deep"
+    below.mkdir(parents=True)
+    assert config.find_root(below) == root
+    write_params(root, params({"threads": 3}))
+    monkeypatch.chdir(below)
+    assert config.load().threads == 3

@@ -1,0 +1,108 @@
+"""A tiny repository (settings, data, prepared partitions) and tiny networks, for the tests of method and training."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from ruamel.yaml import YAML
+from small import write_folder
+from torch import Tensor
+
+from rrn import config, train
+from rrn.config import IGNORE_INDEX
+from rrn.data import splits
+from rrn.data.folder import Folder
+from rrn.data.loaders import Batch
+from rrn.method import RRN
+
+PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
+CLASSES = 3
+CHANGES: dict[str, Any] = {
+    "name": "tiny",
+    "device": "cpu",
+    "threads": 1,
+    "dataset": {"path": "data", "size": None},
+    "model": {"encoder": "tu-test_efficientnet", "decoder_channels": 8, "atrous_rates": [1, 2, 3], "weights": None},
+    "augment": {"crop": 32},
+    "batch": {"labeled": 2, "unlabeled": 2},
+    "warmup": {"steps": 2, "lr_ramp": 1},
+    "train": {"steps": 6, "lr_ramp": 1},
+    "log": {"every": 1, "evaluate": 3, "checkpoint": 2, "diagnose": 2},
+    "evaluate": {"batch": 2},
+    "method": {"grid": 2, "discriminator": {"channels": [8, 8], "input_stride": 2}},
+}
+"""What is laid on params.yaml to make it tiny."""
+
+
+def params(changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the values of params.yaml, made tiny, with `changes` laid on them."""
+    return config.merge(config.merge(config.read(PARAMS), CHANGES), changes or {})
+
+
+def settings(row: str | None = None, changes: dict[str, Any] | None = None) -> config.Settings:
+    """Return tiny settings of one row; `changes` are laid on last, over the row."""
+    return config.resolve(params(), row, changes)
+
+
+def model(row: str, changes: dict[str, Any] | None = None, seed: int = 0) -> RRN:
+    """Return the tiny networks of one row, in train mode."""
+    return RRN(settings(row, changes), CLASSES, seed).train()
+
+
+def batch(size: int = 32, images: int = 2, unlabeled: int = 2, seed: int = 0) -> Batch:
+    """Return a random batch with void, padding and boxes in it."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (images, size, size), generator=draw)
+    labels[:, :3, :5] = IGNORE_INDEX
+    halves = tuple(_images(unlabeled, size, draw) for _ in range(2))
+    valid = torch.ones(unlabeled, 1, size, size, dtype=torch.bool)
+    valid[:, :, -4:] = False
+    boxes = torch.zeros_like(valid)
+    boxes[:, :, 5:20, 9:27] = True
+    names = tuple(str(i) for i in range(max(images, unlabeled)))
+    return Batch(
+        _images(images, size, draw),
+        labels,
+        (halves[0], halves[1]),
+        (valid, valid.clone().roll(2, 2)),
+        boxes,
+        names[:images],
+        (names[:unlabeled], names[:unlabeled]),
+    )
+
+
+def _images(count: int, size: int, draw: torch.Generator) -> Tensor:
+    return torch.randint(256, (count, 3, size, size), dtype=torch.uint8, generator=draw)
+
+
+def still(network: RRN) -> RRN:
+    """Switch off dropout and the statistics of the batch: what is left depends on weights and images alone."""
+    return network.eval()
+
+
+def repository(folder: Path, changes: dict[str, Any] | None = None, partition: str = "1of4") -> Path:
+    """Write params.yaml, dvc.yaml, data and a prepared partition into `folder`."""
+    values = params(changes)
+    values["ablation"] = {**values["ablation"], "partitions": [partition]}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_params(folder, values)
+    (folder / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    write_folder(folder / "data")
+    resolved = config.load(root=folder)
+    split = splits.make(Folder.open(resolved, folder), resolved, partition)
+    splits.write(split, folder / "runs" / resolved.name / "prepare" / partition)
+    return folder
+
+
+def write_params(folder: Path, values: dict[str, Any]) -> None:
+    """Write params.yaml."""
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(copy.deepcopy(values), file)
+
+
+def warm_up(folder: Path, partition: str = "1of4", seed: int = 0, **changes: Any) -> Path:
+    """Warm up in the repository that is the current folder, and return the folder of the run."""
+    out = folder / "runs" / "tiny" / "warmup" / f"{partition}-{seed}"
+    list(train.run("warmup", partition, None, seed, out, changes or None))
+    return out
