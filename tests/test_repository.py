@@ -1,0 +1,227 @@
+"""The shape of the repository: who imports whom, and that the pipeline depends on what it uses."""
+
+import ast
+import io
+import json
+import re
+import subprocess
+import sys
+import tokenize
+
+import pytest
+from conftest import ROOT, git
+from ruamel.yaml import YAML
+
+from rrn import config
+
+MODULES = {p.relative_to(ROOT).as_posix(): p for p in sorted((ROOT / "rrn").rglob("*.py"))}
+NOTEBOOKS = {p.name: p for p in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
+WITHOUT_TORCH = {"prepare", "ablation"}
+LINES = 300
+
+DATA = {"rrn/data/folder.py", "rrn/data/splits.py"}
+MAY_IMPORT = {
+    "rrn/config.py": set(),
+    "rrn/draws.py": set(),
+    "rrn/regions.py": set(),
+    "rrn/distributed.py": set(),
+    "rrn/data/folder.py": {"config", "data"},
+    "rrn/data/splits.py": {"config", "data"},
+    "rrn/data/shapes.py": {"config", "data"},
+    "rrn/data/textures.py": {"config", "data"},
+    "rrn/data/transforms.py": {"config", "draws", "data"},
+    "rrn/data/loaders.py": {"config", "draws", "data"},
+    "rrn/models.py": {"config", "draws", "regions"},
+    "rrn/method.py": {"models", "regions", "draws", "distributed", "data.loaders", "config"},
+    "rrn/reliability.py": {"config"},
+    "rrn/checkpoint.py": {"config", "method"},
+    "rrn/stage.py": {"config"},
+    "rrn/strip.py": {"config"},
+    "rrn/launch.py": {"config"},
+    "rrn/repro.py": {"config"},
+    "rrn/preset.py": {"config"},
+}
+NO_TORCH = {
+    *("rrn/config.py", "rrn/data/folder.py", "rrn/data/splits.py", "rrn/data/shapes.py"),
+    *("rrn/figures.py", "rrn/tables.py", "rrn/reliability.py", "rrn/stage.py", "rrn/strip.py"),
+    *("rrn/launch.py", "rrn/repro.py", "rrn/preset.py"),
+}
+
+
+def code_of(path):
+    """Return the Python source of a module or a notebook."""
+    if path.suffix == ".py":
+        return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+
+
+def imported_names(path):
+    """Yield the dotted names that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(code_of(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def direct(path):
+    """Return the modules of rrn that a file imports."""
+    files = {f"{name.replace('.', '/')}.py" for name in imported_names(path)}
+    return files & set(MODULES)
+
+
+def closure(path):
+    """Return the modules of rrn that a file imports, directly or not."""
+    found, todo = set(), direct(path)
+    while todo:
+        name = todo.pop()
+        found.add(name)
+        todo |= direct(MODULES[name]) - found
+    return found
+
+
+def short(name):
+    return name.removeprefix("rrn/").removesuffix(".py").replace("/", ".")
+
+
+@pytest.mark.parametrize("name", sorted(set(MAY_IMPORT) & set(MODULES)))
+def test_imports_go_one_way(name):
+    allowed = MAY_IMPORT[name]
+    for other in direct(MODULES[name]):
+        parent = short(other).split(".")[0]
+        assert short(other) in allowed or parent in allowed, f"{name} imports {other}"
+
+
+def test_there_are_no_cycles():
+    for name, path in MODULES.items():
+        assert name not in closure(path), f"{name} imports itself through others"
+
+
+@pytest.mark.parametrize("name", sorted(NO_TORCH & set(MODULES)))
+def test_modules_without_torch(name):
+    for module in {name} | closure(MODULES[name]):
+        packages = {imported.split(".")[0] for imported in imported_names(MODULES[module])}
+        assert not packages & {"torch", "torchvision", "torchmetrics", "timm"}, module
+
+
+@pytest.mark.parametrize("stage", sorted(WITHOUT_TORCH))
+def test_stages_without_torch_start_none(stage):
+    modules = sorted(closure(notebook_of(stage)))
+    names = ", ".join(f"rrn.{short(module)}" for module in modules)
+    program = f"import sys, {names}; sys.exit('torch' in sys.modules)"
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
+def test_packages_hold_no_code():
+    for name, path in MODULES.items():
+        if path.name == "__init__.py":
+            assert not path.read_text().strip(), name
+
+
+def code_lines(text):
+    """Return the numbers of the lines that hold code: no comments, docstrings or blank lines."""
+    blank = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    tokens = [t for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type not in blank]
+    lines = {n for t in tokens if t.string for n in range(t.start[0], t.end[0] + 1)}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            lines -= set(range(node.lineno, node.end_lineno + 1))
+    return lines
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_are_short(name):
+    assert len(code_lines(MODULES[name].read_text())) < LINES
+
+
+def notebook_of(stage):
+    (name,) = re.findall(r"build/notebooks/(\S+)", STAGES[stage]["cmd"])
+    return NOTEBOOKS[name]
+
+
+RUNS = [stage for stage in STAGES if stage != "notebooks"]
+
+
+@pytest.mark.parametrize("stage", RUNS)
+def test_stages_depend_on_what_their_notebooks_import(stage):
+    listed = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    assert listed == closure(notebook_of(stage))
+    assert f"build/notebooks/{notebook_of(stage).name}" in STAGES[stage]["deps"]
+
+
+@pytest.mark.parametrize("stage", RUNS)
+def test_stages_depend_on_the_settings_they_show(stage):
+    shown = set()
+    for node in ast.walk(ast.parse(code_of(notebook_of(stage)))):
+        if isinstance(node, ast.keyword) and node.arg == "include":
+            shown |= set(ast.literal_eval(node.value))
+    assert shown
+    assert shown <= set(STAGES[stage]["params"])
+
+
+@pytest.mark.parametrize("stage", RUNS)
+def test_settings_listed_exist(stage):
+    known = set(config.Settings.model_fields)
+    assert {name.split(".")[0] for name in STAGES[stage]["params"]} <= known
+
+
+@pytest.mark.parametrize("stage", RUNS)
+def test_parameters_passed_exist_in_the_notebook(stage):
+    cells = json.loads(notebook_of(stage).read_text())["cells"]
+    (cell,) = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    known = {node.targets[0].id for node in ast.parse("".join(cell["source"])).body}
+    passed = set(re.findall(r"(\w+)=", STAGES[stage]["cmd"]))
+    assert passed <= known
+    assert "out_dir" in passed
+
+
+def test_nothing_goes_to_the_remote_but_data():
+    for name, stage in STAGES.items():
+        for out in stage["outs"]:
+            ((path, options),) = out.items()
+            assert options in ({"push": False}, {"cache": False}), f"{name}: {path}"
+
+
+def tracked(*patterns):
+    names = git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard", *patterns)
+    return [ROOT / name for name in names.splitlines() if (ROOT / name).is_file()]
+
+
+def test_no_absolute_path_is_committed():
+    for path in tracked("*.ipynb", "dvc.lock", "*.yaml", "*.dvc", ".dvc/config"):
+        text = path.read_text()
+        found = re.findall(r"""(?:^|[\s"'=:])(/(?:[\w.-]+/)+[\w.-]*)""", text, flags=re.MULTILINE)
+        assert not found, f"{path.name}: {found[:3]}"
+
+
+@pytest.mark.skipif(not (ROOT / "dvc.lock").exists(), reason="no dvc.lock")
+def test_lock_belongs_to_the_pipeline():
+    """It has neither stages that are gone nor, in what ablation reads, runs of rows that are."""
+    lock = YAML(typ="safe", pure=True).load((ROOT / "dvc.lock").read_text())["stages"]
+    command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(lock) == set(listed.split())
+    for dep in lock["ablation"]["deps"]:
+        stage = dep["path"].split("/")[-1]
+        runs = [entry for name, entry in lock.items() if name.startswith(f"{stage}@")]
+        if runs:
+            assert dep["nfiles"] == sum(out["nfiles"] for run in runs for out in run["outs"])
+
+
+def test_readme_maps_every_module():
+    text = (ROOT / "README.md").read_text()
+    if not text.strip():
+        pytest.skip("README.md is empty")
+    missing = [name for name, path in MODULES.items() if path.read_text() and path.name not in text]
+    assert not missing
+
+
+def test_code_is_finished():
+    marks = "TO" + "DO", "FIX" + "ME", "type: " + "ignore", "no" + "qa", "except" + ":"
+    for path in tracked("*.py", "*.ipynb"):
+        text = path.read_text()
+        assert not [mark for mark in marks if mark in text], path.name
