@@ -278,3 +278,9 @@ def test_global_generator_is_left_alone(shared: Data) -> None:
     before = torch.get_rng_state()
     _batches(shared, 2)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_threads_are_as_before(shared: Data) -> None:
+    threads = torch.get_num_threads()
+    _batches(shared, 1)
+    assert torch.get_num_threads() == threads
