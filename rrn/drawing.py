@@ -14,6 +14,7 @@ import numpy.typing as npt
 from matplotlib import style
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from rrn.config import IGNORE_INDEX
 
@@ -76,6 +77,8 @@ def save(fig: Figure, path: Path) -> tuple[Path, Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     png, pdf = (path.parent / f"{path.name}.{kind}" for kind in ("png", "pdf"))
     with style.context(STYLE):
+        fig.draw_without_rendering()
+        fig.set_layout_engine("none")  # both files have the layout just computed
         fig.savefig(png, metadata={"Software": None})
         fig.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return png, pdf
@@ -85,6 +88,13 @@ def grid(rows: int, columns: int, size: tuple[float, float], **options: Any) -> 
     """Return a figure of `size` = (width, height) inches and its axes [rows, columns]."""
     fig = Picture(figsize=size, layout="constrained")
     return fig, fig.subplots(rows, columns, squeeze=False, **options)
+
+
+def tight(fig: Figure) -> None:
+    """Set the pictures of a figure close to each other."""
+    engine = fig.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
 
 
 def method_style(method: str) -> tuple[str, str]:

@@ -54,7 +54,7 @@ LABELS = {
     "consistency": "consistency loss",
     "coverage": "regions kept",
     "weight": "mean weight",
-    "agreement": "agreement of segmenters",
+    "agreement": "agreement",
 }
 
 
@@ -100,7 +100,8 @@ def loss_curves(history: pd.DataFrame) -> Figure:
             marker = "o" if len(part) < 10 else None
             axis.plot(part["step"], part[column], label=name, marker=marker)
         axis.set(xlabel="step", ylabel=label)
-        axis.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderpad=0.1)
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.12, 1.0)}
+        axis.legend(**place, ncols=2, borderpad=0.1, handlelength=1.0, columnspacing=0.8)
     return fig
 
 
@@ -124,7 +125,7 @@ def reliability_curves(reliability: pd.DataFrame) -> Figure:
         right.plot(everything.index, everything, color="black", ls="--")
         left.axhline(0.5, color="black", ls=":", lw=0.8)
         left.set(ylabel="AUROC of right pixels", title=f"{split} images", xlabel="step")
-        right.set(ylabel="right pixels, kept (%)", title=f"{split} images", xlabel="step")
+        right.set(ylabel="accuracy of kept (%)", title=f"{split} images", xlabel="step")
     present = set(reliability["score"])
     colours = {name: colour for key, (colour, name) in SCORE_STYLE.items() if key in present}
     _line_legend(fig, colours, Line2D([], [], color="black", ls="--", label="all regions"))
@@ -161,7 +162,7 @@ def class_frequencies(frequencies: pd.DataFrame) -> Figure:
     wide = len(frequencies) * len(sets) > 14
     fig, axes = grid(1, 1, (PAGE if wide else COLUMN, 2.3))
     colours = sns.color_palette(n_colors=len(sets))
-    sns.barplot(data, x="class", y="share", hue="images", ax=axes[0, 0], palette=colours)
+    sns.barplot(data, x="class", y="share", hue="images", ax=axes[0, 0], palette=colours, saturation=1)
     axes[0, 0].set(xlabel="", ylabel="pixels (%)")
     _name_ticks(axes[0, 0])
     axes[0, 0].legend(title="")
@@ -181,8 +182,8 @@ def per_class(table: pd.DataFrame) -> Figure:
     colours = {method: colour for method, (colour, _) in styles.items()}
     for axis, name in zip(axes.flat, names, strict=True):
         part = table[partitions == name]
-        options: dict[str, Any] = {"hue": "method", "palette": colours, "errorbar": None}
-        sns.barplot(part, x="class", y="iou_mean", ax=axis, legend=False, **options)
+        options: dict[str, Any] = {"hue": "method", "palette": colours, "saturation": 1}
+        sns.barplot(part, x="class", y="iou_mean", ax=axis, legend=False, errorbar=None, **options)
         axis.set(xlabel="", ylabel="IoU (%)", title=name)
         _name_ticks(axis)
     handles = [Patch(color=colour, label=label) for colour, label in styles.values()]

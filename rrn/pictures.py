@@ -5,6 +5,7 @@ A label map has the same colours everywhere; void is white and hatched.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from rrn.config import IGNORE_INDEX
-from rrn.drawing import COLUMN, PAGE, Array, grid, method_style, palette, styled
+from rrn.drawing import COLUMN, PAGE, Array, grid, method_style, palette, styled, tight
 
 
 @styled
@@ -63,6 +64,7 @@ def _sheet(rows: Mapping[str, Sequence[Array]], classes: Sequence[str]) -> Figur
     side = min(1.2, (PAGE - 0.3) / count)
     size = (min(PAGE, 0.3 + side * count), 0.4 + len(rows) * side * height / width)
     fig, axes = grid(len(rows), count, (max(COLUMN, size[0]), size[1]))
+    tight(fig)
     void = False
     for line, (name, items) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(name)
@@ -98,8 +100,9 @@ def qualitative(evidence: Mapping[str, Mapping[str, Array]], classes: Sequence[s
     titles += [method_style(method)[1] for method in evidence]
     height, width = arrays["labels"].shape[1:]
     rows = len(arrays["images"])
-    side = PAGE / len(titles)
-    fig, axes = grid(rows, len(titles), (PAGE, 0.9 + rows * side * height / width))
+    side = (PAGE - 0.5 * scored) / len(titles)
+    fig, axes = grid(rows, len(titles), (PAGE, 0.7 + rows * side * height / width))
+    tight(fig)
     for image, line in enumerate(axes):
         _row(list(line), arrays, image, len(classes), scored)
         for axis, shown in zip(line[-len(evidence) :], evidence.values(), strict=True):
@@ -107,7 +110,7 @@ def qualitative(evidence: Mapping[str, Mapping[str, Array]], classes: Sequence[s
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title("\n".join(textwrap.wrap(title, 11)), fontsize=6.5)
     if scored:
-        fig.colorbar(axes[0, 4].images[0], ax=axes, shrink=0.5, pad=0.01, label="region score")
+        fig.colorbar(axes[0, 4].images[0], ax=axes, aspect=30, pad=0.01, label="region score")
     class_legend(fig, classes, bool((arrays["labels"] == IGNORE_INDEX).any()))
     return fig
 
@@ -134,7 +137,7 @@ def _row(axes: list[Axes], arrays: Mapping[str, Array], image: int, classes: int
     axis = axes[4 + scored]
     show(axis, np.where(kept[..., None], palette(classes)[maps[1]], 255).astype(np.uint8))
     hatch(axis, ~kept, "....")
-    _lines(axis, size, region)
+    _lines(axis, size, region, "#444444")
 
 
 def _spread(values: Array, size: tuple[int, ...], region: int) -> Array:
@@ -143,11 +146,11 @@ def _spread(values: Array, size: tuple[int, ...], region: int) -> Array:
     return values[rows[:, None], columns]
 
 
-def _lines(axis: Axes, size: tuple[int, ...], region: int) -> None:
+def _lines(axis: Axes, size: tuple[int, ...], region: int, color: str = "white") -> None:
     """Draw the borders of the regions."""
     for draw, length in ((axis.axhline, size[0]), (axis.axvline, size[1])):
         for place in range(region, length, region):
-            draw(place - 0.5, color="white", lw=0.4)
+            draw(place - 0.5, color=color, lw=0.4)
 
 
 def show(axis: Axes, image: Array) -> None:
@@ -186,7 +189,8 @@ def class_legend(fig: Figure, classes: Sequence[str], void: bool = False) -> Non
     if void:
         handles.append(Patch(fc="white", ec="#666666", hatch="//////", label="void"))
     longest = max(map(len, classes))
-    columns = max(1, min(len(handles), int(fig.get_figwidth() / (0.35 + 0.06 * longest))))
+    fitting = max(1, min(len(handles), int(fig.get_figwidth() / (0.45 + 0.06 * longest))))
+    columns = math.ceil(len(handles) / math.ceil(len(handles) / fitting))
     fig.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
