@@ -39,7 +39,7 @@ def _tensors(item: Any, function: Callable[[Tensor], Tensor]) -> list[Any]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on one thread: for crops, two take three times as long, and give the same bits."""
+    """Compute on one thread: crops are too small to share out, and the bits are the same."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
