@@ -161,6 +161,11 @@ class Training:
         self.model = prepare_for(self.model, self.device)
         self.optimizers = optimizers(self.model, self.settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.precision == "fp16")
+        names = self.settings.dataset
+        self.val = self._whole(names.val, self.split.val, distributed.rank(), distributed.world())
+        known = loaders.diagnosis_ids(self.dataset, self.split, self.settings.log.diagnose)
+        watched = {"val": (names.val, self.split.val), "unlabeled": (names.train, known)}
+        self.diagnosed = {split: self._whole(*images) for split, images in watched.items() if images[1]}
         self.history: list[Row] = []
         self.reliability: list[dict[str, Any]] = []
 
@@ -258,33 +263,23 @@ class Training:
 
     def _evaluate(self, done: int) -> Row:
         """Evaluate both segmenters on val; on process 0 also measure the reliability of their pseudo-labels."""
-        rank, world = distributed.rank(), distributed.world()
-        size = self.settings.evaluate.batch
-        batches = loaders.whole_images(
-            self.dataset, self.settings.dataset.val, self.split.val, size, rank=rank, world=world
-        )
-        evaluation = evaluate.evaluate(self.model, batches, self.split.classes)
+        evaluation = evaluate.evaluate(self.model, self.val, self.split.classes)
         matrices = {n: distributed.total(m.to(self.device)).cpu() for n, m in evaluation.matrices.items()}
         evaluation = replace(evaluation, matrices=matrices)
-        if rank == 0 and self.job.stage == "train":
+        if distributed.rank() == 0 and self.job.stage == "train":
             self._diagnose(done)
         return {name: value for name, value in evaluation.metrics().items() if name.startswith("miou")}
 
     def _diagnose(self, done: int) -> None:
         """Measure, with labels that training never sees, which score tells right pseudo-labels from wrong ones."""
-        names, size = self.settings.dataset, self.settings.evaluate.batch
-        chosen = {
-            "val": (names.val, self.split.val),
-            "unlabeled": (
-                names.train,
-                loaders.diagnosis_ids(self.dataset, self.split, self.settings.log.diagnose),
-            ),
-        }
-        for split, (folder, ids) in chosen.items():
-            if ids:
-                table = evaluate.reliability(self.model, loaders.whole_images(self.dataset, folder, ids, size))
-                rows = table.assign(step=done, split=split).to_dict("records")
-                self.reliability += [{str(name): value for name, value in row.items()} for row in rows]
+        for split, batches in self.diagnosed.items():
+            table = evaluate.reliability(self.model, batches).assign(step=done, split=split)
+            self.reliability += [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+    def _whole(self, folder: str, ids: tuple[str, ...], rank: int = 0, world: int = 1) -> loaders.WholeImages:
+        """Return the whole images of a split, decoded once if `dataset.cache` allows."""
+        size, keep = self.settings.evaluate.batch, self.settings.dataset.cache
+        return loaders.whole_images(self.dataset, folder, ids, size, rank, world, keep)
 
     def _scratch(self) -> checkpoint.Scratch:
         """Open the folder in which an interrupted run waits."""
