@@ -23,8 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from rrn import regions
-from rrn.config import IGNORE_INDEX
-from rrn.data.loaders import WholeBatch
+from rrn.config import IGNORE_INDEX, Settings
+from rrn.data.folder import Folder
+from rrn.data.loaders import WholeBatch, whole_images
+from rrn.data.splits import Split
 from rrn.reliability import SCORES, Threshold, keep_count, kept_share, summarise
 
 SEGMENTERS = ("segmenter 1", "segmenter 2", "ensemble")
@@ -37,6 +39,7 @@ class Model(Protocol):
     """
 
     region: int
+    segmenters: nn.ModuleList
 
     @property
     def device(self) -> torch.device:
@@ -282,18 +285,57 @@ def write(
     scores: pd.DataFrame,
     arrays: Mapping[str, npt.NDArray[Any]],
     extra: Mapping[str, Any],
-) -> None:
+) -> dict[str, Any]:
     """Write metrics.json, per_class.csv, reliability.csv, evidence.npz: same numbers, same bytes.
 
-    Takes a folder, made if missing; what `evaluate`, `reliability` and `evidence` return; and what
-    else metrics.json holds: partition, method, seed, parameters, macs.
+    Args:
+        out: folder, made if missing.
+        evaluation: of `evaluate`.
+        scores: of `reliability`.
+        arrays: of `evidence`.
+        extra: what else metrics.json holds: partition, method, seed, parameters, macs.
+
+    Returns:
+        what stands in metrics.json; None where an IoU is undefined.
     """
     out.mkdir(parents=True, exist_ok=True)
     metrics = {k: None if np.isnan(v) else round(v, 4) for k, v in evaluation.metrics().items()}
-    text = json.dumps({**extra, **metrics}, indent=2, allow_nan=False)
+    values = {**extra, **metrics}
+    text = json.dumps(values, indent=2, allow_nan=False)
     (out / "metrics.json").write_text(text + "\n", encoding="utf-8")
     for name, table in {"per_class": evaluation.per_class(), "reliability": scores}.items():
         path = out / f"{name}.csv"
         table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
     with (out / "evidence.npz").open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
+    return values
+
+
+def report(
+    model: Model, settings: Settings, dataset: Folder, split: Split, out: Path, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Evaluate a trained model on the test images and `write` everything into `out`.
+
+    Args:
+        model: of `rrn.checkpoint.load`.
+        settings: of the row that was trained; its filter decides which regions count as kept.
+        dataset: where the images lie.
+        split: names the test images and the classes.
+        out: folder of the results.
+        extra: partition, method and seed.
+
+    Returns:
+        what stands in metrics.json; macs are those of one image of the size of a training crop.
+
+    Raises:
+        DataError: if an image or a label is missing or wrong.
+    """
+    rule, crop = settings.method.filter, settings.augment.crop
+    batches = whole_images(dataset, dataset.test, split.test, settings.evaluate.batch, cache=True)
+    tau = rule.tau if rule.by == "region_score" and rule.keep == "threshold" else None
+    threshold = None if tau is None else ("region_score", tau)
+    fraction = rule.fraction if rule.keep == "fraction" else 0.5
+    scores = reliability(model, batches, fraction, threshold)
+    arrays = evidence(model, batches, rule.by, fraction, tau)
+    everything = {**extra, **cost(model.segmenters[0], crop, crop)}
+    return write(out, evaluate(model, batches, split.classes), scores, arrays, everything)

@@ -61,9 +61,9 @@ def _sheet(rows: Mapping[str, Sequence[Array]], classes: Sequence[str]) -> Figur
     """Draw rows of images [H, W, 3] and label maps [H, W], and the legend of the classes."""
     count = max(map(len, rows.values()))
     height, width = next(iter(rows.values()))[0].shape[:2]
-    side = min(1.2, (PAGE - 0.3) / count)
-    size = (min(PAGE, 0.3 + side * count), 0.4 + len(rows) * side * height / width)
-    fig, axes = grid(len(rows), count, (max(COLUMN, size[0]), size[1]))
+    total = COLUMN if count < 4 else PAGE
+    side = (total - 0.3) / count
+    fig, axes = grid(len(rows), count, (total, 0.4 + len(rows) * side * height / width))
     tight(fig)
     void = False
     for line, (name, items) in zip(axes, rows.items(), strict=True):

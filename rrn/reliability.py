@@ -53,9 +53,7 @@ def keep_count(fraction: float, regions: int) -> int:
     return int(np.floor(fraction * regions + 0.5))
 
 
-def summarise(
-    table: pd.DataFrame, fraction: float = 0.5, threshold: Threshold | None = None
-) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, fraction: float = 0.5, threshold: Threshold | None = None) -> pd.DataFrame:
     """Compare the scores of pseudo-labels with their correctness over a whole data set.
 
     Args:

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +19,11 @@ from torchmetrics.functional.classification import (
     multiclass_jaccard_index,
 )
 
+from rrn import config
 from rrn import evaluate as ev
 from rrn import reliability as rel
+from rrn.data import splits
+from rrn.data.folder import Folder
 from rrn.data.loaders import WholeBatch
 
 CLASSES = ("sky", "road", "tree")
@@ -30,6 +34,7 @@ class Fake:
 
     device = torch.device("cpu")
     region = 4
+    segmenters = nn.ModuleList([nn.Conv2d(3, 3, 1)] * 2)
 
     def __init__(self, score: Tensor | None = None, sure: float = 5.0):
         self.score, self.sure = score, sure
@@ -320,3 +325,21 @@ def test_metrics_without_a_valid_pixel_are_null(tmp_path):
     results = ev.evaluate(model, [empty], CLASSES)
     ev.write(tmp_path, results, ev.reliability(model, [empty]), ev.evidence(model, [empty]), {})
     assert set(json.loads((tmp_path / "metrics.json").read_text()).values()) == {None}
+
+
+@pytest.mark.parametrize("row", ["rrn", "confidence_filter", "supervised"])
+def test_report_of_a_real_model(row: str, tmp_path):
+    folder = tiny.repository(tmp_path / "repository")
+    chosen = config.load(row, root=folder)
+    split = splits.read(folder / "runs" / "tiny" / "prepare" / "1of4")
+    model = tiny.RRN(chosen, len(split.classes), 0)
+    dataset = Folder.open(chosen, folder)
+    extra = {"partition": "1of4", "method": row, "seed": 0}
+    metrics = ev.report(model, chosen, dataset, split, tmp_path / "out", extra)
+    assert metrics == json.loads((tmp_path / "out/metrics.json").read_text())
+    names = {"miou_1", "miou_2", "miou_mean", "miou_ensemble", "pixel_accuracy", "parameters"}
+    assert set(metrics) == {*extra, *names, "macs"}
+    scores = pd.read_csv(tmp_path / "out/reliability.csv").score
+    assert ("region_score" in set(scores)) == chosen.method.uses_discriminators
+    kept = np.load(tmp_path / "out/evidence.npz")["kept"]
+    assert kept.all() == (row == "supervised")
