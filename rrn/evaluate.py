@@ -318,7 +318,8 @@ def report(
 
     Args:
         model: of `rrn.checkpoint.load`.
-        settings: of the row that was trained; its filter decides which regions count as kept.
+        settings: of the row that was trained; its filter decides which regions count as kept, and its
+            threads are those of torch from here on.
         dataset: where the images lie.
         split: names the test images and the classes.
         out: folder of the results.
@@ -330,6 +331,7 @@ def report(
     Raises:
         DataError: if an image or a label is missing or wrong.
     """
+    torch.set_num_threads(settings.threads)
     rule, crop = settings.method.filter, settings.augment.crop
     batches = whole_images(dataset, dataset.test, split.test, settings.evaluate.batch, cache=True)
     tau = rule.tau if rule.by == "region_score" and rule.keep == "threshold" else None
