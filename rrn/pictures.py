@@ -108,7 +108,7 @@ def qualitative(evidence: Mapping[str, Mapping[str, Array]], classes: Sequence[s
         for axis, shown in zip(line[-len(evidence) :], evidence.values(), strict=True):
             show_labels(axis, shown["prediction"][image], len(classes))
     for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title("\n".join(textwrap.wrap(title, max(11, int(20 * side)))), fontsize=6.5)
+        axis.set_title("\n".join(textwrap.wrap(title, max(11, int(17 * side)))), fontsize=6.5)
     if scored:
         fig.colorbar(axes[0, 4].images[0], ax=axes, aspect=30, pad=0.01, label="region score")
     class_legend(fig, classes, bool((arrays["labels"] == IGNORE_INDEX).any()))
