@@ -1,0 +1,55 @@
+"""One step of every row on torch's meta device, which has no values and is not the CPU.
+
+A read back to the host (item, nonzero, a branch on a value) or a tensor made on the wrong device raises there, as it
+would stall or fail on a GPU.
+"""
+
+import pytest
+import tiny
+import torch
+
+from rrn import config, method, train
+
+META = torch.device("meta")
+CONTROLS = {
+    "accuracy": ("rrn", {"discriminator": {"objective": "accuracy", "feature_matching": 0.0}}),
+    "hard": ("rrn", {"discriminator": {"maps": "hard", "feature_matching": 0.0}}),
+    "threshold": ("confidence_filter", {"filter": {"keep": "threshold"}}),
+    "running": ("cps_cutmix", {"teacher_statistics": "running"}),
+    **{rho: ("rrn", {"rho": rho}) for rho in ("product", "mean", "votes", "divergence")},
+}
+ROWS = {row: (row, {}) for row in config.read(tiny.PARAMS)["methods"]} | CONTROLS
+
+
+def run_without_data(settings):
+    """Return a training of a row on the meta device that has read no file."""
+    run = object.__new__(train.Training)
+    run.job = train.Job("train", "all", "row", 0, tiny.PARAMS.parent, settings, tiny.PARAMS.parent)
+    run.settings, run.device = settings, META
+    run.model = train.prepare_for(method.RRN(settings, tiny.CLASSES, 0), META).train()
+    run.optimizers = train.optimizers(run.model, settings)
+    run.scaler = torch.amp.GradScaler("meta", enabled=False)
+    return run
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_step_reads_nothing_back(name):
+    row, changes = ROWS[name]
+    settings = tiny.settings(row, {"device": "meta", "method": changes})
+    run = run_without_data(settings)
+    for step in range(2):
+        terms = run.step(tiny.batch().to(META), step)
+    assert all(value.device == META and value.shape == () for value in terms.values())
+    assert all(p.device == META for p in run.model.parameters())
+    expected = {"supervised"}
+    if settings.method.consistency:
+        expected |= {"consistency", "coverage", "weight", "agreement"}
+    if settings.method.uses_discriminators:
+        expected |= {"discriminator_1", "discriminator_2"}
+        expected |= {"feature_matching"} if settings.method.discriminator.feature_matching else set()
+    assert set(terms) == expected
+
+
+def test_meta_catches_a_read_back():
+    with pytest.raises(RuntimeError):
+        torch.ones((), device=META).item()
