@@ -1,0 +1,147 @@
+"""The whole pipeline on the smoke preset, in a copy of the working tree."""
+
+import re
+
+import nbformat
+import pandas as pd
+import pytest
+from conftest import copy_repository, git, python
+
+METHODS = ["supervised", "cps_cutmix", "rrn"]
+ROW = ["train@1of16-rrn-0", "evaluate@1of16-rrn-0", "ablation"]
+
+pytestmark = pytest.mark.chain
+
+
+def ran(text):
+    return re.findall(r"Running stage '(\S+)'", text)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    folder = copy_repository(tmp_path_factory.mktemp("chain") / "copy", without=("results/", "dvc.lock"))
+    assert python(folder, "-m", "rrn.preset", "smoke").returncode == 0
+    git(folder, "commit", "--quiet", "--all", "--message", "smoke")
+    result = python(folder, "-m", "rrn.repro")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert len(ran(result.stdout)) == 3 + 1 + 2 * len(METHODS)
+    return folder
+
+
+@pytest.fixture
+def params(repository):
+    """Set settings with `rrn.preset`; they are put back afterwards."""
+    text = (repository / "params.yaml").read_text()
+
+    def change(*items):
+        assert python(repository, "-m", "rrn.preset", *items).returncode == 0
+
+    yield change
+    (repository / "params.yaml").write_text(text)
+
+
+def test_results_hold_tables_and_figures(repository):
+    results = repository / "results" / "smoke"
+    table = pd.read_csv(results / "ablation.csv")
+    assert list(table["method"]) == METHODS
+    assert {"miou_mean", "miou_std", "n", "parameters", "macs"} <= set(table.columns)
+    assert table["miou_std"].isna().all()
+    names = {path.name for path in results.iterdir()}
+    assert {"ablation.md", "ablation.tex", "runs.csv", "per_class.csv", "figures"} <= names
+    for kind in ("per_class", "learning_curves", "qualitative", "reliability"):
+        assert {path.suffix for path in (results / "figures").glob(f"{kind}*")} == {".png", ".pdf"}
+
+
+def test_runs_hold_what_the_architecture_says(repository):
+    runs = repository / "runs" / "smoke"
+    expected = {
+        "prepare/1of16": {"split.json", "frequencies.csv"},
+        "warmup/1of16-0": {"segmenters.safetensors", "run.json", "history.csv"},
+        "train/1of16-rrn-0": {"discriminators.safetensors", "reliability.csv", "history.csv"},
+        "evaluate/1of16-rrn-0": {"metrics.json", "per_class.csv", "reliability.csv", "evidence.npz"},
+    }
+    for folder, names in expected.items():
+        assert names | {"notebook.ipynb"} <= {path.name for path in (runs / folder).iterdir()}
+    assert not list((repository / ".scratch").glob("*"))
+
+
+def test_executed_notebooks_show_pictures_and_no_paths(repository):
+    paths = sorted((repository / "runs").rglob("notebook.ipynb"))
+    assert len(paths) == 2 + 2 * len(METHODS) + 1
+    for path in paths:
+        assert str(repository) not in path.read_text()
+        cells = nbformat.read(path, 4).cells
+        outputs = [out for cell in cells for out in cell.get("outputs", [])]
+        assert any("image/png" in out.get("data", {}) for out in outputs), path
+        assert not [out for out in outputs if out.get("name") == "stderr"], path
+
+
+def test_git_sees_the_lock_and_the_results_only(repository):
+    lines = git(repository, "status", "--porcelain").splitlines()
+    assert {line[3:] for line in lines} <= {"dvc.lock", "results/"}
+
+
+def test_a_second_repro_does_nothing(repository):
+    result = python(repository, "-m", "dvc", "repro")
+    assert result.returncode == 0
+    assert "Data and pipelines are up to date." in result.stdout
+    assert ran(result.stdout) == []
+
+
+def test_a_notebook_that_was_run_by_hand_runs_no_stage(repository):
+    path = repository / "notebooks" / "3_train.ipynb"
+    text = path.read_text()
+    notebook = nbformat.reads(text, 4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="by hand")]
+    nbformat.write(notebook, path)
+    result = python(repository, "-m", "dvc", "repro")
+    path.write_text(text)
+    assert ran(result.stdout) == ["notebooks"]
+    assert python(repository, "-m", "dvc", "repro", "notebooks").returncode == 0
+
+
+def test_changing_a_row_runs_that_row_only(repository, params):
+    params("methods.rrn.filter.fraction=0.25")
+    result = python(repository, "-m", "dvc", "repro", "--dry")
+    assert ran(result.stdout) == ROW
+
+
+def test_changing_training_leaves_the_warmup_alone(repository, params):
+    params("train.steps=6")
+    result = python(repository, "-m", "dvc", "repro", "--dry")
+    assert ran(result.stdout) == [f"train@1of16-{method}-0" for method in METHODS]
+
+
+def test_running_again_gives_the_same_bytes(repository):
+    lock = (repository / "dvc.lock").read_text()
+    result = python(repository, "-m", "dvc", "repro", "--force", "--single-item", ROW[0])
+    assert ran(result.stdout) == ROW[:1]
+    assert (repository / "dvc.lock").read_text() == lock
+
+
+def test_the_results_can_be_compared_with_those_of_git(repository):
+    git(repository, "add", "results")
+    git(repository, "commit", "--quiet", "--message", "results")
+    result = python(repository, "-m", "rrn.repro", "--compare", "--tolerance", "0.001")
+    assert result.returncode == 0, result.stderr
+    assert "within 0.001 points of what git holds" in result.stdout
+
+
+def test_rows_that_are_taken_away_leave_no_trace_in_the_table(repository, params):
+    params("ablation.methods=[supervised, cps_cutmix]")
+    result = python(repository, "-m", "rrn.repro")
+    assert "runs/smoke/train/1of16-rrn-0 is not listed in params.yaml" in result.stdout
+    assert ran(result.stdout) == ["ablation"]
+    table = pd.read_csv(repository / "results" / "smoke" / "ablation.csv")
+    assert list(table["method"]) == METHODS[:2]
+
+
+def test_a_failing_stage_says_why_and_where(repository, params):
+    text = (repository / "params.yaml").read_text().replace("rho: none ", "rho: noen ")
+    (repository / "params.yaml").write_text(text)
+    notebook = "build/notebooks/1_prepare.ipynb"
+    result = python(repository, "-m", "rrn.stage", notebook, "scratch/failed/notebook.ipynb")
+    assert result.returncode == 1
+    assert "error: SettingsError: params.yaml: " in result.stderr
+    assert "rho" in result.stderr
+    assert "the notebook as far as it got: scratch/failed/notebook.ipynb" in result.stderr
