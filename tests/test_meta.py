@@ -18,7 +18,8 @@ CONTROLS = {
     "running": ("cps_cutmix", {"teacher_statistics": "running"}),
     **{rho: ("rrn", {"rho": rho}) for rho in ("product", "mean", "votes", "divergence")},
 }
-ROWS = {row: (row, {}) for row in config.read(tiny.PARAMS)["methods"]} | CONTROLS
+OURS = config.read(tiny.PARAMS)["methods"]
+ROWS = {f"{row} of params.yaml": (row, {}) for row in OURS} | CONTROLS
 
 
 def run_without_data(settings):
@@ -35,7 +36,8 @@ def run_without_data(settings):
 @pytest.mark.parametrize("name", ROWS)
 def test_a_step_reads_nothing_back(name):
     row, changes = ROWS[name]
-    settings = tiny.settings(row, {"device": "meta", "method": changes})
+    rows = {} if name in CONTROLS else {"methods": OURS}
+    settings = config.resolve(tiny.params() | rows, row, {"device": "meta", "method": changes})
     run = run_without_data(settings)
     for step in range(2):
         terms = run.step(tiny.batch().to(META), step)

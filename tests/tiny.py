@@ -31,14 +31,47 @@ CHANGES: dict[str, Any] = {
     "train": {"steps": 6, "lr_ramp": 1},
     "log": {"every": 1, "evaluate": 3, "checkpoint": 2, "diagnose": 2},
     "evaluate": {"batch": 2},
-    "method": {"grid": 2, "discriminator": {"channels": [8, 8], "input_stride": 2}},
+    "optimizer": {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.0001, "poly": 0.9},
+    "method": {
+        "labels": "partition",
+        "consistency": True,
+        "cutmix": True,
+        "lambda_u": 1.0,
+        "lambda_u_ramp": 0,
+        "teacher_statistics": "batch",
+        "filter": {"by": "none", "keep": "fraction", "tau": 0.6, "fraction": 0.5, "start": 0},
+        "rho": "none",
+        "grid": 2,
+        "discriminator": {
+            "objective": "adversarial",
+            "maps": "soft",
+            "sees_image": True,
+            "channels": [8, 8],
+            "input_stride": 2,
+            "dropout": 0.5,
+            "feature_matching": 0.1,
+        },
+    },
 }
-"""What is laid on params.yaml to make it tiny."""
+"""What is laid on params.yaml to make it tiny, and to hold what the repository may tune."""
+
+ROWS: dict[str, Any] = {
+    "supervised": {"consistency": False},
+    "supervised_all": {"consistency": False, "labels": "all"},
+    "cps": {"cutmix": False},
+    "cps_cutmix": {},
+    "local_filter": {"filter": {"by": "region_score"}},
+    "rrn": {"filter": {"by": "region_score"}, "rho": "agreement"},
+    "confidence_filter": {"filter": {"by": "confidence"}},
+    "random_filter": {"filter": {"by": "random"}},
+}
 
 
 def params(changes: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the values of params.yaml, made tiny, with `changes` laid on them."""
-    return config.merge(config.merge(config.read(PARAMS), CHANGES), changes or {})
+    """Return the values of params.yaml, made tiny, with rows of our own, and with `changes` laid on them."""
+    values = config.merge(config.read(PARAMS), CHANGES) | {"methods": copy.deepcopy(ROWS)}
+    values["ablation"] |= {"methods": list(ROWS)}
+    return config.merge(values, changes or {})
 
 
 def settings(row: str | None = None, changes: dict[str, Any] | None = None) -> config.Settings:
