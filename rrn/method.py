@@ -22,6 +22,9 @@ from rrn import config, distributed, draws, regions
 from rrn.data.loaders import Batch
 from rrn.models import RegionDiscriminator, Segmenter, evaluating, frozen, teaching
 
+CROSS = ("product", "mean", "votes")
+"""The candidates of rho that ask both discriminators about each branch."""
+
 Terms = dict[str, Tensor]
 """Weighted loss terms by name; their sum is the loss."""
 
@@ -139,24 +142,26 @@ class RRN(nn.Module):
         return one_hot(logits.argmax(-3), self.classes)
 
     @torch.no_grad()
-    def judge(self, maps: Tensor, images: Tensor, valid: Tensor) -> Tensor:
-        """Score both branches' class maps by both discriminators, dropout off, fp32.
+    def judge(self, maps: Tensor, images: Tensor, valid: Tensor, cross: bool = True) -> Tensor:
+        """Score the branches' class maps by their own discriminator and by the other's, dropout off, fp32.
 
         Args:
             maps: [2, B, C, H, W], one a branch.
             images: normalized [B, 3, H, W].
             valid: float [B, 1, H, W].
+            cross: whether the other's is asked too.
 
         Returns:
-            Logits s[k, j] = D_j(maps_k): [2 branches, 2 discriminators, B, rows, columns].
+            Logits [2 branches, 2 or 1 discriminators, B, rows, columns]: s_kk first, then s_kj.
         """
         grid = self.grid(maps)
         maps, images, valid = (regions.pad_to_regions(v.float(), self.region) for v in (maps, images, valid))
         scores = []
-        for discriminator in self.discriminators:
-            with evaluating(discriminator):
-                scores.append(torch.stack([discriminator(m, images, valid, grid)[0] for m in maps]))
-        return torch.stack(scores, dim=1).float()
+        with evaluating(self.discriminators):
+            for k, own in enumerate(self.discriminators):
+                judges = [own, self.discriminators[1 - k]] if cross else [own]
+                scores.append(torch.stack([judge(maps[k], images, valid, grid)[0] for judge in judges]))
+        return torch.stack(scores).float()
 
     def weights(self, teachers: Tensor, images: Tensor, valid: Tensor, step: int) -> tuple[Tensor, Terms]:
         """Return the weight W_k of every pixel of both branches' pseudo-labels, on un-mixed images.
@@ -178,10 +183,11 @@ class RRN(nn.Module):
         kept = (area > 0).expand(2, *area.shape)
         weight = kept.float()
         if self.row.filter.by != "none" and step >= self.row.filter.start:
-            scores = self.judge(self.class_maps(teachers), images, valid)
+            scores = self.judge(self.class_maps(teachers), images, valid, self.row.rho in CROSS)
             kept = torch.stack([self.keep(k, scores, teachers, valid, area, step) for k in range(2)])
-            reliability = self.rho(scores, teachers, valid, grid)
-            weight = normalized(reliability, kept, area) if self.row.rho != "none" else kept.float()
+            weight = kept.float()
+            if self.row.rho != "none":
+                weight = normalized(self.rho(scores, teachers, valid), kept, area)
         pixels = distributed.total(valid.sum()).clamp(min=1)
         measures = {
             "coverage": distributed.total(kept.sum()) / (2 * distributed.total((area > 0).sum())).clamp(min=1),
@@ -197,7 +203,7 @@ class RRN(nn.Module):
         highest confidence, or at random [ours].
         """
         rule, relevant = self.row.filter, area > 0
-        own = scores[k, k]
+        own = scores[k, 0]
         if rule.keep == "threshold":
             passed = relevant & (own >= torch.logit(torch.tensor(rule.tau, device=own.device)))
             count = distributed.total(passed.sum())
@@ -216,7 +222,7 @@ class RRN(nn.Module):
 
     # ---- 3. Dynamic region loss: the networks' diversity rates what is kept --------------------------------------
 
-    def rho(self, scores: Tensor, teachers: Tensor, valid: Tensor, grid: regions.Grid) -> Tensor:
+    def rho(self, scores: Tensor, teachers: Tensor, valid: Tensor) -> Tensor:
         """Rate every region by the diversity of the two networks: [2, N, rows, columns], at least 0. Candidates [ours].
 
         product, mean: of both discriminators' probabilities; votes: share of discriminators that accept the region;
@@ -353,8 +359,7 @@ class RRN(nn.Module):
             return None
         normalized_images = self.normalize(images.to(self.device))
         valid = torch.ones_like(normalized_images[:, :1])
-        scores = self.judge(self.class_maps(logits), normalized_images, valid)
-        return torch.stack([scores[k, k] for k in range(2)]).sigmoid()
+        return self.judge(self.class_maps(logits), normalized_images, valid, cross=False)[:, 0].sigmoid()
 
 
 # ---- Formulas, each a pure function ------------------------------------------------------------------------------

@@ -232,7 +232,7 @@ def bias_to_the_middle(network, batch):
     valid = torch.cat(batch.unlabeled_valid).float()
     scores = network.judge(network.class_maps(network.teach(images)), images, valid)
     for k, discriminator in enumerate(network.discriminators):
-        discriminator.head.bias -= scores[k, k].median()
+        discriminator.head.bias -= scores[k, 0].median()
 
 
 def test_random_regions_change_from_step_to_step_and_not_from_run_to_run():
@@ -283,7 +283,7 @@ def test_ratings_lie_where_they_should():
     ratings = {}
     for kind in ("product", "mean", "votes", "agreement", "divergence"):
         network.row = network.row.model_copy(update={"rho": kind})
-        ratings[kind] = network.rho(scores, teachers, valid, (2, 2))
+        ratings[kind] = network.rho(scores, teachers, valid)
         assert ratings[kind].shape == (2, 3, 2, 2) and ((ratings[kind] >= 0) & (ratings[kind] <= 1)).all()
     chance = scores.sigmoid()
     torch.testing.assert_close(ratings["product"], chance[:, 0] * chance[:, 1])
@@ -295,6 +295,21 @@ def test_ratings_lie_where_they_should():
     middle = (p + q) / 2
     divergence = ((p * (p / middle).log()).sum(1) + (q * (q / middle).log()).sum(1)) / 2
     torch.testing.assert_close(ratings["divergence"][1, :, 0, 1], (-divergence[:, :16, 16:].mean((1, 2))).exp().float())
+
+
+def test_scores_are_of_the_own_discriminator_first_and_then_of_the_other():
+    network = tiny.model("rrn")
+    batch = tiny.batch()
+    images, valid = network.normalize(batch.images), batch.unlabeled_valid[0].float()
+    maps = network.class_maps(torch.randn(2, 2, 3, 32, 32))
+    scores = network.judge(maps, images, valid)
+    assert scores.shape == (2, 2, 2, 2, 2) and network.training
+    assert torch.equal(network.judge(maps, images, valid, cross=False), scores[:, :1])
+    network.eval()
+    for k in range(2):
+        for place, j in enumerate((k, 1 - k)):
+            expected, _ = network.discriminators[j](maps[k], images, valid, (2, 2))
+            torch.testing.assert_close(scores[k, place], expected.detach())
 
 
 def test_jensen_shannon_reaches_its_bounds():
