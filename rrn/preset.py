@@ -106,13 +106,13 @@ def apply(root: Path, items: list[str]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     items = sys.argv[1:] if argv is None else argv
-    root = config.find_root()
-    if not items or items[0].startswith("-"):
-        print(f"{__doc__}\npresets: {', '.join(names(root))}", file=sys.stderr)
-        return 2
     try:
+        root = config.find_root()
+        if not items or items[0].startswith("-"):
+            print(f"{__doc__}\npresets: {', '.join(names(root))}", file=sys.stderr)
+            return 2
         text = apply(root, items)
-    except config.SettingsError as error:
+    except (config.SettingsError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     (root / "params.yaml").write_text(text, encoding="utf-8")

@@ -104,10 +104,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--compare", action="store_true", help="compare with the committed results")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="in points of IoU")
     args, rest = parser.parse_known_args(argv)
-    root = config.find_root()
     try:
+        root = config.find_root()
         settings = config.load(root=root)
-    except config.SettingsError as error:
+    except (config.SettingsError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for folder in set_aside(root, settings):
