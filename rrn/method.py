@@ -214,10 +214,9 @@ class RRN(nn.Module):
         if rule.by == "confidence":
             confidence = teachers[k].softmax(1).amax(1, keepdim=True)
             return best(self._region_mean(confidence, valid), relevant, count)
-        coins = torch.rand(
-            own.shape,
-            generator=draws.generator(self.seed, "coin", step, 2 * distributed.rank() + k),
-        )
+        everyone = (len(own) * distributed.world(), *own.shape[1:])
+        coins = torch.rand(everyone, generator=draws.generator(self.seed, "coin", step, k))
+        coins = coins[distributed.rank() :: distributed.world()]
         return best(coins.to(own.device), relevant, count)
 
     # ---- 3. Dynamic region loss: the networks' diversity rates what is kept --------------------------------------
