@@ -19,6 +19,14 @@ NOTEBOOKS = {p.name: p for p in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
 WITHOUT_TORCH = {"prepare", "ablation"}
 LINES = 300
+NOT_OF_THE_STAGE = {
+    "prepare": set(),
+    "warmup": {"name", "workers", "split", "cutmix", "train", "method"},
+    "train": {"name", "workers", "split", "warmup"},
+    "evaluate": {"workers", "split", "cutmix", "batch"},
+    "ablation": {"name"},
+}
+"""Settings that modules of a stage read, but never for this stage, or without effect on results."""
 
 DATA = {"rrn/data/folder.py", "rrn/data/splits.py"}
 MAY_IMPORT = {
@@ -161,6 +169,26 @@ def test_stages_depend_on_the_settings_they_show(stage):
             shown |= set(ast.literal_eval(node.value))
     assert shown
     assert shown <= set(STAGES[stage]["params"])
+
+
+def sections_read(path):
+    """Return the sections of Settings that a module reads."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and node.attr in config.Settings.model_fields:
+            owner = node.value
+            if getattr(owner, "id", getattr(owner, "attr", None)) == "settings":
+                found.add(node.attr)
+    return found
+
+
+@pytest.mark.parametrize("stage", RUNS)
+def test_stages_depend_on_the_settings_their_modules_read(stage):
+    modules = closure(notebook_of(stage)) - {"rrn/config.py"}
+    read = set().union(*(sections_read(MODULES[name]) for name in modules))
+    listed = {name.split(".")[0] for name in STAGES[stage]["params"]}
+    assert read - listed == NOT_OF_THE_STAGE[stage]
+    assert listed - read <= {"methods", "method"}
 
 
 @pytest.mark.parametrize("stage", RUNS)
