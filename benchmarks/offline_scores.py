@@ -65,9 +65,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--overrides", type=json.loads, default={}, help="JSON differences to params.yaml")
+    parser.add_argument("--variants", type=json.loads, default=variants(), help="JSON list of discriminators")
     options = parser.parse_args()
     root, rows = config.find_root(), []
-    for variant in variants():
+    for variant in options.variants:
         judge = options.overrides.get("method", {}).get("discriminator", {}) | variant
         method = {**options.overrides.get("method", {}), "filter": {"by": "region_score"}, "discriminator": judge}
         settings = config.load(None, {**options.overrides, "method": method})
@@ -78,7 +79,7 @@ def main() -> None:
         checkpoint.read_segmenters(model, runs / "train" / f"{options.partition}-{options.method}-{options.seed}")
         learn(model, settings, dataset, split, options.steps)
         val = loaders.whole_images(dataset, settings.dataset.val, split.val, settings.evaluate.batch)
-        table = evaluate.reliability(model, val).assign(**variant).drop(columns="feature_matching")
+        table = evaluate.reliability(model, val).assign(**{k: str(v) for k, v in variant.items()})
         rows.append(table)
         print(table.round(3).to_string(index=False), flush=True)
     print(pd.concat(rows).to_csv(index=False, float_format="%.4f"))

@@ -31,6 +31,10 @@ Row = dict[str, float]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SUPERVISED_ONLY = {"consistency": False, "filter": {"by": "none"}, "rho": "none"}
 NOT_TRAINING = {"name", "ablation", "methods", "evaluate"}
+NOT_READ = {
+    "warmup": NOT_TRAINING | {"workers", "split", "train", "method", "cutmix"},
+    "train": NOT_TRAINING | {"workers", "split", "warmup"},
+}
 
 
 class LossError(FloatingPointError):
@@ -327,7 +331,7 @@ class Training:
             "seed": self.job.seed,
             "step": self.job.schedule.steps,
             "classes": list(self.split.classes),
-            "settings": config.fingerprint(self.settings.model_dump(mode="json", exclude=NOT_TRAINING)),
+            "settings": config.fingerprint(self.settings.model_dump(mode="json", exclude=NOT_READ[self.job.stage])),
         }
         (out / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
