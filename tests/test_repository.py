@@ -30,7 +30,8 @@ NOT_OF_THE_STAGE = {
 
 DATA = {"rrn/data/folder.py", "rrn/data/splits.py"}
 MAY_IMPORT = {
-    "rrn/config.py": set(),
+    "rrn/schema.py": set(),
+    "rrn/config.py": {"schema"},
     "rrn/draws.py": set(),
     "rrn/regions.py": set(),
     "rrn/distributed.py": set(),
@@ -51,7 +52,7 @@ MAY_IMPORT = {
     "rrn/preset.py": {"config"},
 }
 NO_TORCH = {
-    *("rrn/config.py", "rrn/data/folder.py", "rrn/data/splits.py", "rrn/data/shapes.py"),
+    *("rrn/schema.py", "rrn/config.py", "rrn/data/folder.py", "rrn/data/splits.py", "rrn/data/shapes.py"),
     *("rrn/figures.py", "rrn/tables.py", "rrn/reliability.py", "rrn/stage.py", "rrn/strip.py"),
     *("rrn/launch.py", "rrn/repro.py", "rrn/preset.py"),
 }
