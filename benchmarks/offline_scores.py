@@ -45,12 +45,11 @@ def learn(model: RRN, settings: config.Settings, dataset: Folder, split: Split, 
     for step, batch in enumerate(batches):
         with torch.no_grad(), evaluating(model.segmenters):
             images = model.normalize(batch.images)
-            evidence = Evidence(
-                batch.labels, images, model.class_maps(torch.stack([f(images) for f in model.segmenters]))
-            )
+            logits = torch.stack([segmenter(images) for segmenter in model.segmenters])
+            evidence = Evidence(batch.labels, images, logits)
             evidence.unlabeled = model.normalize(torch.cat(batch.unlabeled))
-            evidence.unlabeled_maps = model.class_maps(torch.stack([f(evidence.unlabeled) for f in model.segmenters]))
-            evidence.unlabeled_valid = torch.cat(batch.unlabeled_valid).float()
+            evidence.teachers = torch.stack([segmenter(evidence.unlabeled) for segmenter in model.segmenters])
+            evidence.valid = torch.cat(batch.unlabeled_valid).float()
         loss = torch.stack(list(model.discriminator_losses(evidence, step).values())).sum()
         optimizer.zero_grad()
         loss.backward()

@@ -33,16 +33,17 @@ Terms = dict[str, Tensor]
 class Evidence:
     """What one step knows, for the discriminators' turn and for the curves. All without gradient.
 
-    `maps_*` are class maps [2, B, C, H, W], `images_*` normalized [B, 3, H, W], `valid_*` float [B, 1, H, W]; unlabeled
-    ones hold both halves, u0 before u1, [.., 2B', ..]. `measures` are scalars: coverage, weight, agreement.
+    Of the labeled images: labels int64 [B, H, W], normalized images [B, 3, H, W], both segmenters' logits
+    [2, B, C, H, W]. Of the un-mixed unlabeled ones, u0 before u1: images [2B', 3, H, W], the teachers' logits
+    [2, 2B', C, H, W], valid float [2B', 1, H, W]. Measures are scalars: coverage, weight, agreement.
     """
 
     labels: Tensor
     images: Tensor
-    maps: Tensor
+    logits: Tensor
     unlabeled: Tensor | None = None
-    unlabeled_maps: Tensor | None = None
-    unlabeled_valid: Tensor | None = None
+    teachers: Tensor | None = None
+    valid: Tensor | None = None
     measures: Terms = field(default_factory=dict)
 
 
@@ -91,7 +92,7 @@ class RRN(nn.Module):
         with draws.seeded(self.seed, "segmenter dropout", step, distributed.rank()):
             logits = torch.stack([segmenter(images) for segmenter in self.segmenters])
         terms = {"supervised": sum_over_pair(supervised_loss(z, batch.labels) for z in logits)}
-        evidence = Evidence(batch.labels, images, self.class_maps(logits.detach()))
+        evidence = Evidence(batch.labels, images, logits.detach())
         if self.row.consistency:
             self._learn_from_unlabeled(batch, step, terms, evidence)
         return terms, evidence
@@ -101,7 +102,7 @@ class RRN(nn.Module):
         evidence.unlabeled = self.normalize(torch.cat(batch.unlabeled))
         valid = torch.cat(batch.unlabeled_valid).to(evidence.unlabeled.dtype)
         teachers = self.teach(evidence.unlabeled)
-        evidence.unlabeled_maps, evidence.unlabeled_valid = self.class_maps(teachers), valid
+        evidence.teachers, evidence.valid = teachers, valid
         weights, evidence.measures = self.weights(teachers, evidence.unlabeled, valid, step)
 
         boxes = batch.mix if self.row.cutmix else torch.zeros_like(batch.mix)
@@ -264,15 +265,15 @@ class RRN(nn.Module):
 
     def _adversarial(self, discriminator: nn.Module, evidence: Evidence, half: int) -> Tensor:
         """Binary cross-entropy of real against fake regions; both are blind to the other's void and padding."""
-        assert evidence.unlabeled is not None and evidence.unlabeled_maps is not None
-        assert evidence.unlabeled_valid is not None
-        fakes, images, valid = (
-            v.chunk(2, dim=-4)[half] for v in (evidence.unlabeled_maps, evidence.unlabeled, evidence.unlabeled_valid)
+        assert evidence.unlabeled is not None and evidence.teachers is not None and evidence.valid is not None
+        logits, images, valid = (
+            v.chunk(2, dim=-4)[half] for v in (evidence.teachers, evidence.unlabeled, evidence.valid)
         )
         reals, real_images, fake_at, valid = pair(evidence, valid, self.classes)
         real = self._region_loss(discriminator, reals, real_images, valid, 1.0)
         fake = sum_over_pair(
-            self._region_loss(discriminator, maps[fake_at], images[fake_at], valid, 0.0) for maps in fakes
+            self._region_loss(discriminator, maps[fake_at], images[fake_at], valid, 0.0)
+            for maps in self.class_maps(logits)
         )
         return (real + fake / 2) / 2
 
@@ -280,7 +281,7 @@ class RRN(nn.Module):
         """Binary cross-entropy against the share of right pixels of each region, on labeled images."""
         valid = (evidence.labels != config.IGNORE_INDEX).unsqueeze(1).to(evidence.images.dtype)
         losses = []
-        for maps in evidence.maps:
+        for maps in self.class_maps(evidence.logits):
             right = (maps.argmax(1) == evidence.labels).unsqueeze(1).to(valid.dtype)
             losses.append(self._region_loss(discriminator, maps, evidence.images, valid, right))
         return sum_over_pair(losses) / 2

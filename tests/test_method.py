@@ -69,7 +69,7 @@ def test_feature_matching_moves_segmenters_only():
 def test_teachers_get_no_gradient():
     # with the students' weights fixed, only a teacher could carry a gradient
     network, _, evidence = losses("rrn")
-    assert not evidence.maps.requires_grad and not evidence.unlabeled_maps.requires_grad
+    assert not evidence.logits.requires_grad and not evidence.teachers.requires_grad
     assert not network.teach(evidence.unlabeled).requires_grad
 
 
@@ -182,7 +182,7 @@ def test_swapping_segmenters_with_their_discriminators_swaps_the_losses(rho):
         valid = torch.cat(batch.unlabeled_valid).float()
         weights.append(network.weights(network.teach(evidence.unlabeled), evidence.unlabeled, valid, 0)[0])
         terms.append(found)
-        maps.append(evidence.unlabeled_maps)
+        maps.append(evidence.teachers)
         network.segmenters = nn.ModuleList(reversed(network.segmenters))
         network.discriminators = nn.ModuleList(reversed(network.discriminators))
     assert equal(*terms)
@@ -197,7 +197,7 @@ def test_each_branch_teaches_the_other():
     terms, evidence = network.segmenter_losses(batch, 0)
     teachers = network.teach(evidence.unlabeled)
     students = network.logits(mix(torch.cat(batch.unlabeled), batch.mix))
-    valid = mix(evidence.unlabeled_valid, batch.mix)
+    valid = mix(evidence.valid, batch.mix)
     labels = [mix(t.argmax(1, keepdim=True), batch.mix) for t in teachers]
     pixels = nn.functional.cross_entropy
     per_pixel = sum(pixels(students[1 - k], labels[k][:, 0], reduction="none") for k in range(2))
@@ -466,9 +466,9 @@ def test_both_discriminators_see_both_branches_and_each_its_half():
     before = [v.item() for v in network.discriminator_losses(evidence, 0).values()]
     for branch in range(2):
         for half in range(2):
-            maps = evidence.unlabeled_maps.clone()
-            maps[branch, 2 * half : 2 * half + 2] = maps[branch, 2 * half : 2 * half + 2].flip(1)
-            changed = replace(evidence, unlabeled_maps=maps)
+            teachers = evidence.teachers.clone()
+            teachers[branch, 2 * half : 2 * half + 2] = teachers[branch, 2 * half : 2 * half + 2].flip(1)
+            changed = replace(evidence, teachers=teachers)
             after = [v.item() for v in network.discriminator_losses(changed, 0).values()]
             assert [a != b for a, b in zip(after, before, strict=True)] == [half == 0, half == 1]
 
@@ -479,7 +479,7 @@ def test_accuracy_is_measured_by_region():
     found = network.discriminator_losses(evidence, 0)["discriminator_1"]
     valid = (evidence.labels != IGNORE_INDEX)[:, None].float()
     expected = []
-    for maps in evidence.maps:
+    for maps in network.class_maps(evidence.logits):
         logits, _ = network.discriminators[0](maps, evidence.images, valid, (2, 2))
         for b in range(2):
             for r in range(2):
