@@ -30,11 +30,9 @@ Row = dict[str, float]
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SUPERVISED_ONLY = {"consistency": False, "filter": {"by": "none"}, "rho": "none"}
-NOT_TRAINING = {"name", "ablation", "methods", "evaluate"}
-NOT_READ = {
-    "warmup": NOT_TRAINING | {"workers", "split", "train", "method", "cutmix"},
-    "train": NOT_TRAINING | {"workers", "split", "warmup"},
-}
+ELSEWHERE = {"name", "ablation", "methods", "evaluate", "workers", "split"}
+NOT_READ = {"warmup": ELSEWHERE | {"train", "method", "cutmix"}, "train": ELSEWHERE | {"warmup"}}
+"""Settings without influence on what a stage trains: not in its fingerprint, no obstacle to a resume."""
 
 
 class LossError(FloatingPointError):
@@ -81,7 +79,7 @@ class Job:
         inputs = [self.runs / "prepare" / self.partition / "split.json"]
         inputs += [self.start / "segmenters.safetensors"] if self.start else []
         return {
-            "settings": self.settings.model_dump(mode="json", exclude=NOT_TRAINING),
+            "settings": self.settings.model_dump(mode="json", exclude=NOT_READ[self.stage]),
             "inputs": checkpoint.digest(*inputs),
             "code": checkpoint.code(),
         }
@@ -331,7 +329,7 @@ class Training:
             "seed": self.job.seed,
             "step": self.job.schedule.steps,
             "classes": list(self.split.classes),
-            "settings": config.fingerprint(self.settings.model_dump(mode="json", exclude=NOT_READ[self.job.stage])),
+            "settings": config.fingerprint(self.job.identity()["settings"]),
         }
         (out / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
