@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN = $(abspath $(VENV))/bin
 STAMP = $(VENV)/rrn-installed
 
-.PHONY: help environment repro test check smoke
+.PHONY: help environment data repro test check smoke
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 22
@@ -21,10 +21,13 @@ environment: ## make .venv with the locked packages, if that is not done
 	  echo $$wanted > $(STAMP); \
 	fi
 
+data: environment ## fetch the embedded data
+	$(BIN)/python -m dvc pull --quiet data.dvc
+
 repro: environment ## fetch the embedded data, run all stages, fill results/
 	$(BIN)/python -m rrn.repro
 
-test: check ## every check and test
+test: check data ## every check and test
 	$(BIN)/python -m pytest
 
 check: environment ## lint, format, types, notebooks stripped

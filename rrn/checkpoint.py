@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -72,10 +73,17 @@ class Scratch:
         self._lock.close()
 
     def load(self) -> dict[str, Any] | None:
-        """Return the last saved state, or None if the run starts anew."""
+        """Return the last saved state, or None if the run starts anew.
+
+        Raises:
+            ResumeError: the file is damaged.
+        """
         if not self.checkpoint.exists():
             return None
-        return torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise self._damaged(self.checkpoint, error) from error
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state; a crash at any moment leaves the former one whole."""
@@ -104,14 +112,27 @@ class Scratch:
         self._lock.write(str(os.getpid()))
         self._lock.flush()
 
+    def _before(self) -> dict[str, Any]:
+        """Read the identity of the state that lies here."""
+        try:
+            return json.loads(self._identity.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError) as error:
+            raise self._damaged(self._identity, error) from error
+
+    def _damaged(self, path: Path, error: Exception) -> ResumeError:
+        """Say which file of an interrupted run cannot be read, and what to do."""
+        return ResumeError(
+            f"{self.folder.name} was interrupted, and its {path.name} cannot be read ({error}): "
+            f"delete the folder {self.folder} to begin anew"
+        )
+
     def _compare(self, identity: dict[str, Any]) -> None:
         """Refuse state of another identity, unless the user has chosen."""
         wish = os.environ.get("RRN_RESUME", "")
         if wish not in ("", "restart", "accept"):
             raise ResumeError(f"RRN_RESUME={wish!r} is neither restart nor accept")
         if self.checkpoint.exists() and wish != "accept":
-            before = json.loads(self._identity.read_text(encoding="utf-8"))
-            changed = differences(before, identity)
+            changed = differences(self._before(), identity)
             if changed and wish != "restart":
                 raise ResumeError(
                     f"{self.folder.name} was interrupted under other conditions:\n  "

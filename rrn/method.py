@@ -58,12 +58,7 @@ class RRN(nn.Module):
 
     def __init__(self, settings: config.Settings, classes: int, seed: int) -> None:
         super().__init__()
-        self.row, self.region, self.seed, self.classes = (
-            settings.method,
-            settings.region,
-            seed,
-            classes,
-        )
+        self.row, self.region, self.seed, self.classes = settings.method, settings.region, seed, classes
         self.segmenters, self.discriminators = nn.ModuleList(), nn.ModuleList()
         for k in range(2):
             with draws.seeded(seed, "initial segmenter", index=k):
@@ -107,10 +102,8 @@ class RRN(nn.Module):
 
         boxes = batch.mix if self.row.cutmix else torch.zeros_like(batch.mix)
         mixed = mix(evidence.unlabeled, boxes)
-        valid, pseudo_labels = (
-            mix(valid, boxes),
-            [mix(t.argmax(1, keepdim=True), boxes) for t in teachers],
-        )
+        valid = mix(valid, boxes)
+        pseudo_labels = [mix(t.argmax(1, keepdim=True), boxes) for t in teachers]
         with draws.seeded(self.seed, "student dropout", step, distributed.rank()):
             students = [segmenter(mixed) for segmenter in self.segmenters]
         strength = self.row.lambda_u * ramp(step, self.row.lambda_u_ramp)
@@ -188,7 +181,7 @@ class RRN(nn.Module):
             kept = torch.stack([self.keep(k, scores, teachers, valid, area, step) for k in range(2)])
             weight = kept.float()
             if self.row.rho != "none":
-                weight = normalized(self.rho(scores, teachers, valid), kept, area)
+                weight = regions.normalized(self.rho(scores, teachers, valid), kept, area)
         pixels = distributed.total(valid.sum()).clamp(min=1)
         measures = {
             "coverage": distributed.total(kept.sum()) / (2 * distributed.total((area > 0).sum())).clamp(min=1),
@@ -209,16 +202,16 @@ class RRN(nn.Module):
             passed = relevant & (own >= torch.logit(torch.tensor(rule.tau, device=own.device)))
             count = distributed.total(passed.sum())
         else:
-            count = rule.fraction * distributed.total(relevant.sum())
+            count = (rule.fraction * distributed.total(relevant.sum()) + 0.5).floor()
         if rule.by == "region_score":
-            return passed if rule.keep == "threshold" else best(own, relevant, count)
+            return passed if rule.keep == "threshold" else regions.best(own, relevant, count)
         if rule.by == "confidence":
             confidence = teachers[k].softmax(1).amax(1, keepdim=True)
-            return best(self._region_mean(confidence, valid), relevant, count)
+            return regions.best(self._region_mean(confidence, valid), relevant, count)
         everyone = (len(own) * distributed.world(), *own.shape[1:])
         coins = torch.rand(everyone, generator=draws.generator(self.seed, "coin", step, k))
         coins = coins[distributed.rank() :: distributed.world()]
-        return best(coins.to(own.device), relevant, count)
+        return regions.best(coins.to(own.device), relevant, count)
 
     # ---- 3. Dynamic region loss: the networks' diversity rates what is kept --------------------------------------
 
@@ -266,9 +259,8 @@ class RRN(nn.Module):
     def _adversarial(self, discriminator: nn.Module, evidence: Evidence, half: int) -> Tensor:
         """Binary cross-entropy of real against fake regions; both are blind to the other's void and padding."""
         assert evidence.unlabeled is not None and evidence.teachers is not None and evidence.valid is not None
-        logits, images, valid = (
-            v.chunk(2, dim=-4)[half] for v in (evidence.teachers, evidence.unlabeled, evidence.valid)
-        )
+        everything = (evidence.teachers, evidence.unlabeled, evidence.valid)
+        logits, images, valid = (v.chunk(2, dim=-4)[half] for v in everything)
         reals, real_images, fake_at, valid = pair(evidence, valid, self.classes)
         real = self._region_loss(discriminator, reals, real_images, valid, 1.0)
         fake = sum_over_pair(
@@ -287,12 +279,7 @@ class RRN(nn.Module):
         return sum_over_pair(losses) / 2
 
     def _region_loss(
-        self,
-        discriminator: nn.Module,
-        maps: Tensor,
-        images: Tensor,
-        valid: Tensor,
-        target: Tensor | float,
+        self, discriminator: nn.Module, maps: Tensor, images: Tensor, valid: Tensor, target: Tensor | float
     ) -> Tensor:
         """Mean binary cross-entropy over the regions that hold a valid pixel; a pixel target is averaged by region."""
         grid = self.grid(maps)
@@ -404,36 +391,6 @@ def mix(halves: Tensor, boxes: Tensor) -> Tensor:
 def one_hot(labels: Tensor, classes: int) -> Tensor:
     """Turn int64 [.., H, W] into float [.., C, H, W]; a void pixel is no class."""
     return torch.stack([labels == c for c in range(classes)], dim=-3).float()
-
-
-def best(ranking: Tensor, relevant: Tensor, count: Tensor) -> Tensor:
-    """Mark the `count` relevant entries of highest ranking over all processes; no read back to the host.
-
-    Args:
-        ranking: float [N, rows, columns].
-        relevant: bool, the same shape.
-        count: scalar tensor.
-    """
-    mine = torch.where(relevant, ranking, -torch.inf)
-    everyone = distributed.gathered(mine.flatten())
-    order = everyone.argsort(descending=True, stable=True)
-    position = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    start = distributed.rank() * mine.numel()
-    return relevant & (position[start : start + mine.numel()].view_as(mine) < count)
-
-
-def normalized(rating: Tensor, kept: Tensor, area: Tensor) -> Tensor:
-    """Scale ratings so that their mean over the pixels of what is kept is 1, for each branch; 0 if nothing is kept.
-
-    Args:
-        rating: [2, N, rows, columns], at least 0.
-        kept: bool, the same shape.
-        area: valid pixels of each region [N, rows, columns].
-    """
-    rated = rating * kept
-    pixels = distributed.total((kept * area).sum((1, 2, 3), keepdim=True))
-    mass = distributed.total((rated * area).sum((1, 2, 3), keepdim=True))
-    return rated * pixels / torch.where(mass > 0, mass, 1.0)
 
 
 def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:

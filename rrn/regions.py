@@ -1,4 +1,4 @@
-"""Regions: the fixed squares of an image that a pseudo-label is judged in. Index arithmetic, nothing learnt.
+"""Regions: the fixed squares of an image that a pseudo-label is judged in. Index arithmetic and ranks; nothing learnt.
 
 A region of `grid` = (rows, columns) holds the cells whose `floor(index * grid / size)` is its own, so that every pixel
 lies in exactly one region, on the image and on a feature map of any size alike (adaptive pooling would overlap).
@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from rrn import distributed
 
 Grid = tuple[int, int]
 """Rows and columns of regions."""
@@ -59,3 +61,33 @@ def spread(values: Tensor, height: int, width: int) -> Tensor:
     rows = cells(height, values.shape[-2], values.device)
     columns = cells(width, values.shape[-1], values.device)
     return values[..., rows[:, None], columns]
+
+
+def best(ranking: Tensor, relevant: Tensor, count: Tensor) -> Tensor:
+    """Mark the `count` relevant entries of highest ranking over all processes; no read back to the host.
+
+    Args:
+        ranking: float [N, rows, columns].
+        relevant: bool, the same shape.
+        count: scalar tensor.
+    """
+    mine = torch.where(relevant, ranking, -torch.inf)
+    everyone = distributed.gathered(mine.flatten())
+    order = everyone.argsort(descending=True, stable=True)
+    position = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    start = distributed.rank() * mine.numel()
+    return relevant & (position[start : start + mine.numel()].view_as(mine) < count)
+
+
+def normalized(rating: Tensor, kept: Tensor, area: Tensor) -> Tensor:
+    """Scale ratings so that their mean over the pixels of what is kept is 1, for each branch; 0 if nothing is kept.
+
+    Args:
+        rating: [2, N, rows, columns], at least 0.
+        kept: bool, the same shape.
+        area: valid pixels of each region [N, rows, columns].
+    """
+    rated = rating * kept
+    pixels = distributed.total((kept * area).sum((1, 2, 3), keepdim=True))
+    mass = distributed.total((rated * area).sum((1, 2, 3), keepdim=True))
+    return rated * pixels / torch.where(mass > 0, mass, 1.0)

@@ -171,3 +171,13 @@ def test_devices(monkeypatch):
         checkpoint.device_of(tiny.settings(changes={"device": "cuda:1"}))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert checkpoint.device_of(tiny.settings(changes={"device": "auto"})).type == "cuda"
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "identity.json"])
+def test_damaged_state_is_named_with_what_to_do(tmp_path, name):
+    folder = leave_state(tmp_path)
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    text = rf"run was interrupted, and its {name} cannot be read \(.*\): delete the folder .*run to begin anew"
+    with pytest.raises(ResumeError, match=text), Scratch(tmp_path, "run", BEFORE) as scratch:
+        scratch.load()

@@ -12,7 +12,9 @@ from torch import nn
 
 from rrn import distributed, method, regions
 from rrn.config import IGNORE_INDEX
-from rrn.method import best, jensen_shannon, mix, normalized, one_hot, pair, ramp, weighted_cross_entropy
+from rrn.method import jensen_shannon, mix, one_hot, pair, ramp, weighted_cross_entropy
+from rrn.regions import best, normalized
+from rrn.reliability import keep_count
 
 THRESHOLD_0 = {"method": {"filter": {"keep": "threshold", "tau": 0.0}}}
 FILTERS = ("local_filter", "confidence_filter", "random_filter")
@@ -570,3 +572,12 @@ def test_answers_need_no_gradient_and_leave_the_mode():
 def test_one_process_needs_no_messages():
     value = torch.tensor(3.0)
     assert distributed.total(value) is value and distributed.share(value) is value and distributed.world() == 1
+
+
+def test_a_fraction_keeps_the_count_that_the_diagnosis_keeps():
+    """Of 10 regions 0.25 are 2.5: a half is rounded up, on both sides."""
+    network = tiny.model("local_filter", {"method": {"filter": {"fraction": 0.25}}})
+    valid = torch.ones(1, 10, 1)
+    scores = torch.arange(10.0).view(1, 1, 1, 10, 1)
+    kept = network.keep(0, scores, torch.zeros(2, 1, 2, 1, 1), torch.ones(1, 1, 1, 1), valid, 0)
+    assert kept.sum() == keep_count(0.25, 10) == 3

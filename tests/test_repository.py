@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "rrn/schema.py": set(),
     "rrn/config.py": {"schema"},
     "rrn/draws.py": set(),
-    "rrn/regions.py": set(),
+    "rrn/regions.py": {"distributed"},
     "rrn/distributed.py": set(),
     "rrn/data/folder.py": {"config", "data"},
     "rrn/data/splits.py": {"config", "data"},
