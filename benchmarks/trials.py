@@ -1,0 +1,71 @@
+"""How the defaults are chosen: differences to a row, each trained with the selection seeds and judged on val.
+
+    python -m rrn.preset ablation.seeds='[100, 101]' && python -m rrn.repro warmup     # once; their warmups
+    python benchmarks/trials.py trials.csv                                             # goes on where it stopped
+
+Adds a line to the CSV for each trial and seed: mIoU on val at the last step (mean of the two segmenters), coverage and
+mean weight of the last rows, and the AUROC of each score. docs/choices.md says what was made of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rrn import train
+
+SEEDS = (100, 101)
+"""Seeds that no result reports."""
+
+TRIALS: list[tuple[str, str, dict[str, Any]]] = [
+    ("supervised", "supervised", {}),
+    ("cps_cutmix", "cps_cutmix", {}),
+    ("cps_cutmix, lambda_u ramp over half", "cps_cutmix", {"lambda_u_ramp": 60}),
+    ("cps_cutmix, lambda_u 0.5", "cps_cutmix", {"lambda_u": 0.5}),
+    ("random_filter, 3/4", "random_filter", {}),
+    ("confidence_filter, 3/4", "confidence_filter", {}),
+    ("local_filter, 3/4", "local_filter", {}),
+    ("local_filter, 3/4, from half of the steps", "local_filter", {"filter": {"start": 60}}),
+    ("local_filter, 9/10", "local_filter", {"filter": {"fraction": 0.9}}),
+    ("rrn, 3/4, agreement", "rrn", {}),
+    ("rrn, 9/10, agreement", "rrn", {"filter": {"fraction": 0.9}}),
+    ("rrn, all, agreement", "rrn", {"filter": {"fraction": 1.0}}),
+    ("rrn, 9/10, product", "rrn", {"filter": {"fraction": 0.9}, "rho": "product"}),
+    ("rrn, all, product", "rrn", {"filter": {"fraction": 1.0}, "rho": "product"}),
+    ("rrn, 9/10, divergence", "rrn", {"filter": {"fraction": 0.9}, "rho": "divergence"}),
+]
+"""Name, row, and difference to the row; written before the first of them was run."""
+
+
+def trial(row: str, difference: dict[str, Any], seed: int) -> dict[str, float]:
+    """Train once and return what it reached on val."""
+    with tempfile.TemporaryDirectory() as folder:
+        *_, last = train.run("train", "1of16", row, seed, Path(folder), {"method": difference})
+        found = {"miou_mean": last["miou_mean"], "coverage": last.get("coverage"), "weight": last.get("weight")}
+        scores = pd.read_csv(Path(folder) / "reliability.csv")
+    final = scores[(scores["split"] == "val") & (scores["step"] == last["step"])]
+    return found | final.groupby("score")["auroc"].mean().add_prefix("auroc_").to_dict()
+
+
+def main() -> None:
+    """Run what the file does not hold yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    file = parser.parse_args().file
+    lines = pd.read_csv(file).to_dict("records") if file.exists() else []
+    finished = {(line["trial"], line["seed"]) for line in lines}
+    for name, row, difference in TRIALS:
+        for seed in SEEDS:
+            if (name, seed) not in finished:
+                lines.append({"trial": name, "seed": seed, **trial(row, difference, seed)})
+                pd.DataFrame(lines).to_csv(file, index=False, float_format="%.4f")
+    table = pd.read_csv(file).pivot_table(index="trial", columns="seed", values="miou_mean", sort=False, margins=True)
+    print(table.round(2).to_string())
+
+
+if __name__ == "__main__":
+    main()
