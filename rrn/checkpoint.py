@@ -167,9 +167,10 @@ def code() -> str:
 
 
 def write_weights(model: RRN, out: Path) -> None:
-    """Write segmenters.safetensors, and discriminators.safetensors where the row has them."""
+    """Write segmenters.safetensors, and discriminators.safetensors where the row has them; one of another row goes."""
     for name in NETWORKS:
         networks: nn.ModuleList = getattr(model, name)
+        (out / f"{name}.safetensors").unlink(missing_ok=True)
         if len(networks):
             tensors = {key: value.contiguous() for key, value in networks.state_dict().items()}
             save_file(tensors, out / f"{name}.safetensors")
@@ -205,6 +206,10 @@ def device_of(settings: config.Settings) -> torch.device:
     """
     if settings.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    index = torch.device(settings.device).index or 0
+    known = torch.cuda.device_count()
+    if settings.device.startswith("cuda") and known and index >= known:
+        raise config.SettingsError(f"device: {settings.device}, but torch sees {known} GPUs here, the first is cuda:0")
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
         raise config.SettingsError(
             f"device: {settings.device}, but torch sees no GPU here; set device: auto or cpu, "

@@ -15,12 +15,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from rrn import config
+
 
 def start(device: torch.device) -> None:
-    """Join the process group that torchrun announces in the environment, if it does."""
+    """Join the process group that torchrun announces in the environment, if it does.
+
+    Raises:
+        SettingsError: there are fewer GPUs here than processes.
+    """
     if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
         if device.type == "cuda":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # one GPU each: "cuda" is this one from here on
+            here, known = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+            if here >= known:
+                raise config.SettingsError(f"nproc: more processes than the {known} GPUs of this machine; lower nproc")
+            torch.cuda.set_device(here)  # one GPU each: "cuda" is this one from here on
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
@@ -72,6 +81,20 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     dist.all_reduce(flat)
     for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(summed.view_as(gradient))
+
+
+def average(buffers: Iterable[Tensor]) -> None:
+    """Average the floating-point buffers over the processes: the running statistics of batch norm, all in one message.
+
+    Each process sees its own part of a batch; SyncBatchNorm alone, which needs a GPU, sees all of it.
+    """
+    if world() == 1:
+        return
+    floats = [buffer for buffer in buffers if buffer.is_floating_point()]
+    flat = torch.cat([buffer.flatten() for buffer in floats])
+    dist.all_reduce(flat)
+    for buffer, summed in zip(floats, (flat / world()).split([b.numel() for b in floats]), strict=True):
+        buffer.copy_(summed.view_as(buffer))
 
 
 def broadcast_object(value: object) -> Any:

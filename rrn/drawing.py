@@ -34,10 +34,17 @@ METHOD_STYLE: dict[str, tuple[str, str]] = {
     "rrn": ("#EE6677", "RRN"),
     "confidence_filter": ("#228833", "confidence filter"),
     "random_filter": ("#AA3377", "random filter"),
+    "rrn_product": ("#EE7733", "RRN, product"),
+    "rrn_mean": ("#0077BB", "RRN, mean"),
+    "rrn_votes": ("#117733", "RRN, votes"),
+    "rrn_divergence": ("#882255", "RRN, divergence"),
+    "adversarial_filter": ("#332288", "local filter, adversarial"),
+    "adversarial_rrn": ("#DDCC77", "RRN, adversarial"),
+    "threshold_filter": ("#44AA99", "local filter, threshold"),
 }
-"""Row of params.yaml -> colour and label, in every figure."""
+"""Row of params.yaml or of a preset -> colour and label, in every figure."""
 
-OTHER_COLOURS = ("#332288", "#44AA99", "#882255", "#DDCC77", "#117733", "#EE7733", "#0077BB")
+OTHER_COLOURS = ("#999933", "#663333", "#6A4C93", "#99DDFF", "#FFAABB")
 CLASS_COLOURS = (
     *("#BBBBBB", "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#222255"),
     *("#EE7733", "#44AA99", "#882255", "#999933", "#0077BB", "#DDCC77", "#117733", "#FFAABB"),

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from rrn import regions
-from rrn.config import IGNORE_INDEX, Settings
+from rrn.config import IGNORE_INDEX, Filter, Settings
 from rrn.data.folder import Folder
 from rrn.data.loaders import WholeBatch, whole_images
 from rrn.data.splits import Split
@@ -193,8 +193,8 @@ def evidence(
     Args:
         model: both segmenters show their pseudo-labels.
         batches: N of their images are chosen.
-        by: none keeps all regions, region_score the best by it; anything else, and a row without
-            discriminators, the best by confidence.
+        by: region_score and confidence keep the regions that are best by it; none and random have no
+            such rule and keep all.
         fraction: the share of the regions shown that is kept, 0..1.
         threshold: keep the regions that score at least this instead, 0..1.
         count: number of images wanted.
@@ -213,7 +213,7 @@ def evidence(
         raise ValueError("evidence: there is no image to show; expected at least one batch")
     shown = [_show(model, image, labels, by) for _, image, labels in chosen]
     arrays = {key: _stack([part[key] for part in shown]) for key in shown[0]}
-    cut = (1.0, None) if by == "none" else (fraction, threshold)
+    cut = (1.0, None) if by in ("none", "random") else (fraction, threshold)
     kept = np.stack([_keep(score, *cut) for score in arrays.pop("ranking")])
     ids = np.array([name for name, _, _ in chosen])
     return {"ids": ids, **arrays, "kept": kept, "region": np.array(model.region)}
@@ -311,6 +311,13 @@ def write(
     return values
 
 
+def cut(rule: Filter) -> tuple[float, Threshold | None]:
+    """Return where a row cuts the regions, as `reliability` wants it: the share kept, or the threshold of a score."""
+    if rule.keep == "fraction":
+        return rule.fraction, None
+    return 0.5, ("region_score", rule.tau) if rule.by == "region_score" else None
+
+
 def report(
     model: Model, settings: Settings, dataset: Folder, split: Split, out: Path, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -333,11 +340,9 @@ def report(
     """
     torch.set_num_threads(settings.threads)
     rule, crop = settings.method.filter, settings.augment.crop
-    batches = whole_images(dataset, dataset.test, split.test, settings.evaluate.batch, cache=True)
-    tau = rule.tau if rule.by == "region_score" and rule.keep == "threshold" else None
-    threshold = None if tau is None else ("region_score", tau)
-    fraction = rule.fraction if rule.keep == "fraction" else 0.5
+    batches = whole_images(dataset, dataset.test, split.test, settings.evaluate.batch, cache=settings.dataset.cache)
+    fraction, threshold = cut(rule)
     scores = reliability(model, batches, fraction, threshold)
-    arrays = evidence(model, batches, rule.by, fraction, tau)
+    arrays = evidence(model, batches, rule.by, fraction, threshold[1] if threshold else None)
     everything = {**extra, **cost(model.segmenters[0], crop, crop)}
     return write(out, evaluate(model, batches, split.classes), scores, arrays, everything)

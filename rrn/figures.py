@@ -52,9 +52,7 @@ LABELS = {
     "miou_mean": "val mIoU (%)",
     "supervised": "supervised loss",
     "consistency": "consistency loss",
-    "coverage": "regions kept",
-    "weight": "mean weight",
-    "agreement": "agreement",
+    **SHARES,
 }
 
 

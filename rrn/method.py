@@ -202,7 +202,7 @@ class RRN(nn.Module):
             passed = relevant & (own >= torch.logit(torch.tensor(rule.tau, device=own.device)))
             count = distributed.total(passed.sum())
         else:
-            count = (rule.fraction * distributed.total(relevant.sum()) + 0.5).floor()
+            count = (rule.fraction * distributed.total(relevant.sum()).double() + 0.5).floor()
         if rule.by == "region_score":
             return passed if rule.keep == "threshold" else regions.best(own, relevant, count)
         if rule.by == "confidence":

@@ -126,7 +126,8 @@ class RegionDiscriminator(nn.Module):
     """Judge a class map region by region: one logit a region, high where the labels look right.
 
     Convolutions of kernel 4 and stride 2, LeakyReLU 0.2, Dropout2d after all but the last [released]; the features of a
-    region are averaged over its valid cells and scored by one linear layer [ours].
+    region are averaged over its valid cells and scored by one linear layer [ours]. Cells and regions need not line up;
+    a region whose valid pixels all lie in cells of its neighbours is scored by all of its own cells.
 
     Args:
         settings: channels, input stride, whether it sees the image.
@@ -158,11 +159,13 @@ class RegionDiscriminator(nn.Module):
             Logits [B, rows, columns] and features [B, K, rows, columns] of the regions.
         """
         seen = torch.cat([maps, images], dim=1) if self.sees_image else maps
-        seen, cells = seen * valid, valid
+        seen = seen * valid
         if self.input_stride > 1:
             seen = F.avg_pool2d(seen, self.input_stride, ceil_mode=True)
         features = self.trunk(seen)
         cells = F.adaptive_max_pool2d(valid, features.shape[-2:])
+        missed = (regions.region_sum(cells, grid) == 0) & (regions.region_sum(valid, grid) > 0)
+        cells = torch.where(regions.spread(missed, *cells.shape[-2:]), 1.0, cells)
         features = regions.region_mean(features, cells, grid)
         with regions.full_precision(features.device):
             return self.head(features.to(self.head.weight.dtype)).squeeze(1), features

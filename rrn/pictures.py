@@ -84,9 +84,9 @@ def _sheet(rows: Mapping[str, Sequence[Array]], classes: Sequence[str]) -> Figur
 def qualitative(evidence: Mapping[str, Mapping[str, Array]], classes: Sequence[str]) -> Figure:
     """Draw, for every image, what the pseudo-labels of one method are and what is kept of them.
 
-    Columns: image, label, then of one method (`rrn`, else the first with region scores, else the
-    first) pseudo-labels 1 and 2, region scores and kept regions of segmenter 1; then the prediction
-    of every method. Dropped regions are white.
+    Columns: image, label, then of one method, which the title names (`rrn`, else the first that drops
+    regions by their scores, else the first), pseudo-labels 1 and 2, region scores and kept regions of
+    segmenter 1; then the prediction of every method. Dropped regions are white.
 
     Args:
         evidence: method -> evidence.npz, of the same images.
@@ -111,13 +111,14 @@ def qualitative(evidence: Mapping[str, Mapping[str, Array]], classes: Sequence[s
         axis.set_title("\n".join(textwrap.wrap(title, max(11, int(17 * side)))), fontsize=6.5)
     if scored:
         fig.colorbar(axes[0, 4].images[0], ax=axes, aspect=30, pad=0.01, label="region score")
+    fig.suptitle(f"pseudo-labels of: {method_style(focus)[1]}", fontsize=8)
     class_legend(fig, classes, bool((arrays["labels"] == IGNORE_INDEX).any()))
     return fig
 
 
 def _focus(evidence: Mapping[str, Mapping[str, Array]]) -> str:
     """Return the method whose pseudo-labels are shown."""
-    scored = [m for m, a in evidence.items() if np.isfinite(a["region_scores"]).any()]
+    scored = [m for m, a in evidence.items() if np.isfinite(a["region_scores"]).any() and not a["kept"].all()]
     return "rrn" if "rrn" in evidence else [*scored, *evidence][0]
 
 

@@ -195,6 +195,11 @@ class Method(Section):
     @model_validator(mode="after")
     def _possible(self) -> Method:
         judge = self.discriminator
+        if self.labels == "all" and self.consistency:
+            raise ValueError(
+                "labels: all is the supervised upper bound, which leaves no unlabeled images; "
+                "set consistency: false, or labels: partition"
+            )
         if self.filter.by != "none" and not self.consistency:
             raise ValueError(
                 f"filter.by: {self.filter.by} filters the pseudo-labels of the consistency term; "
@@ -258,6 +263,10 @@ class Settings(Section):
             raise ValueError(
                 f"method.grid: {grid} regions a side, but the discriminator's map has {cells} cells a side; "
                 "lower grid, discriminator.input_stride or the number of discriminator.channels"
+            )
+        if self.nproc > 1 and ":" in self.device:
+            raise ValueError(
+                f"device: {self.device} is one GPU, and nproc: {self.nproc} needs one each; set device: cuda"
             )
         for key in ("labeled", "unlabeled"):
             if getattr(self.batch, key) % self.nproc:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rrn.config import Settings
@@ -45,7 +46,7 @@ def collect(runs: Path, settings: Settings, results: Path | None = None) -> pd.D
         MissingRunError: if a run is not finished; says which stage to run.
     """
     rows = []
-    for folder, run in _finished(runs, settings):
+    for folder, run in _finished(runs, settings, "evaluate", "metrics.json"):
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         rows.append({**run, **{key: metrics[key] for key in (*MIOUS, *COST)}})
     table = pd.DataFrame(rows, columns=[*RUN, *MIOUS, *COST])
@@ -65,7 +66,7 @@ def collect_classes(runs: Path, settings: Settings) -> pd.DataFrame:
         MissingRunError: see `collect`.
     """
     parts = []
-    for folder, run in _finished(runs, settings):
+    for folder, run in _finished(runs, settings, "evaluate", "per_class.csv"):
         part = pd.read_csv(folder / "per_class.csv")
         part.insert(0, "iou_mean", part[["iou_1", "iou_2"]].mean(axis=1))
         parts.append(part.assign(**{key: run[key] for key in GROUP}, n=1))
@@ -74,17 +75,42 @@ def collect_classes(runs: Path, settings: Settings) -> pd.DataFrame:
     return grouped.agg(how).reset_index()
 
 
-def _finished(runs: Path, settings: Settings) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield folder and description of every run of the ablation; raise where one is missing."""
+def collect_curves(runs: Path, settings: Settings, file: str) -> pd.DataFrame:
+    """Join a file that every training leaves: history.csv or reliability.csv.
+
+    Returns:
+        its columns, and name, partition, method, seed, labels of the run.
+
+    Raises:
+        MissingRunError: see `collect`.
+    """
+    finished = _finished(runs, settings, "train", file)
+    return pd.concat([pd.read_csv(folder / file).assign(**run) for folder, run in finished], ignore_index=True)
+
+
+def collect_evidence(runs: Path, settings: Settings, partition: str) -> dict[str, dict[str, Any]]:
+    """Read what the qualitative figure shows of a partition: method -> arrays of evidence.npz, of the first seed.
+
+    Raises:
+        MissingRunError: see `collect`.
+    """
+    first = settings.ablation.seeds[0]
+    finished = _finished(runs, settings, "evaluate", "evidence.npz")
+    chosen = [(f, run) for f, run in finished if run["partition"] == partition and run["seed"] == first]
+    return {run["method"]: dict(np.load(folder / "evidence.npz")) for folder, run in chosen}
+
+
+def _finished(runs: Path, settings: Settings, stage: str, file: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield folder and description of every run of the ablation; raise where one has not left the file."""
     for partition in settings.ablation.partitions:
         for method in settings.ablation.methods:
             labels = settings.methods[method].get("labels", settings.method.labels)
             for seed in settings.ablation.seeds:
                 key = f"{partition}-{method}-{seed}"
-                folder = runs / settings.name / "evaluate" / key
-                if not (folder / "metrics.json").is_file():
-                    where = Path(runs.name, settings.name, "evaluate", key, "metrics.json")
-                    raise MissingRunError(f"{where} is missing: run `dvc repro evaluate@{key}`")
+                folder = runs / settings.name / stage / key
+                if not (folder / file).is_file():
+                    where = Path(runs.name, settings.name, stage, key, file)
+                    raise MissingRunError(f"{where} is missing: run `dvc repro {stage}@{key}`")
                 run = [settings.name, partition, method, seed, labels]
                 yield folder, dict(zip(RUN, run, strict=True))
 
@@ -157,17 +183,18 @@ def _best(part: pd.DataFrame) -> list[Any]:
     return [top.index[0]] if lead > top["miou_std"].max() else []
 
 
-def write(table: pd.DataFrame, folder: Path) -> None:
+def write(table: pd.DataFrame, folder: Path, images: str = "test") -> None:
     """Write ablation.csv, ablation.md and ablation.tex into `folder`.
 
     Args:
         table: of `ablation`.
         folder: made if missing.
+        images: the split that was evaluated.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(table, folder / "ablation.csv")
-    (folder / "ablation.md").write_text(markdown(table), encoding="utf-8")
-    (folder / "ablation.tex").write_text(latex(table), encoding="utf-8")
+    (folder / "ablation.md").write_text(markdown(table, images), encoding="utf-8")
+    (folder / "ablation.tex").write_text(latex(table, images), encoding="utf-8")
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -176,11 +203,11 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
 
 
-def caption(table: pd.DataFrame) -> str:
-    """Say what the numbers of a table of `ablation` are, and over how many seeds."""
+def caption(table: pd.DataFrame, images: str = "test") -> str:
+    """Say what the numbers of a table of `ablation` are, on which split, and over how many seeds."""
     counts = sorted(set(table["n"]))
     seeds = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}, see column"
-    text = f"mIoU on test in per cent: mean of the two segmenters, and their ensemble; {seeds}"
+    text = f"mIoU on {images} in per cent: mean of the two segmenters, and their ensemble; {seeds}"
     if counts[-1] == 1:
         return f"{text}, so no deviation and no ranking."
     return (
@@ -219,21 +246,21 @@ def _number(mean: float, deviation: float, sign: str = "") -> str:
     return text if pd.isna(deviation) else f"{text} ± {deviation:.2f}"
 
 
-def markdown(table: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame, images: str = "test") -> str:
     """Return a table of `ablation` in Markdown, with its caption below."""
     header, *rows = _cells(table)
     right = [":--" if name in ("name", "partition", "method") else "--:" for name in header]
     lines = ["| " + " | ".join(cells) + " |" for cells in (header, right, *rows)]
-    return "\n".join(lines) + f"\n\n{caption(table)}\n"
+    return "\n".join(lines) + f"\n\n{caption(table, images)}\n"
 
 
-def latex(table: pd.DataFrame) -> str:
+def latex(table: pd.DataFrame, images: str = "test") -> str:
     """Return a table of `ablation` in LaTeX; needs the package booktabs."""
     header, *rows = _cells(table)
     columns = "".join("l" if name in ("name", "partition", "method") else "r" for name in header)
     lines = [" & ".join(map(_escape, cells)) + r" \\" for cells in (header, *rows)]
     body = ["\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule", "\\end{tabular}"]
-    head = ["\\begin{table}", "\\centering", f"\\caption{{{_escape(caption(table))}}}"]
+    head = ["\\begin{table}", "\\centering", f"\\caption{{{_escape(caption(table, images))}}}"]
     return "\n".join([*head, f"\\begin{{tabular}}{{{columns}}}", *body, "\\end{table}"]) + "\n"
 
 

@@ -29,7 +29,7 @@ Stage = Literal["warmup", "train"]
 Row = dict[str, float]
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SUPERVISED_ONLY = {"consistency": False, "filter": {"by": "none"}, "rho": "none"}
+SUPERVISED_ONLY = {"labels": "partition", "consistency": False, "filter": {"by": "none"}, "rho": "none"}
 ELSEWHERE = {"name", "ablation", "methods", "evaluate", "workers", "split"}
 NOT_READ = {"warmup": ELSEWHERE | {"train", "method", "cutmix"}, "train": ELSEWHERE | {"warmup"}}
 """Settings without influence on what a stage trains: not in its fingerprint, no obstacle to a resume."""
@@ -75,7 +75,10 @@ class Job:
         return self.settings.warmup if self.stage == "warmup" else self.settings.train
 
     def identity(self) -> dict[str, Any]:
-        """Return everything that must be the same for a resume to be exact."""
+        """Return what must be the same for a resume to be exact: settings, lists of images, first weights and code.
+
+        The images themselves are not read for it; DVC notices when they change.
+        """
         inputs = [self.runs / "prepare" / self.partition / "split.json"]
         inputs += [self.start / "segmenters.safetensors"] if self.start else []
         return {
@@ -86,12 +89,7 @@ class Job:
 
 
 def job(
-    stage: Stage,
-    partition: str,
-    method: str | None,
-    seed: int,
-    out: Path,
-    overrides: dict[str, Any] | None = None,
+    stage: Stage, partition: str, method: str | None, seed: int, out: Path, overrides: dict[str, Any] | None = None
 ) -> Job:
     """Resolve the settings of a run; a warmup is supervised, whatever the row."""
     root = config.find_root()
@@ -103,12 +101,7 @@ def job(
 
 
 def run(
-    stage: Stage,
-    partition: str,
-    method: str | None,
-    seed: int,
-    out: Path,
-    overrides: dict[str, Any] | None = None,
+    stage: Stage, partition: str, method: str | None, seed: int, out: Path, overrides: dict[str, Any] | None = None
 ) -> Iterator[Row]:
     """Warm up or train one run and yield its rows of history.
 
@@ -127,13 +120,7 @@ def run(
     if not launch.wanted(settings.nproc):
         yield from Training(job(stage, partition, method, seed, out, overrides)).fit()
         return
-    options = {
-        "stage": stage,
-        "partition": partition,
-        "seed": seed,
-        "out": out,
-        "overrides": json.dumps(overrides),
-    }
+    options = {"stage": stage, "partition": partition, "seed": seed, "out": out, "overrides": json.dumps(overrides)}
     options |= {} if method is None else {"method": method}
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     for line in launch.launch("rrn.train", *arguments, nproc=settings.nproc):
@@ -155,6 +142,11 @@ class Training:
         torch.set_num_threads(self.settings.threads)
         self.device = checkpoint.device_of(self.settings)
         distributed.start(self.device)
+        if distributed.world() != self.settings.nproc:
+            raise config.SettingsError(
+                f"nproc: {self.settings.nproc}, but {distributed.world()} processes were started; "
+                "set nproc to the number of processes that RRN_LAUNCH starts on all machines"
+            )
         self.split: Split = splits.read(job.runs / "prepare" / job.partition)
         self.dataset = Folder.open(self.settings, job.root)
         self.model = RRN(self.settings, len(self.split.classes), job.seed)
@@ -166,8 +158,9 @@ class Training:
         names = self.settings.dataset
         self.val = self._whole(names.val, self.split.val, distributed.rank(), distributed.world())
         known = loaders.diagnosis_ids(self.dataset, self.split, self.settings.log.diagnose)
-        watched = {"val": (names.val, self.split.val), "unlabeled": (names.train, known)}
-        self.diagnosed = {split: self._whole(*images) for split, images in watched.items() if images[1]}
+        self.diagnosed = {"val": self.val if distributed.world() == 1 else self._whole(names.val, self.split.val)}
+        if known:
+            self.diagnosed["unlabeled"] = self._whole(names.train, known)
         self.history: list[Row] = []
         self.reliability: list[dict[str, Any]] = []
 
@@ -186,6 +179,8 @@ class Training:
                 if done % log.every == 0 or done == steps:
                     yield self._report(done, pending, evaluate_now=done % log.evaluate == 0 or done == steps)
                     pending = []
+                if done % log.checkpoint == 0 or done == steps:
+                    self._check_weights(done)
                 if scratch and done % log.checkpoint == 0 and done < steps:
                     scratch.save(self._state(done))
             if scratch:
@@ -205,6 +200,7 @@ class Training:
         if judged:
             self._descend("discriminators", judged)
         self.scaler.update()
+        distributed.average(self.model.segmenters.buffers())
         shares = {name: distributed.total(value.detach()) for name, value in (terms | judged).items()}
         return shares | evidence.measures
 
@@ -228,11 +224,7 @@ class Training:
             loaders.training_loader(
                 self.dataset,
                 self.split,
-                self.settings,
-                self.job.seed,
-                first,
-                steps,
-                self.job.stage,
+                *(self.settings, self.job.seed, first, steps, self.job.stage),
                 rank=distributed.rank(),
                 world=distributed.world(),
                 unlabeled=row.consistency,
@@ -263,6 +255,16 @@ class Training:
                 "lower optimizer.lr, or use precision: fp32"
             )
 
+    def _check_weights(self, done: int) -> None:
+        """Stop before weights are saved that the last update has spoiled."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise LossError(
+                f"the update of step {done - 1} of {self.job.stage} {self.job.key} (seed {self.job.seed}) left weights "
+                "that are not finite; nothing after the last checkpoint is kept; lower optimizer.lr, or use "
+                "precision: fp32"
+            )
+
     def _evaluate(self, done: int) -> Row:
         """Evaluate both segmenters on val; on process 0 also measure the reliability of their pseudo-labels."""
         evaluation = evaluate.evaluate(self.model, self.val, self.split.classes)
@@ -274,8 +276,9 @@ class Training:
 
     def _diagnose(self, done: int) -> None:
         """Measure, with labels that training never sees, which score tells right pseudo-labels from wrong ones."""
+        fraction, threshold = evaluate.cut(self.settings.method.filter)
         for split, batches in self.diagnosed.items():
-            table = evaluate.reliability(self.model, batches).assign(step=done, split=split)
+            table = evaluate.reliability(self.model, batches, fraction, threshold).assign(step=done, split=split)
             self.reliability += [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
     def _whole(self, folder: str, ids: tuple[str, ...], rank: int = 0, world: int = 1) -> loaders.WholeImages:

@@ -127,12 +127,14 @@ def test_a_notebook_gets_a_picture():
 
 
 def test_every_row_of_the_settings_has_its_own_style_and_others_a_stable_one(root):
-    rows = config.load(root=root).methods
+    rows = list(config.load(root=root).methods)
+    for preset in (root / "presets").glob("*.yaml"):
+        rows += config.read(preset).get("methods", {})
     styles = [drawing.method_style(method) for method in rows]
     assert len({colour for colour, _ in styles}) == len({label for _, label in styles}) == len(rows)
-    assert drawing.method_style("rrn_votes") == drawing.method_style("rrn_votes")
-    assert drawing.method_style("rrn_votes")[1] == "rrn votes"
-    assert drawing.method_style("rrn_votes")[0] not in {colour for colour, _ in styles}
+    assert drawing.method_style("my_row") == drawing.method_style("my_row")
+    assert drawing.method_style("my_row")[1] == "my row"
+    assert drawing.method_style("my_row")[0] not in {colour for colour, _ in styles}
 
 
 def test_a_method_keeps_its_colour_whatever_stands_beside_it():

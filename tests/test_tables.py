@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -88,15 +89,35 @@ def test_upper_bound_does_not_compete(tmp_path):
 
 
 def test_a_missing_run_names_the_stage(study, tmp_path):
-    (study[0] / "study/evaluate/1of16-rrn-2/metrics.json").unlink()
-    message = (
-        r"^runs/study/evaluate/1of16-rrn-2/metrics.json is missing: "
-        r"run `dvc repro evaluate@1of16-rrn-2`$"
-    )
-    with pytest.raises(tables.MissingRunError, match=message):
-        tables.collect(*study)
-    with pytest.raises(tables.MissingRunError, match=message):
-        tables.collect_classes(*study)
+    for file, collect in {"metrics.json": tables.collect, "per_class.csv": tables.collect_classes}.items():
+        (study[0] / "study/evaluate/1of16-rrn-2" / file).unlink()
+        message = rf"^runs/study/evaluate/1of16-rrn-2/{file} is missing: run `dvc repro evaluate@1of16-rrn-2`$"
+        with pytest.raises(tables.MissingRunError, match=message):
+            collect(*study)
+
+
+def test_curves_and_evidence_of_all_runs_are_joined(study):
+    runs, settings = study
+    with pytest.raises(tables.MissingRunError, match=r"history.csv is missing: run `dvc repro train@"):
+        tables.collect_curves(runs, settings, "history.csv")
+    for method in settings.ablation.methods:
+        for seed in settings.ablation.seeds:
+            folder = runs / "study/train" / f"1of16-{method}-{seed}"
+            folder.mkdir(parents=True)
+            (folder / "history.csv").write_text(f"step,loss\n1,{seed}\n2,{seed}\n")
+            np.savez(runs / "study/evaluate" / f"1of16-{method}-{seed}" / "evidence.npz", seed=seed)
+    curves = tables.collect_curves(runs, settings, "history.csv")
+    assert len(curves) == 2 * len(settings.ablation.methods) * len(settings.ablation.seeds)
+    assert (curves["loss"] == curves["seed"]).all() and set(curves["method"]) == set(settings.ablation.methods)
+    evidence = tables.collect_evidence(runs, settings, "1of16")
+    assert list(evidence) == list(settings.ablation.methods)
+    assert {int(arrays["seed"]) for arrays in evidence.values()} == {settings.ablation.seeds[0]}
+
+
+def test_the_caption_names_the_split(study):
+    table = tables.ablation(tables.collect(*study))
+    assert "mIoU on val in per cent" in tables.markdown(table, "val")
+    assert "mIoU on test in per cent" in tables.markdown(table)
 
 
 def test_other_studies_stand_beside(study, tmp_path):

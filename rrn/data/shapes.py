@@ -171,6 +171,6 @@ def _develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit("usage: python -m rrn.data.shapes DIR   (writes the embedded data set into DIR)")
     write(Path(sys.argv[1]))
