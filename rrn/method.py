@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,11 @@ class Evidence:
     teachers: Tensor | None = None
     valid: Tensor | None = None
     measures: Terms = field(default_factory=dict)
+
+    @cached_property
+    def right(self) -> Tensor:
+        """Where each segmenter is right on the labeled images: float [2, B, 1, H, W], 0 where the label is void."""
+        return (self.logits.argmax(2) == self.labels).unsqueeze(2).to(self.images.dtype)
 
 
 class RRN(nn.Module):
@@ -98,17 +104,18 @@ class RRN(nn.Module):
         valid = torch.cat(batch.unlabeled_valid).to(evidence.unlabeled.dtype)
         teachers = self.teach(evidence.unlabeled)
         evidence.teachers, evidence.valid = teachers, valid
-        weights, evidence.measures = self.weights(teachers, evidence.unlabeled, valid, step)
+        pseudo_labels = teachers.argmax(2, keepdim=True)
+        weights, evidence.measures = self.weights(teachers, pseudo_labels, evidence.unlabeled, valid, step)
 
         boxes = batch.mix if self.row.cutmix else torch.zeros_like(batch.mix)
         mixed = mix(evidence.unlabeled, boxes)
         valid = mix(valid, boxes)
-        pseudo_labels = [mix(t.argmax(1, keepdim=True), boxes) for t in teachers]
+        targets = [mix(labels, boxes) for labels in pseudo_labels]
         with draws.seeded(self.seed, "student dropout", step, distributed.rank()):
             students = [segmenter(mixed) for segmenter in self.segmenters]
         strength = self.row.lambda_u * ramp(step, self.row.lambda_u_ramp)
         terms["consistency"] = strength * sum_over_pair(
-            weighted_cross_entropy(students[1 - k], pseudo_labels[k], mix(weights[k], boxes), valid) for k in range(2)
+            weighted_cross_entropy(students[1 - k], targets[k], mix(weights[k], boxes), valid) for k in range(2)
         )
         if self.discriminators and self.row.discriminator.feature_matching:
             matching = self.feature_matching(torch.stack(students), mixed, valid, evidence)
@@ -157,11 +164,14 @@ class RRN(nn.Module):
                 scores.append(torch.stack([judge(maps[k], images, valid, grid)[0] for judge in judges]))
         return torch.stack(scores).float()
 
-    def weights(self, teachers: Tensor, images: Tensor, valid: Tensor, step: int) -> tuple[Tensor, Terms]:
+    def weights(
+        self, teachers: Tensor, pseudo_labels: Tensor, images: Tensor, valid: Tensor, step: int
+    ) -> tuple[Tensor, Terms]:
         """Return the weight W_k of every pixel of both branches' pseudo-labels, on un-mixed images.
 
         Args:
             teachers: logits [2, N, C, H, W].
+            pseudo_labels: their classes, int64 [2, N, 1, H, W].
             images: normalized [N, 3, H, W].
             valid: float [N, 1, H, W].
             step: the filter starts at `filter.start`; before, W = 1.
@@ -173,7 +183,7 @@ class RRN(nn.Module):
         grid = self.grid(valid)
         padded = regions.pad_to_regions(valid, self.region)
         area = regions.region_sum(padded, grid).squeeze(1)
-        same = (teachers[0].argmax(1, keepdim=True) == teachers[1].argmax(1, keepdim=True)).float()
+        same = (pseudo_labels[0] == pseudo_labels[1]).float()
         kept = (area > 0).expand(2, *area.shape)
         weight = kept.float()
         if self.row.filter.by != "none" and step >= self.row.filter.start:
@@ -181,7 +191,7 @@ class RRN(nn.Module):
             kept = torch.stack([self.keep(k, scores, teachers, valid, area, step) for k in range(2)])
             weight = kept.float()
             if self.row.rho != "none":
-                weight = regions.normalized(self.rho(scores, teachers, valid), kept, area)
+                weight = regions.normalized(self.rho(scores, teachers, same, valid), kept, area)
         pixels = distributed.total(valid.sum()).clamp(min=1)
         measures = {
             "coverage": distributed.total(kept.sum()) / (2 * distributed.total((area > 0).sum())).clamp(min=1),
@@ -215,11 +225,12 @@ class RRN(nn.Module):
 
     # ---- 3. Dynamic region loss: the networks' diversity rates what is kept --------------------------------------
 
-    def rho(self, scores: Tensor, teachers: Tensor, valid: Tensor) -> Tensor:
+    def rho(self, scores: Tensor, teachers: Tensor, same: Tensor, valid: Tensor) -> Tensor:
         """Rate every region by the diversity of the two networks: [2, N, rows, columns], at least 0. Candidates [ours].
 
         product, mean: of both discriminators' probabilities; votes: share of discriminators that accept the region;
-        agreement: share of its pixels on which the segmenters agree; divergence: exp(-mean Jensen-Shannon divergence).
+        agreement: share of its pixels that have the `same` class in both branches (float [N, 1, H, W]); divergence: exp
+        of minus its mean Jensen-Shannon divergence.
         """
         kind = self.row.rho
         if kind in ("product", "mean"):
@@ -228,8 +239,7 @@ class RRN(nn.Module):
         if kind == "votes":
             return (scores >= torch.logit(torch.tensor(self.row.filter.tau, device=scores.device))).float().mean(1)
         if kind == "agreement":
-            per_pixel = (teachers[0].argmax(1) == teachers[1].argmax(1)).float().unsqueeze(1)
-            rating = self._region_mean(per_pixel, valid)
+            rating = self._region_mean(same, valid)
         else:
             rating = (-self._region_mean(jensen_shannon(*teachers), valid)).exp()
         return rating.expand(2, *rating.shape)
@@ -272,11 +282,8 @@ class RRN(nn.Module):
     def _accuracy(self, discriminator: nn.Module, evidence: Evidence, half: int) -> Tensor:
         """Binary cross-entropy against the share of right pixels of each region, on labeled images."""
         valid = (evidence.labels != config.IGNORE_INDEX).unsqueeze(1).to(evidence.images.dtype)
-        losses = []
-        for maps in self.class_maps(evidence.logits):
-            right = (maps.argmax(1) == evidence.labels).unsqueeze(1).to(valid.dtype)
-            losses.append(self._region_loss(discriminator, maps, evidence.images, valid, right))
-        return sum_over_pair(losses) / 2
+        branches = zip(self.class_maps(evidence.logits), evidence.right, strict=True)
+        return sum_over_pair(self._region_loss(discriminator, m, evidence.images, valid, r) for m, r in branches) / 2
 
     def _region_loss(
         self, discriminator: nn.Module, maps: Tensor, images: Tensor, valid: Tensor, target: Tensor | float

@@ -39,6 +39,10 @@ def losses(row, changes=None, batch=None, step=0):
     return network, terms, evidence
 
 
+def weigh(network, teachers, images, valid, step=0):
+    return network.weights(teachers, teachers.argmax(2, keepdim=True), images, valid, step)
+
+
 # ---- Where gradients go ------------------------------------------------------------------------------------------
 
 
@@ -182,7 +186,7 @@ def test_swapping_segmenters_with_their_discriminators_swaps_the_losses(rho):
     for _ in range(2):
         found, evidence = network.segmenter_losses(batch, 0)
         valid = torch.cat(batch.unlabeled_valid).float()
-        weights.append(network.weights(network.teach(evidence.unlabeled), evidence.unlabeled, valid, 0)[0])
+        weights.append(weigh(network, network.teach(evidence.unlabeled), evidence.unlabeled, valid)[0])
         terms.append(found)
         maps.append(evidence.teachers)
         network.segmenters = nn.ModuleList(reversed(network.segmenters))
@@ -219,7 +223,7 @@ def test_controls_keep_as_many_regions_as_local_filter(rule):
             bias_to_the_middle(network, batch)
         images = network.normalize(torch.cat(batch.unlabeled))
         valid = torch.cat(batch.unlabeled_valid).float()
-        weights, _ = network.weights(network.teach(images), images, valid, 0)
+        weights, _ = weigh(network, network.teach(images), images, valid)
         kept[row] = regions.region_sum(weights, (4, 4)).flatten(1) > 0
     counts = {row: found.sum(1).tolist() for row, found in kept.items()}
     assert counts["local_filter"] == counts["confidence_filter"] == counts["random_filter"]
@@ -242,7 +246,7 @@ def test_random_regions_change_from_step_to_step_and_not_from_run_to_run():
     batch = tiny.batch()
     images, valid = network.normalize(torch.cat(batch.unlabeled)), torch.cat(batch.unlabeled_valid).float()
     teachers = network.teach(images)
-    first, again, later = (network.weights(teachers, images, valid, step)[0] for step in (0, 0, 1))
+    first, again, later = (weigh(network, teachers, images, valid, step)[0] for step in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, later) and not torch.equal(first[0], first[1])
 
 
@@ -282,17 +286,17 @@ def test_ratings_lie_where_they_should():
     draw = torch.Generator().manual_seed(0)
     scores, teachers = torch.randn(2, 2, 3, 2, 2, generator=draw), torch.randn(2, 3, 3, 32, 32, generator=draw)
     valid = torch.ones(3, 1, 32, 32)
+    same = (teachers[0].argmax(1, keepdim=True) == teachers[1].argmax(1, keepdim=True)).float()
     ratings = {}
     for kind in ("product", "mean", "votes", "agreement", "divergence"):
         network.row = network.row.model_copy(update={"rho": kind})
-        ratings[kind] = network.rho(scores, teachers, valid)
+        ratings[kind] = network.rho(scores, teachers, same, valid)
         assert ratings[kind].shape == (2, 3, 2, 2) and ((ratings[kind] >= 0) & (ratings[kind] <= 1)).all()
     chance = scores.sigmoid()
     torch.testing.assert_close(ratings["product"], chance[:, 0] * chance[:, 1])
     torch.testing.assert_close(ratings["mean"], (chance[:, 0] + chance[:, 1]) / 2)
     torch.testing.assert_close(ratings["votes"], (chance >= 0.6).float().mean(1))
-    same_class = (teachers[0].argmax(1) == teachers[1].argmax(1)).float()
-    torch.testing.assert_close(ratings["agreement"][0, :, 1, 0], same_class[:, 16:, :16].mean((1, 2)))
+    torch.testing.assert_close(ratings["agreement"][0, :, 1, 0], same[:, 0, 16:, :16].mean((1, 2)))
     p, q = teachers.softmax(2).double()
     middle = (p + q) / 2
     divergence = ((p * (p / middle).log()).sum(1) + (q * (q / middle).log()).sum(1)) / 2
@@ -325,7 +329,7 @@ def test_measures_against_loops():
     batch = tiny.batch()
     images, valid = network.normalize(torch.cat(batch.unlabeled)), torch.cat(batch.unlabeled_valid).float()
     teachers = network.teach(images)
-    weight, measures = network.weights(teachers, images, valid, 0)
+    weight, measures = weigh(network, teachers, images, valid)
     pixels = (weight * valid).sum() / (2 * valid.sum())
     agree = (teachers[0].argmax(1, keepdim=True) == teachers[1].argmax(1, keepdim=True)) & valid.bool()
     torch.testing.assert_close(measures["weight"], pixels)
@@ -574,10 +578,21 @@ def test_one_process_needs_no_messages():
     assert distributed.total(value) is value and distributed.share(value) is value and distributed.world() == 1
 
 
-def test_a_fraction_keeps_the_count_that_the_diagnosis_keeps():
-    """Of 10 regions 0.25 are 2.5: a half is rounded up, on both sides."""
-    network = tiny.model("local_filter", {"method": {"filter": {"fraction": 0.25}}})
-    valid = torch.ones(1, 10, 1)
-    scores = torch.arange(10.0).view(1, 1, 1, 10, 1)
-    kept = network.keep(0, scores, torch.zeros(2, 1, 2, 1, 1), torch.ones(1, 1, 1, 1), valid, 0)
-    assert kept.sum() == keep_count(0.25, 10) == 3
+@pytest.mark.parametrize("number", [1, 7, 10, 50, 96, 150, 450])
+def test_a_fraction_keeps_the_count_that_the_diagnosis_keeps(number):
+    """Of 10 regions 0.25 are 2.5: a half is rounded up, on both sides, as float64 has it (0.29 of 50 is less)."""
+    network = tiny.model("local_filter")
+    area, scores = torch.ones(1, number, 1), torch.arange(float(number)).view(1, 1, 1, number, 1)
+    for fraction in (hundredth / 100 for hundredth in range(101)):
+        network.row = network.row.model_copy(
+            update={"filter": network.row.filter.model_copy(update={"fraction": fraction})}
+        )
+        kept = network.keep(0, scores, torch.zeros(2, 1, 2, 1, 1), torch.ones(1, 1, 1, 1), area, 0)
+        assert kept.sum() == keep_count(fraction, number), fraction
+
+
+@pytest.mark.parametrize(
+    ("fraction", "number", "count"), [(0.25, 10, 3), (0.29, 50, 14), (0.13, 450, 59), (0.21, 150, 32)]
+)
+def test_a_half_is_rounded_up_as_float64_has_it(fraction, number, count):
+    assert keep_count(fraction, number) == count

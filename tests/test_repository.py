@@ -227,7 +227,6 @@ def test_no_absolute_path_is_committed():
         assert not found, f"{path.name}: {found[:3]}"
 
 
-@pytest.mark.skipif(not (ROOT / "dvc.lock").exists(), reason="no dvc.lock")
 def test_lock_belongs_to_the_pipeline():
     """It has neither stages that are gone nor, in what ablation reads, runs of rows that are."""
     lock = YAML(typ="safe", pure=True).load((ROOT / "dvc.lock").read_text())["stages"]
@@ -243,10 +242,21 @@ def test_lock_belongs_to_the_pipeline():
 
 def test_readme_maps_every_module():
     text = (ROOT / "README.md").read_text()
-    if not text.strip():
-        pytest.skip("README.md is empty")
     missing = [name for name, path in MODULES.items() if path.read_text() and path.name not in text]
     assert not missing
+
+
+def test_readme_shows_the_table_of_the_results():
+    table, caption = (ROOT / "results/shapes/ablation.md").read_text().strip().split("\n\n")
+    text = (ROOT / "README.md").read_text()
+    assert table in text and caption in text
+
+
+def test_links_lead_somewhere():
+    for page in tracked("*.md"):
+        links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+        broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+        assert not broken, page.name
 
 
 def test_code_is_finished():
