@@ -84,16 +84,16 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def average(buffers: Iterable[Tensor]) -> None:
-    """Average the floating-point buffers over the processes: the running statistics of batch norm, all in one message.
+    """Average float buffers over the processes, all in one message: the running statistics of batch norm.
 
     Each process sees its own part of a batch; SyncBatchNorm alone, which needs a GPU, sees all of it.
     """
     if world() == 1:
         return
-    floats = [buffer for buffer in buffers if buffer.is_floating_point()]
-    flat = torch.cat([buffer.flatten() for buffer in floats])
+    local = list(buffers)
+    flat = torch.cat([buffer.flatten() for buffer in local])
     dist.all_reduce(flat)
-    for buffer, summed in zip(floats, (flat / world()).split([b.numel() for b in floats]), strict=True):
+    for buffer, summed in zip(local, (flat / world()).split([b.numel() for b in local]), strict=True):
         buffer.copy_(summed.view_as(buffer))
 
 

@@ -312,10 +312,13 @@ def write(
 
 
 def cut(rule: Filter) -> tuple[float, Threshold | None]:
-    """Return where a row cuts the regions, as `reliability` wants it: the share kept, or the threshold of a score."""
+    """Return where a row cuts the regions, as `reliability` wants it: the share kept, or the threshold of the score.
+
+    The controls keep as many regions as the region score would.
+    """
     if rule.keep == "fraction":
         return rule.fraction, None
-    return 0.5, ("region_score", rule.tau) if rule.by == "region_score" else None
+    return 0.5, ("region_score", rule.tau) if rule.by != "none" else None
 
 
 def report(
@@ -343,6 +346,7 @@ def report(
     batches = whole_images(dataset, dataset.test, split.test, settings.evaluate.batch, cache=settings.dataset.cache)
     fraction, threshold = cut(rule)
     scores = reliability(model, batches, fraction, threshold)
-    arrays = evidence(model, batches, rule.by, fraction, threshold[1] if threshold else None)
+    tau = threshold[1] if threshold and rule.by == "region_score" else None  # a control shows its best half
+    arrays = evidence(model, batches, rule.by, fraction, tau)
     everything = {**extra, **cost(model.segmenters[0], crop, crop)}
     return write(out, evaluate(model, batches, split.classes), scores, arrays, everything)

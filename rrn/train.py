@@ -200,7 +200,7 @@ class Training:
         if judged:
             self._descend("discriminators", judged)
         self.scaler.update()
-        distributed.average(self.model.segmenters.buffers())
+        distributed.average(b for name, b in self.model.segmenters.named_buffers() if "running_" in name)
         shares = {name: distributed.total(value.detach()) for name, value in (terms | judged).items()}
         return shares | evidence.measures
 

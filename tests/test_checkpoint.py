@@ -145,6 +145,13 @@ def test_rows_without_discriminators_write_none(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["segmenters.safetensors"]
 
 
+def test_discriminators_of_another_row_do_not_stay(tmp_path):
+    checkpoint.write_weights(tiny.model("rrn"), tmp_path)
+    assert (tmp_path / "discriminators.safetensors").exists()
+    checkpoint.write_weights(tiny.model("supervised"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["segmenters.safetensors"]
+
+
 def test_missing_damaged_and_foreign_weights_are_named(tmp_path):
     folder = tmp_path / "1of4-rrn-0"
     folder.mkdir()
@@ -165,12 +172,17 @@ def test_missing_damaged_and_foreign_weights_are_named(tmp_path):
 
 def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert checkpoint.device_of(tiny.settings(changes={"device": "auto"})).type == "cpu"
     assert checkpoint.device_of(tiny.settings(changes={"device": "meta"})).type == "meta"
     with pytest.raises(SettingsError, match=r"device: cuda:1, but torch sees no GPU here; set device: auto or cpu"):
         checkpoint.device_of(tiny.settings(changes={"device": "cuda:1"}))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert checkpoint.device_of(tiny.settings(changes={"device": "auto"})).type == "cuda"
+    assert checkpoint.device_of(tiny.settings(changes={"device": "cuda:1"})).index == 1
+    with pytest.raises(SettingsError, match=r"device: cuda:3, but torch sees 2 GPUs here, the first is cuda:0"):
+        checkpoint.device_of(tiny.settings(changes={"device": "cuda:3"}))
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "identity.json"])

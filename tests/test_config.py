@@ -82,6 +82,11 @@ def test_every_row_of_every_preset_loads(preset, root):
         ({"augment": {"scales": [2.0, 1.0]}}, "params.yaml: augment: scales [2.0, 1.0] must be [smallest, largest]"),
         ({"cutmix": {"area": [0.5, 0.1]}}, "params.yaml: cutmix: area [0.5, 0.1] must be [smallest, largest]"),
         (
+            {"methods": {"supervised_all": {"consistency": True}}},
+            "params.yaml: methods.supervised_all: method: labels: all is the supervised upper bound, which leaves no "
+            "unlabeled images; set consistency: false, or labels: partition",
+        ),
+        (
             {"methods": {"rrn": {"consistency": False}}},
             "params.yaml: methods.rrn: method: filter.by: region_score filters the pseudo-labels of the consistency "
             "term; set consistency: true, or filter.by: none",
@@ -114,6 +119,10 @@ def test_every_row_of_every_preset_loads(preset, root):
             {"nproc": 2, "batch": {"labeled": 4, "unlabeled": 2}},
             "batch.unlabeled: 2 gives fewer than 2 images to each of 2 processes, and batch norm needs 2; "
             "raise it or lower nproc",
+        ),
+        (
+            {"nproc": 2, "batch": {"labeled": 4, "unlabeled": 4}, "device": "cuda:0"},
+            "params.yaml: device: cuda:0 is one GPU, and nproc: 2 needs one each; set device: cuda",
         ),
         ({"batch": {"labeled": 1}}, "batch.labeled: 1 gives fewer than 2 images to each of 1 processes"),
         (

@@ -271,8 +271,25 @@ def test_evidence_keeps_by_score_threshold_or_everything():
     left = [[True, False], [True, False]]
     assert ev.evidence(model, [batch])["kept"][0, 0].tolist() == left
     assert ev.evidence(model, [batch], threshold=0.9)["kept"][1, 0].tolist() == left
-    assert ev.evidence(model, [batch], by="none")["kept"].all()
+    for by in ("none", "random"):
+        assert ev.evidence(model, [batch], by=by)["kept"].all()
+        assert ev.evidence(model, [batch], by=by, threshold=1.0)["kept"].all()
     assert not ev.evidence(model, [batch], by="confidence", threshold=1.0)["kept"].any()
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"by": "region_score", "keep": "fraction", "fraction": 0.3, "tau": 0.7}, (0.3, None)),
+        ({"by": "confidence", "keep": "fraction", "fraction": 0.3, "tau": 0.7}, (0.3, None)),
+        ({"by": "region_score", "keep": "threshold", "fraction": 0.3, "tau": 0.7}, (0.5, ("region_score", 0.7))),
+        ({"by": "confidence", "keep": "threshold", "fraction": 0.3, "tau": 0.7}, (0.5, ("region_score", 0.7))),
+        ({"by": "none", "keep": "threshold", "fraction": 0.3, "tau": 0.7}, (0.5, None)),
+        ({"by": "random", "keep": "threshold", "fraction": 0.3, "tau": 0.7}, (0.5, ("region_score", 0.7))),
+    ],
+)
+def test_a_rule_cuts_by_its_fraction_or_by_the_threshold_of_the_region_score(rule, expected):
+    assert ev.cut(config.Filter(**rule, start=0)) == expected
 
 
 def test_evidence_pads_images_of_other_sizes():

@@ -184,6 +184,27 @@ def test_a_batch_shows_the_mix_and_does_without_unlabeled_images():
     assert len([axis for axis in alone.axes if axis.images]) == 6
 
 
+@pytest.mark.parametrize(
+    ("methods", "focus", "title"),
+    [
+        (["cps_cutmix", "local_filter", "rrn"], "rrn", "RRN"),
+        (["cps_cutmix", "random_filter", "local_filter"], "local_filter", "local filter"),
+        (["random_filter", "cps_cutmix"], "random_filter", "random filter"),
+        (["supervised", "random_filter"], "supervised", "supervised"),
+    ],
+)
+def test_qualitative_names_the_method_whose_pseudo_labels_it_shows(methods, focus, title):
+    evidence = {method: make_evidence(scored=method.endswith(("filter", "rrn"))) for method in methods}
+    for place, (method, arrays) in enumerate(evidence.items()):
+        arrays["pseudo_labels"] = np.full_like(arrays["pseudo_labels"], place)
+        if method == "random_filter":
+            arrays["kept"] = np.ones_like(arrays["kept"])
+    fig = figures.qualitative(evidence, CLASSES)
+    assert fig.get_suptitle() == f"pseudo-labels of: {title}"
+    shown = fig.axes[2].images[0].get_array()
+    assert (shown == drawing.palette(len(CLASSES))[methods.index(focus)]).all()
+
+
 def test_qualitative_shows_scores_only_where_there_are_some():
     titles = {
         scored: [

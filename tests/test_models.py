@@ -87,6 +87,24 @@ def test_a_region_without_a_valid_pixel_has_no_features():
     assert (features[0, :, 0, 0] == 0).all() and (features[0, :, 1, 1] != 0).any()
 
 
+def test_valid_pixels_that_lie_in_cells_of_a_neighbour_change_their_own_region():
+    # 10 cells a side for 4 regions of 20 pixels: columns 20 to 23 belong to region 1 and lie in a cell of region 0
+    network = judge((4, 4), input_stride=2)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):  # positive weights: contributions cannot cancel
+            layer.weight.data.abs_()
+    maps, images, _ = inputs(80)
+    valid = torch.zeros(1, 1, 80, 80)
+    valid[..., :10], valid[..., 20:24] = 1, 1
+    maps.requires_grad_()
+    images.requires_grad_()
+    logits, features = network(maps, images, valid, (4, 4))
+    assert (features[0, :, 0, 1] != 0).all() and (features[0, :, 0, 2:] == 0).all()
+    for gradient in torch.autograd.grad(logits[0, 0, 1], (maps, images)):
+        assert (gradient[0, :, :20, 20:24] != 0).all()
+        assert (gradient[0, valid[0].expand_as(gradient[0]) == 0] == 0).all()
+
+
 def test_a_discriminator_may_be_blind_to_the_image():
     maps, images, valid = inputs(64)
     for sees in (True, False):

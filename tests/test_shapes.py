@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import python
 from PIL import Image
 
 from rrn.data import shapes
@@ -103,3 +104,12 @@ def test_write_makes_the_folder_layout(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(files) == 2 * 4 + 1
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["a", "b"]])
+def test_a_wrong_command_line_shows_the_usage_and_writes_nothing(tmp_path: Path, arguments: list[str]) -> None:
+    """An option is not taken for the name of a folder."""
+    result = python(tmp_path, "-m", "rrn.data.shapes", *arguments)
+    assert result.returncode != 0
+    assert "usage: python -m rrn.data.shapes DIR" in result.stderr
+    assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from rrn import config, train
+from rrn import config, distributed, train
 from rrn.checkpoint import ResumeError, Scratch
 from rrn.config import SettingsError
 from rrn.train import LossError
@@ -163,11 +163,53 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_saved(warm, monkeypa
     assert len(list(train.run(*arguments))) == 6
 
 
+@pytest.mark.parametrize(("spoiled", "done"), [("segmenters", 4), ("segmenters", 6), ("discriminators", 6)])
+def test_weights_that_are_not_finite_are_never_saved(warm, tmp_path, monkeypatch, spoiled, done):
+    plain = train.Training.step
+
+    def overflow(self, batch, step):
+        terms = plain(self, batch, step)
+        if step == done - 1:
+            next(getattr(self.model, spoiled).parameters()).data[0] = float("nan")
+        assert all(value.isfinite() for value in terms.values())
+        return terms
+
+    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr(train.Training, "step", overflow)
+    text = rf"the update of step {done - 1} of train 1of4-rrn-0 \(seed 0\) left weights that are not finite; nothing"
+    with pytest.raises(LossError, match=text):
+        list(train.run(*KEY, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    state = torch.load(tmp_path / "scratch" / "tiny-train-1of4-rrn-0" / "checkpoint.pt", weights_only=True)
+    assert state["step"] == done - 2
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
 def test_a_warmup_is_supervised_whatever_the_defaults(warm):
-    changes = {"method": {"filter": {"by": "region_score"}, "rho": "mean"}}
+    changes = {"method": {"labels": "all", "filter": {"by": "region_score"}, "rho": "mean"}}
     run = train.job("warmup", "1of4", None, 0, warm / "none", changes)
-    assert not run.settings.method.consistency and not run.settings.method.uses_discriminators and run.start is None
+    row = run.settings.method
+    assert not row.consistency and not row.uses_discriminators and row.labels == "partition" and run.start is None
     assert run.key == "1of4-0" and run.schedule.steps == 2
+    training = train.Training(run)
+    seen = {name for batch in training._batches(0, 8) for name in batch.labeled_ids}
+    assert seen <= set(training.split.labeled)
+
+
+@pytest.mark.parametrize(("rule", "coverage"), [({"fraction": 0.25}, 0.25), ({"keep": "threshold", "tau": 0.0}, 1.0)])
+def test_a_training_is_diagnosed_by_the_rule_of_its_row(warm, rule, coverage):
+    changes = {"train": {"steps": 1}, "method": {"filter": rule}}
+    list(train.run(*KEY, warm / "rule", changes))
+    found = pd.read_csv(warm / "rule" / "reliability.csv")
+    assert set(found["score"]) == {"region_score", "confidence", "agreement"}
+    assert set(found["split"]) == {"val", "unlabeled"} and (found["coverage"] == coverage).all()
+
+
+def test_another_number_of_processes_than_nproc_is_refused(warm, monkeypatch):
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    text = r"nproc: 1, but 2 processes were started; set nproc to the number of processes that RRN_LAUNCH starts"
+    with pytest.raises(SettingsError, match=text):
+        train.Training(train.job(*KEY, warm / "none"))
 
 
 def test_identity_leaves_out_what_does_not_train(warm):

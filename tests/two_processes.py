@@ -1,8 +1,11 @@
 """What each of two processes runs in test_distributed.py; process 0 saves what the test compares.
 
 python -m torch.distributed.run --nproc-per-node=2 two_processes.py OUT
+
+The current folder is a tiny repository with a finished warmup.
 """
 
+import copy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import tiny
 import torch
 
-from rrn import distributed, evaluate
+from rrn import distributed, evaluate, train
 from rrn.data.loaders import Batch, WholeBatch
 from rrn.method import RRN
 
@@ -80,9 +83,43 @@ def messages() -> dict[str, object]:
     }
 
 
+def training(out: str) -> train.Training:
+    """Return a training of the repository that is the current folder."""
+    return train.Training(train.job("train", "1of4", "rrn", 0, Path(out).resolve()))
+
+
+def statistics() -> dict[str, torch.Tensor]:
+    """Return the running statistics [world, N] after one step, and those that each process would have alone."""
+    run, batch = training("unused"), own(tiny.batch(images=4, unlabeled=4))
+    run.model.train()
+    alone = copy.deepcopy(run.model)
+    alone.segmenter_losses(batch, 0)
+    run.step(batch, 0)
+    found = {"together": running(run.model), "alone": running(alone)}
+    return {name: distributed.gathered(values).view(distributed.world(), -1) for name, values in found.items()}
+
+
+def running(network: RRN) -> torch.Tensor:
+    """Return all running means and variances of the segmenters as one tensor [N]."""
+    return torch.cat([b.flatten() for n, b in network.segmenters.named_buffers() if ".running_" in n])
+
+
+def interrupt() -> int:
+    """Train without and with an interruption; write `whole` and `resumed`, return the step of the checkpoint."""
+    list(training("whole").fit())
+    rows = training("resumed").fit()
+    for _ in range(3):
+        next(rows)
+    rows.close()
+    state = torch.load(Path(".scratch/tiny-train-1of4-rrn-0/checkpoint.pt"), weights_only=True)
+    list(training("resumed").fit())
+    return state["step"]
+
+
 def everything() -> dict[str, object]:
     """Return all of the above."""
-    return {"losses": {row: losses(row) for row in ROWS}, "matrices": matrices(), "messages": messages()}
+    found = {"losses": {row: losses(row) for row in ROWS}, "matrices": matrices(), "messages": messages()}
+    return found | {"statistics": statistics(), "checkpoint": interrupt()}
 
 
 if __name__ == "__main__":
