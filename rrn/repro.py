@@ -25,6 +25,12 @@ TOLERANCE = 2.0
 """Default of --tolerance, in points of IoU: a few times the deviation between seeds."""
 
 
+NOT_FETCHED = (
+    "error: the embedded data could not be fetched, see above; if files in data/ have changed, "
+    "`dvc checkout --force data.dvc` brings them back, and `dvc add data` keeps the change"
+)
+
+
 def dvc(root: Path, *arguments: str) -> int:
     """Run dvc with the programs of this environment first on the PATH; return its exit status."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -112,7 +118,10 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     for folder in set_aside(root, settings):
         print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
-    status = dvc(root, "pull", "--quiet", "data.dvc") or dvc(root, "repro", *rest)
+    if status := dvc(root, "pull", "data.dvc"):
+        print(NOT_FETCHED, file=sys.stderr)
+        return status
+    status = dvc(root, "repro", *rest)
     return status or (compare(root, settings.name, args.tolerance) if args.compare else 0)
 
 

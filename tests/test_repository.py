@@ -246,9 +246,10 @@ def test_readme_maps_every_module():
     assert not missing
 
 
-def test_readme_shows_the_table_of_the_results():
-    table, caption = (ROOT / "results/shapes/ablation.md").read_text().strip().split("\n\n")
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(("page", "name"), [("README.md", "shapes"), ("docs/camvid.md", "camvid")])
+def test_pages_show_the_tables_of_the_results(page, name):
+    table, caption = (ROOT / "results" / name / "ablation.md").read_text().strip().split("\n\n")
+    text = (ROOT / page).read_text()
     assert table in text and caption in text
 
 

@@ -66,12 +66,13 @@ def test_arguments_go_on_to_dvc_after_the_data_is_there(monkeypatch):
     monkeypatch.setattr(repro, "dvc", lambda root, *arguments: calls.append(arguments) or 0)
     monkeypatch.setattr(repro, "set_aside", lambda root, settings: [])
     assert repro.main(["train@1of16-rrn-0", "--force"]) == 0
-    assert calls == [("pull", "--quiet", "data.dvc"), ("repro", "train@1of16-rrn-0", "--force")]
+    assert calls == [("pull", "data.dvc"), ("repro", "train@1of16-rrn-0", "--force")]
 
 
-def test_a_failing_pull_stops_everything(monkeypatch):
+def test_a_failing_pull_stops_everything_and_says_what_to_do(monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(repro, "dvc", lambda root, *arguments: calls.append(arguments) or 3)
     monkeypatch.setattr(repro, "set_aside", lambda root, settings: [])
     assert repro.main([]) == 3
     assert len(calls) == 1
+    assert "`dvc checkout --force data.dvc` brings them back" in capsys.readouterr().err
