@@ -18,6 +18,9 @@ from matplotlib.patches import Patch
 from rrn.config import IGNORE_INDEX
 from rrn.drawing import COLUMN, PAGE, Array, grid, method_style, palette, styled, tight
 
+NARROW = 0.55
+"""Columns of a qualitative figure below so many inches have upright titles, which would overlap otherwise."""
+
 
 @styled
 def samples(images: Any, labels: Any, classes: Sequence[str], columns: int = 6) -> Figure:
@@ -101,14 +104,16 @@ def qualitative(evidence: Mapping[str, Mapping[str, Array]], classes: Sequence[s
     height, width = arrays["labels"].shape[1:]
     rows = len(arrays["images"])
     side = (PAGE - 0.5 * scored) / len(titles)
-    fig, axes = grid(rows, len(titles), (PAGE, 0.7 + rows * side * height / width))
+    narrow = side < NARROW
+    fig, axes = grid(rows, len(titles), (PAGE, 0.7 + 0.8 * narrow + rows * side * height / width))
     tight(fig)
     for image, line in enumerate(axes):
         _row(list(line), arrays, image, len(classes), scored)
         for axis, shown in zip(line[-len(evidence) :], evidence.values(), strict=True):
             show_labels(axis, shown["prediction"][image], len(classes))
     for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title("\n".join(textwrap.wrap(title, max(11, int(17 * side)))), fontsize=6.5)
+        lines = textwrap.wrap(title, 16 if narrow else max(11, int(17 * side)))
+        axis.set_title("\n".join(lines), fontsize=6.5, rotation=90 * narrow)
     if scored:
         fig.colorbar(axes[0, 4].images[0], ax=axes, aspect=30, pad=0.01, label="region score")
     fig.suptitle(f"pseudo-labels of: {method_style(focus)[1]}", fontsize=8)

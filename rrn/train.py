@@ -77,7 +77,7 @@ class Job:
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a resume to be exact: settings, lists of images, first weights and code.
 
-        The images themselves are not read for it; DVC notices when they change.
+        The checksum of the data stands in split.json, as prepare found them.
         """
         inputs = [self.runs / "prepare" / self.partition / "split.json"]
         inputs += [self.start / "segmenters.safetensors"] if self.start else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import matplotlib.pyplot as plt
@@ -218,3 +219,11 @@ def test_qualitative_shows_scores_only_where_there_are_some():
     fig = figures.qualitative({"rrn": make_evidence(True)}, CLASSES)
     kept = fig.axes[5].images[0].get_array()
     assert (kept[:8, :8] == 255).all()  # score 0, dropped
+
+
+def test_titles_of_many_methods_do_not_overlap():
+    evidence = {method: make_evidence(True) for method in list(figures.METHOD_STYLE)[4:14]}
+    fig = figures.qualitative(evidence, CLASSES)
+    fig.draw_without_rendering()
+    boxes = sorted((axis.title.get_window_extent() for axis in fig.axes[:16]), key=lambda box: box.x0)
+    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))

@@ -160,6 +160,14 @@ def test_stages_depend_on_what_their_notebooks_import(stage):
     listed = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
     assert listed == closure(notebook_of(stage))
     assert f"build/notebooks/{notebook_of(stage).name}" in STAGES[stage]["deps"]
+    assert ("rrn/drawing.py" in listed) == ("rrn/paper.mplstyle" in STAGES[stage]["deps"])
+
+
+def test_the_data_are_hashed_by_one_stage_and_known_to_the_others_by_their_checksum():
+    """Each further stage that depended on the folder would walk it again on an idle `dvc repro`."""
+    assert [stage for stage in RUNS if "${dataset.path}" in STAGES[stage]["deps"]] == ["prepare"]
+    reading = {"warmup", "train", "evaluate"}
+    assert {s for s in RUNS if any(dep.endswith("/split.json") for dep in STAGES[s]["deps"])} == reading
 
 
 @pytest.mark.parametrize("stage", RUNS)

@@ -7,6 +7,7 @@ an unlabeled image. No torch in here.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,6 +178,17 @@ class Folder:
                 "they must agree"
             )
         return self._colours(image), self._indices(label, self.label_path(split, name))
+
+    def checksum(self) -> str:
+        """Return 16 hexadecimal digits that change with any file that this data set reads, and with its settings."""
+        contents = hashlib.sha256(repr((self.classes, self.void, self.size)).encode())
+        for split in dict.fromkeys((self.train, self.val, self.test)):
+            for name in self.ids(split):
+                for path in (self.image_path(split, name), self.label_path(split, name)):
+                    if path.is_file():
+                        file = hashlib.sha256(path.read_bytes()).hexdigest()
+                        contents.update(f"{path.relative_to(self.root).as_posix()} {file}\n".encode())
+        return contents.hexdigest()[:16]
 
     def _open_image(self, split: str, name: str) -> Image.Image:
         path = self.image_path(split, name)

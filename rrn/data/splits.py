@@ -23,6 +23,7 @@ class Split:
     Attributes:
         partition: how many train images are labeled: 1of16, 662, all.
         seed: of the permutation that chose them.
+        data: checksum of the data set that was prepared; later stages depend on it in place of thousands of files.
         classes: names of the classes.
         labeled: train images whose labels training may read.
         unlabeled: all other train images.
@@ -32,6 +33,7 @@ class Split:
 
     partition: str
     seed: int
+    data: str
     classes: tuple[str, ...]
     labeled: tuple[str, ...]
     unlabeled: tuple[str, ...]
@@ -74,6 +76,7 @@ def make(dataset: Folder, settings: Settings, partition: str) -> Split:
     return Split(
         partition=partition,
         seed=settings.split.seed,
+        data=dataset.checksum(),
         classes=dataset.classes,
         labeled=tuple(sorted(labeled)),
         unlabeled=tuple(name for name in images if name not in labeled),
@@ -128,9 +131,9 @@ def read(folder: Path) -> Split:
     keys = list(Split.__dataclass_fields__)
     if not isinstance(values, dict) or sorted(values) != sorted(keys):
         raise DataError(f"{path} must have exactly the keys {', '.join(keys)}: run the prepare stage again")
-    lists = {key: tuple(map(str, values[key])) for key in keys[2:]}
+    lists = {key: tuple(map(str, values[key])) for key in keys[3:]}
     try:
-        return Split(partition=str(values["partition"]), seed=int(values["seed"]), **lists)
+        return Split(partition=str(values["partition"]), seed=int(values["seed"]), data=str(values["data"]), **lists)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
