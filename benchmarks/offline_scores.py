@@ -19,7 +19,7 @@ import torch
 
 from rrn import checkpoint, config, evaluate
 from rrn.data import loaders, splits
-from rrn.data.folder import Folder
+from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
 from rrn.method import RRN, Evidence
 from rrn.models import evaluating
@@ -37,7 +37,7 @@ def variants() -> list[dict[str, Any]]:
     ]
 
 
-def learn(model: RRN, settings: config.Settings, dataset: Folder, split: Split, steps: int) -> None:
+def learn(model: RRN, settings: config.Settings, dataset: ImageSet, split: Split, steps: int) -> None:
     """Train the discriminators of a model whose segmenters stay as they are."""
     judge = settings.method.discriminator
     optimizer = torch.optim.Adam(model.discriminators.parameters(), lr=judge.lr, betas=judge.betas)
@@ -72,7 +72,7 @@ def main() -> None:
         method = {**options.overrides.get("method", {}), "filter": {"by": "region_score"}, "discriminator": judge}
         settings = config.load(None, {**options.overrides, "method": method})
         torch.set_num_threads(settings.threads)
-        runs, dataset = root / "runs" / settings.name, Folder.open(settings, root)
+        runs, dataset = root / "runs" / settings.name, ImageSet.open(settings, root)
         split = splits.read(runs / "prepare" / options.partition)
         model = RRN(settings, len(split.classes), SEED)
         checkpoint.read_segmenters(model, runs / "train" / f"{options.partition}-{options.method}-{options.seed}")

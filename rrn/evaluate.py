@@ -24,8 +24,8 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from rrn import regions
 from rrn.config import IGNORE_INDEX, Filter, Settings
-from rrn.data.folder import Folder
 from rrn.data.loaders import WholeBatch, whole_images
+from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
 from rrn.reliability import SCORES, Threshold, keep_count, kept_share, summarise
 
@@ -322,7 +322,7 @@ def cut(rule: Filter) -> tuple[float, Threshold | None]:
 
 
 def report(
-    model: Model, settings: Settings, dataset: Folder, split: Split, out: Path, extra: Mapping[str, Any]
+    model: Model, settings: Settings, dataset: ImageSet, split: Split, out: Path, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Evaluate a trained model on the test images and `write` everything into `out`.
 

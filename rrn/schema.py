@@ -38,19 +38,39 @@ class Section(BaseModel):
 class Dataset(Section):
     """Where the images lie and how they are read."""
 
+    kind: Literal["folder", "voc", "cityscapes", "camvid"]
     path: str
-    void: tuple[Annotated[int, Field(ge=0, le=255, strict=True)], ...]
+    void: tuple[Annotated[int, Field(ge=0, le=255, strict=True)], ...] | None
+    unlabeled: str | None
     train: str
     val: str
     test: str
     size: tuple[PositiveInt, PositiveInt] | None
     cache: Flag
 
+    @model_validator(mode="after")
+    def _possible(self) -> Dataset:
+        if self.kind != "folder" and self.void is not None:
+            raise ValueError(
+                f"void: {list(self.void)} is for kind: folder; {self.kind} knows which of its values are void: "
+                "set void: null"
+            )
+        if self.kind != "folder" and self.unlabeled is not None:
+            raise ValueError(
+                f"unlabeled: {self.unlabeled} is for kind: folder; in {self.kind} all train images outside the "
+                "partition are unlabeled: set unlabeled: null"
+            )
+        if self.unlabeled in (self.train, self.val, self.test):
+            raise ValueError(f"unlabeled: {self.unlabeled} is a split already; name a folder of images/ of its own")
+        return self
+
 
 class Split(Section):
     """Who is labeled."""
 
+    protocol: Literal["seeded", "cps", "u2pl", "classic"]
     seed: NaturalInt
+    stratified: Flag
 
 
 class Ablation(Section):
@@ -147,6 +167,30 @@ class Evaluate(Section):
     """Evaluation."""
 
     batch: PositiveInt
+    mode: Literal["whole", "pad", "sliding"]
+    window: tuple[PositiveInt, PositiveInt] | None
+    stride: tuple[PositiveInt, PositiveInt] | None
+    last: Literal["shifted", "ragged"]
+    scales: tuple[PositiveFloat, ...] = Field(min_length=1)
+    flip: Flag
+
+    @model_validator(mode="after")
+    def _possible(self) -> Evaluate:
+        if self.mode == "whole" and (self.window or self.stride):
+            raise ValueError("window and stride are for mode: pad or sliding; set both to null, or another mode")
+        if self.mode != "whole" and self.window is None:
+            raise ValueError(f"mode: {self.mode} needs window: [height, width]")
+        if self.mode == "pad" and self.stride is not None:
+            raise ValueError("stride is for mode: sliding; set stride: null, or mode: sliding")
+        if self.mode == "sliding":
+            if self.window is None or self.stride is None:
+                raise ValueError("mode: sliding needs window: [height, width] and stride: [height, width]")
+            if any(step > side for step, side in zip(self.stride, self.window, strict=True)):
+                raise ValueError(
+                    f"stride: {list(self.stride)} is larger than window: {list(self.window)}, which would leave "
+                    "pixels that no window sees"
+                )
+        return self
 
 
 class Filter(Section):

@@ -21,7 +21,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from rrn import checkpoint, config, distributed, evaluate, launch
 from rrn.data import loaders, splits
-from rrn.data.folder import Folder
+from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
 from rrn.method import RRN, Terms, ramp
 
@@ -61,12 +61,12 @@ class Job:
 
     @property
     def runs(self) -> Path:
-        """Folder of all runs of these settings' name."""
+        """ImageSet of all runs of these settings' name."""
         return self.root / "runs" / self.settings.name
 
     @property
     def start(self) -> Path | None:
-        """Folder of the warmup that training starts from; a warmup starts from nothing."""
+        """ImageSet of the warmup that training starts from; a warmup starts from nothing."""
         return self.runs / "warmup" / f"{self.partition}-{self.seed}" if self.stage == "train" else None
 
     @property
@@ -148,7 +148,7 @@ class Training:
                 "set nproc to the number of processes that RRN_LAUNCH starts on all machines"
             )
         self.split: Split = splits.read(job.runs / "prepare" / job.partition)
-        self.dataset = Folder.open(self.settings, job.root)
+        self.dataset = ImageSet.open(self.settings, job.root)
         self.model = RRN(self.settings, len(self.split.classes), job.seed)
         if job.start:
             checkpoint.read_segmenters(self.model, job.start)

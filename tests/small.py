@@ -35,7 +35,14 @@ def write_folder(root: Path, splits: dict[str, int] | None = None) -> Path:
 def small_settings(path: Path, **changes: dict[str, Any]) -> Settings:
     """Return the settings of params.yaml with small crops and batches; `changes` by section."""
     base: dict[str, dict[str, Any]] = {
-        "dataset": {"path": str(path), "void": (255,), "size": None, "cache": True},
+        "dataset": {
+            "kind": "folder",
+            "path": str(path),
+            "void": (255,),
+            "unlabeled": None,
+            "size": None,
+            "cache": True,
+        },
         "augment": {"crop": CROP, "scales": (0.75, 1.5), "flip": True, "jitter": 0.2},
         "batch": {"labeled": 4, "unlabeled": 4},
         "cutmix": {"boxes": 3, "area": (0.25, 0.5)},

@@ -13,7 +13,7 @@ from PIL import Image
 from rrn import config, preset, train
 from rrn.config import IGNORE_INDEX
 from rrn.data import splits
-from rrn.data.folder import Folder
+from rrn.data.sets import ImageSet
 
 DATA = os.environ.get("RRN_CAMVID", "")
 VOID = 11
@@ -40,7 +40,7 @@ def settings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dataset(settings):
-    return Folder.open(settings, ROOT)
+    return ImageSet.open(settings, ROOT)
 
 
 def test_the_preset_reads_11_classes_at_its_size(dataset):
@@ -84,7 +84,7 @@ def test_prepare_warm_up_and_train(tmp_path, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     runs = tmp_path / "runs" / "camvid"
     chosen = config.load(root=tmp_path)
-    split = splits.make(Folder.open(chosen, tmp_path), chosen, "1of16")
+    split = splits.make(ImageSet.open(chosen, tmp_path), chosen, "1of16")
     splits.write(replace(split, val=split.val[:8], test=split.test[:8]), runs / "prepare" / "1of16")
     list(train.run("warmup", "1of16", None, 0, runs / "warmup" / "1of16-0"))
     rows = list(train.run("train", "1of16", "rrn", 0, runs / "train" / "1of16-rrn-0"))

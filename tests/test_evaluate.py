@@ -23,8 +23,8 @@ from rrn import config
 from rrn import evaluate as ev
 from rrn import reliability as rel
 from rrn.data import splits
-from rrn.data.folder import Folder
 from rrn.data.loaders import WholeBatch
+from rrn.data.sets import ImageSet
 
 CLASSES = ("sky", "road", "tree")
 
@@ -350,7 +350,7 @@ def test_report_of_a_real_model(row: str, tmp_path):
     chosen = config.load(row, root=folder)
     split = splits.read(folder / "runs" / "tiny" / "prepare" / "1of4")
     model = tiny.RRN(chosen, len(split.classes), 0)
-    dataset = Folder.open(chosen, folder)
+    dataset = ImageSet.open(chosen, folder)
     extra = {"partition": "1of4", "method": row, "seed": 0}
     metrics = ev.report(model, chosen, dataset, split, tmp_path / "out", extra)
     assert metrics == json.loads((tmp_path / "out/metrics.json").read_text())

@@ -10,7 +10,8 @@ from PIL import Image
 from small import CLASSES, HEIGHT, SPLITS, WIDTH, small_settings, write_folder
 
 from rrn.config import IGNORE_INDEX
-from rrn.data.folder import DataError, Folder
+from rrn.data.files import DataError
+from rrn.data.sets import ImageSet
 
 
 @pytest.fixture
@@ -19,11 +20,11 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def dataset(root: Path) -> Folder:
-    return Folder.open(small_settings(root), root.parent)
+def dataset(root: Path) -> ImageSet:
+    return ImageSet.open(small_settings(root), root.parent)
 
 
-def test_reads_images_and_labels(dataset: Folder) -> None:
+def test_reads_images_and_labels(dataset: ImageSet) -> None:
     assert dataset.classes == CLASSES
     assert dataset.ids("train") == [f"train{i:03d}" for i in range(SPLITS["train"])]
     image, label = dataset.pair("train", "train000")
@@ -36,12 +37,12 @@ def test_reads_images_and_labels(dataset: Folder) -> None:
 
 
 def test_relative_path_counts_from_the_repository(root: Path) -> None:
-    assert Folder.open(small_settings(Path("data")), root.parent).root == root.resolve()
+    assert ImageSet.open(small_settings(Path("data")), root.parent).layout.root == root.resolve()
 
 
 def test_resizes(root: Path) -> None:
     size = (10, 14)
-    dataset = Folder.open(small_settings(root, dataset={"size": size}), root.parent)
+    dataset = ImageSet.open(small_settings(root, dataset={"size": size}), root.parent)
     image, label = dataset.pair("val", "val000")
     assert image.shape == (*size, 3)
     assert label.shape == dataset.shape("val", "val000") == size
@@ -51,29 +52,45 @@ def test_resizes(root: Path) -> None:
 def test_void_values_of_the_settings(root: Path) -> None:
     path = root / "labels/val/val000.png"
     Image.fromarray(np.full((HEIGHT, WIDTH), 11, np.uint8)).save(path)
-    dataset = Folder.open(small_settings(root, dataset={"void": (11, 255)}), root.parent)
+    dataset = ImageSet.open(small_settings(root, dataset={"void": (11, 255)}), root.parent)
     assert np.all(dataset.label("val", "val000") == IGNORE_INDEX)
     with pytest.raises(DataError, match=r"dataset.void: 2 is also the class 'square' of .*classes"):
-        Folder.open(small_settings(root, dataset={"void": (2,)}), root.parent)
+        ImageSet.open(small_settings(root, dataset={"void": (2,)}), root.parent)
 
 
-def test_palette_label_is_read_as_indices(dataset: Folder) -> None:
+def test_palette_label_is_read_as_indices(dataset: ImageSet) -> None:
     palette = Image.new("P", (WIDTH, HEIGHT), 2)
     palette.putpalette([200, 100, 50] * 256)
     palette.save(dataset.label_path("val", "val000"))
     assert np.all(dataset.label("val", "val000") == 2)
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
-def test_other_image_modes_become_rgb(dataset: Folder, mode: str) -> None:
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
+def test_other_image_modes_become_rgb(dataset: ImageSet, mode: str) -> None:
     path = dataset.image_path("val", "val000")
     image = Image.open(path).convert(mode)
     path.unlink()
-    image.save(path.with_suffix(".jpg" if mode == "CMYK" else ".png"))
+    image.save(path.with_suffix(".png"))
     assert dataset.image("val", "val000").shape == (HEIGHT, WIDTH, 3)
 
 
-def test_images_without_labels(dataset: Folder) -> None:
+def test_cmyk_is_refused(dataset: ImageSet) -> None:
+    path = dataset.image_path("val", "val000")
+    Image.open(path).convert("CMYK").save(path)
+    with pytest.raises(DataError, match=r"val000.jpg has pixels of mode CMYK; save it as 8-bit RGB or grey"):
+        dataset.image("val", "val000")
+
+
+def test_a_rotated_photograph_is_refused(dataset: ImageSet) -> None:
+    path = dataset.image_path("val", "val000")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).save(path, exif=exif)
+    with pytest.raises(DataError, match=r"val000.jpg is stored rotated \(EXIF orientation 6\).*auto-orient"):
+        dataset.image("val", "val000")
+
+
+def test_images_without_labels(dataset: ImageSet) -> None:
     dataset.label_path("train", "train003").unlink()
     assert "train003" in dataset.ids("train")
     assert dataset.labeled_ids("train") == [i for i in dataset.ids("train") if i != "train003"]
@@ -81,7 +98,7 @@ def test_images_without_labels(dataset: Folder) -> None:
 
 def test_missing_label_in_val_is_listed(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", {"val": 14})
-    dataset = Folder.open(small_settings(root), tmp_path)
+    dataset = ImageSet.open(small_settings(root), tmp_path)
     for name in dataset.ids("val")[:12]:
         dataset.label_path("val", name).unlink()
     with pytest.raises(DataError) as caught:
@@ -97,19 +114,19 @@ def test_missing_label_in_val_is_listed(tmp_path: Path) -> None:
 def test_missing_folder(tmp_path: Path) -> None:
     settings = small_settings(Path("nowhere"))
     with pytest.raises(DataError, match=r"no folder .*nowhere; run `dvc pull data.dvc`, or set"):
-        Folder.open(settings, tmp_path)
+        ImageSet.open(settings, tmp_path)
 
 
 def test_missing_folder_outside_the_repository(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no folder .*nowhere; set dataset.path to") as caught:
-        Folder.open(small_settings(tmp_path / "nowhere"), tmp_path / "repository")
+    with pytest.raises(DataError, match=r"no folder .*nowhere; set it to where") as caught:
+        ImageSet.open(small_settings(tmp_path / "nowhere"), tmp_path / "repository")
     assert "dvc" not in str(caught.value)
 
 
 def test_missing_classes(root: Path) -> None:
     (root / "classes.txt").unlink()
     with pytest.raises(DataError, match=r"classes.txt is missing: .* names of the classes"):
-        Folder.open(small_settings(root), root.parent)
+        ImageSet.open(small_settings(root), root.parent)
 
 
 @pytest.mark.parametrize(
@@ -123,21 +140,21 @@ def test_missing_classes(root: Path) -> None:
 def test_impossible_classes(root: Path, text: str, message: str) -> None:
     (root / "classes.txt").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=message):
-        Folder.open(small_settings(root), root.parent)
+        ImageSet.open(small_settings(root), root.parent)
 
 
-def test_empty_split(dataset: Folder) -> None:
+def test_empty_split(dataset: ImageSet) -> None:
     with pytest.raises(DataError, match=r"the split 'other' is empty: no .jpg or .png in .*other"):
         dataset.ids("other")
 
 
-def test_two_files_of_one_id(dataset: Folder) -> None:
-    Image.new("RGB", (4, 4)).save(dataset.root / "images/val/val000.png")
+def test_two_files_of_one_id(dataset: ImageSet) -> None:
+    Image.new("RGB", (4, 4)).save(dataset.layout.root / "images/val/val000.png")
     with pytest.raises(DataError, match=r"val000.png and val000.jpg have one id"):
         dataset.ids("val")
 
 
-def test_missing_image(dataset: Folder) -> None:
+def test_missing_image(dataset: ImageSet) -> None:
     with pytest.raises(DataError, match=r"images/val/other.jpg \(or .png\) is missing"):
         dataset.image("val", "other")
     with pytest.raises(DataError, match=r"label .*labels/val/other.png is missing"):
@@ -145,14 +162,14 @@ def test_missing_image(dataset: Folder) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
-def test_broken_image(dataset: Folder, content: bytes) -> None:
+def test_broken_image(dataset: ImageSet, content: bytes) -> None:
     dataset.image_path("val", "val000").write_bytes(content)
     with pytest.raises(DataError, match=r"image .*val000.jpg cannot be read .*; replace it"):
         dataset.image("val", "val000")
 
 
 @pytest.mark.parametrize("kind", ["image", "label"])
-def test_truncated_file(dataset: Folder, kind: str) -> None:
+def test_truncated_file(dataset: ImageSet, kind: str) -> None:
     path = getattr(dataset, f"{kind}_path")("val", "val000")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -160,33 +177,33 @@ def test_truncated_file(dataset: Folder, kind: str) -> None:
         dataset.pair("val", "val000")
 
 
-def test_rgb_label(dataset: Folder) -> None:
+def test_rgb_label(dataset: ImageSet) -> None:
     Image.new("RGB", (WIDTH, HEIGHT)).save(dataset.label_path("val", "val000"))
     with pytest.raises(DataError, match=r"val000.png has pixels of mode RGB.* palette PNG"):
         dataset.label("val", "val000")
 
 
-def test_sixteen_bits(dataset: Folder) -> None:
+def test_sixteen_bits(dataset: ImageSet) -> None:
     deep = Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16))
     deep.save(dataset.label_path("val", "val000"))
     with pytest.raises(DataError, match=r"val000.png has pixels of mode I;16"):
         dataset.label("val", "val000")
     dataset.image_path("val", "val001").unlink()
-    deep.save(dataset.root / "images/val/val001.png")
+    deep.save(dataset.layout.root / "images/val/val001.png")
     with pytest.raises(DataError, match=r"val001.png has pixels of mode I;16; save it as 8-bit"):
         dataset.image("val", "val001")
 
 
-def test_label_of_another_size(dataset: Folder) -> None:
+def test_label_of_another_size(dataset: ImageSet) -> None:
     Image.new("L", (7, 5)).save(dataset.label_path("val", "val000"))
     expected = rf"val000.png is 7 x 5 pixels, but its image val000.jpg is {WIDTH} x {HEIGHT}"
     with pytest.raises(DataError, match=expected):
         dataset.pair("val", "val000")
 
 
-def test_illegal_value(dataset: Folder) -> None:
+def test_illegal_value(dataset: ImageSet) -> None:
     Image.new("L", (WIDTH, HEIGHT), 7).save(dataset.label_path("val", "val000"))
-    expected = r"val000.png has the value 7, .*classes.txt are 0 to 2 and dataset.void is \[255\]"
+    expected = r"val000.png has the value 7, .*classes are 0 to 2 and void is \[255\]"
     with pytest.raises(DataError, match=expected):
         dataset.label("val", "val000")
 
@@ -197,11 +214,11 @@ def test_no_torch_is_imported() -> None:
 
 
 def test_the_checksum_changes_with_what_is_read_and_with_nothing_else(root: Path) -> None:
-    dataset = Folder.open(small_settings(root), root.parent)
+    dataset = ImageSet.open(small_settings(root), root.parent)
     before = dataset.checksum()
     (root / "labels/train/unread.txt").write_text("nothing")
     assert dataset.checksum() == before
-    assert Folder.open(small_settings(root, dataset={"size": (10, 14)}), root.parent).checksum() != before
+    assert ImageSet.open(small_settings(root, dataset={"size": (10, 14)}), root.parent).checksum() != before
     label = root / "labels/train/train000.png"
     Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(label)
     changed = dataset.checksum()

@@ -13,7 +13,7 @@ from small import CROP, HEIGHT, WIDTH, small_settings, write_folder
 
 from rrn.config import IGNORE_INDEX, Settings
 from rrn.data import splits
-from rrn.data.folder import DataError, Folder
+from rrn.data.files import DataError
 from rrn.data.loaders import (
     Batch,
     Sampler,
@@ -23,9 +23,10 @@ from rrn.data.loaders import (
     training_loader,
     whole_images,
 )
+from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
 
-Data = tuple[Folder, Split, Settings]
+Data = tuple[ImageSet, Split, Settings]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def own(tmp_path: Path) -> Data:
 
 def _opened(root: Path, partition: str = "1of4") -> Data:
     settings = small_settings(root)
-    dataset = Folder.open(settings, root.parent)
+    dataset = ImageSet.open(settings, root.parent)
     return dataset, splits.make(dataset, settings, partition), settings
 
 
@@ -271,7 +272,7 @@ def test_diagnosis_leaves_out_images_without_labels(own: Data) -> None:
 
 def test_preview_is_the_first_batch(shared: Data) -> None:
     dataset, split, settings = shared
-    _assert_same(preview(settings, split, dataset.root.parent, 0), _batches(shared, 1)[0])
+    _assert_same(preview(settings, split, dataset.layout.root.parent, 0), _batches(shared, 1)[0])
 
 
 def test_global_generator_is_left_alone(shared: Data) -> None:

@@ -10,30 +10,31 @@ from small import CLASSES, small_settings, write_folder
 
 from rrn.config import Settings
 from rrn.data import splits
-from rrn.data.folder import DataError, Folder
+from rrn.data.files import DataError
+from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, Settings]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageSet, Settings]:
     return _opened(write_folder(tmp_path_factory.mktemp("splits") / "data"))
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> tuple[Folder, Settings]:
+def own(tmp_path: Path) -> tuple[ImageSet, Settings]:
     return _opened(write_folder(tmp_path / "data"))
 
 
-def _opened(root: Path) -> tuple[Folder, Settings]:
+def _opened(root: Path) -> tuple[ImageSet, Settings]:
     settings = small_settings(root, split={"seed": 3})
-    return Folder.open(settings, root.parent), settings
+    return ImageSet.open(settings, root.parent), settings
 
 
 @pytest.mark.parametrize(
     ("partition", "count"),
     [("1of16", 1), ("1of8", 2), ("1of4", 4), ("5", 5), ("all", 16), ("1of100", 1), ("3of4", 12)],
 )
-def test_counts(shared: tuple[Folder, Settings], partition: str, count: int) -> None:
+def test_counts(shared: tuple[ImageSet, Settings], partition: str, count: int) -> None:
     split = splits.make(*shared, partition)
     assert len(split.labeled) == count
     assert sorted(split.labeled + split.unlabeled) == shared[0].ids("train")
@@ -41,7 +42,7 @@ def test_counts(shared: tuple[Folder, Settings], partition: str, count: int) -> 
     assert split.val == tuple(shared[0].ids("val"))
 
 
-def test_nested_and_seeded(shared: tuple[Folder, Settings]) -> None:
+def test_nested_and_seeded(shared: tuple[ImageSet, Settings]) -> None:
     dataset, settings = shared
     made = [set(splits.make(dataset, settings, p).labeled) for p in ("1of16", "1of8", "1of4", "9")]
     assert made[0] < made[1] < made[2] < made[3]
@@ -50,7 +51,7 @@ def test_nested_and_seeded(shared: tuple[Folder, Settings]) -> None:
     assert set(splits.make(dataset, other, "9").labeled) != made[3]
 
 
-def test_images_without_labels_are_unlabeled(own: tuple[Folder, Settings]) -> None:
+def test_images_without_labels_are_unlabeled(own: tuple[ImageSet, Settings]) -> None:
     dataset, settings = own
     for name in dataset.ids("train")[:8]:
         dataset.label_path("train", name).unlink()
@@ -61,26 +62,26 @@ def test_images_without_labels_are_unlabeled(own: tuple[Folder, Settings]) -> No
         splits.make(dataset, settings, "9")
 
 
-def test_nothing_labeled(own: tuple[Folder, Settings]) -> None:
-    for path in (own[0].root / "labels/train").iterdir():
+def test_nothing_labeled(own: tuple[ImageSet, Settings]) -> None:
+    for path in (own[0].layout.root / "labels/train").iterdir():
         path.unlink()
     with pytest.raises(DataError, match="no train image has a label file"):
         splits.make(*own, "1of4")
 
 
-def test_missing_label_in_test(own: tuple[Folder, Settings]) -> None:
+def test_missing_label_in_test(own: tuple[ImageSet, Settings]) -> None:
     own[0].label_path("test", "test001").unlink()
     with pytest.raises(DataError, match=r"1 of 3 images of 'test' have no label .*\n.*test001.png"):
         splits.make(*own, "1of4")
 
 
 @pytest.mark.parametrize("partition", ["half", "1of0", "of", "2of1"])
-def test_impossible_partition(shared: tuple[Folder, Settings], partition: str) -> None:
+def test_impossible_partition(shared: tuple[ImageSet, Settings], partition: str) -> None:
     with pytest.raises(DataError, match=f"partition '{partition}'"):
         splits.make(*shared, partition)
 
 
-def test_file_is_stable_and_comes_back(shared: tuple[Folder, Settings], tmp_path: Path) -> None:
+def test_file_is_stable_and_comes_back(shared: tuple[ImageSet, Settings], tmp_path: Path) -> None:
     split = splits.make(*shared, "1of4")
     path = splits.write(split, tmp_path / "prepare" / "1of4")
     assert path.name == "split.json"
@@ -92,7 +93,7 @@ def test_file_is_stable_and_comes_back(shared: tuple[Folder, Settings], tmp_path
     assert path.read_text(encoding="utf-8") == text
 
 
-def test_bad_files(shared: tuple[Folder, Settings], tmp_path: Path) -> None:
+def test_bad_files(shared: tuple[ImageSet, Settings], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"split.json is missing: run the prepare stage"):
         splits.read(tmp_path)
     path = splits.write(splits.make(*shared, "1of4"), tmp_path)
@@ -109,7 +110,7 @@ def test_bad_files(shared: tuple[Folder, Settings], tmp_path: Path) -> None:
         splits.read(tmp_path)
 
 
-def test_contradictions(shared: tuple[Folder, Settings]) -> None:
+def test_contradictions(shared: tuple[ImageSet, Settings]) -> None:
     split: Split = splits.make(*shared, "1of4")
     with pytest.raises(DataError, match="the partition 1of4 has no val image"):
         replace(split, val=())
@@ -117,7 +118,7 @@ def test_contradictions(shared: tuple[Folder, Settings]) -> None:
         replace(split, test=("a", "a"))
 
 
-def test_frequencies(own: tuple[Folder, Settings]) -> None:
+def test_frequencies(own: tuple[ImageSet, Settings]) -> None:
     dataset, settings = own
     split = splits.make(dataset, settings, "1of4")
     for name in split.unlabeled:

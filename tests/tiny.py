@@ -12,8 +12,8 @@ from torch import Tensor
 from rrn import config, train
 from rrn.config import IGNORE_INDEX
 from rrn.data import splits
-from rrn.data.folder import Folder
 from rrn.data.loaders import Batch
+from rrn.data.sets import ImageSet
 from rrn.method import RRN
 
 torch.set_num_threads(1)
@@ -124,7 +124,7 @@ def repository(folder: Path, changes: dict[str, Any] | None = None, partition: s
     (folder / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     write_folder(folder / "data")
     resolved = config.load(root=folder)
-    split = splits.make(Folder.open(resolved, folder), resolved, partition)
+    split = splits.make(ImageSet.open(resolved, folder), resolved, partition)
     splits.write(split, folder / "runs" / resolved.name / "prepare" / partition)
     return folder
 

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from rrn import draws
 from rrn.config import Settings
-from rrn.data.folder import DataError, Folder
+from rrn.data.files import DataError
+from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
 from rrn.data.transforms import augment, cutmix_boxes
 
@@ -156,7 +157,7 @@ class TrainingData(Dataset[Batch]):
 
     def __init__(
         self,
-        dataset: Folder,
+        dataset: ImageSet,
         split: Split,
         settings: Settings,
         seed: int,
@@ -252,7 +253,7 @@ class TrainingData(Dataset[Batch]):
 
 
 def training_loader(
-    dataset: Folder,
+    dataset: ImageSet,
     split: Split,
     settings: Settings,
     seed: int,
@@ -302,7 +303,7 @@ class WholeImages:
 
     def __init__(
         self,
-        dataset: Folder,
+        dataset: ImageSet,
         split: str,
         ids: Sequence[str],
         batch: int,
@@ -339,7 +340,7 @@ class WholeImages:
 
 
 def whole_images(
-    dataset: Folder,
+    dataset: ImageSet,
     split: str,
     ids: Sequence[str],
     batch: int,
@@ -351,7 +352,7 @@ def whole_images(
     return WholeImages(dataset, split, ids, batch, rank, world, cache)
 
 
-def _equal_sizes(dataset: Folder, split: str, ids: Sequence[str], batch: int) -> list[tuple[str, ...]]:
+def _equal_sizes(dataset: ImageSet, split: str, ids: Sequence[str], batch: int) -> list[tuple[str, ...]]:
     """Return consecutive images in groups of one size, at most `batch` each."""
     groups: list[tuple[str, ...]] = []
     before = None
@@ -365,7 +366,7 @@ def _equal_sizes(dataset: Folder, split: str, ids: Sequence[str], batch: int) ->
     return groups
 
 
-def diagnosis_ids(dataset: Folder, split: Split, count: int) -> tuple[str, ...]:
+def diagnosis_ids(dataset: ImageSet, split: Split, count: int) -> tuple[str, ...]:
     """Return `count` unlabeled images that do have a label file, spread evenly, or all if fewer.
 
     For looking at the quality of pseudo-labels only; training never reads these labels.
@@ -381,6 +382,6 @@ def preview(settings: Settings, split: Split, root: Path, seed: int) -> Batch:
     Raises:
         DataError: if the data set is missing or wrong.
     """
-    dataset = Folder.open(settings, root)
+    dataset = ImageSet.open(settings, root)
     unlabeled = len(split.unlabeled) >= 2
     return TrainingData(dataset, split, settings, seed, "train", unlabeled=unlabeled)[0]

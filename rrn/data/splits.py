@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from rrn.config import Settings
-from rrn.data.folder import DataError, Folder
+from rrn.data.files import DataError
+from rrn.data.sets import ImageSet
 
 NAME = "split.json"
 
@@ -58,7 +59,7 @@ class Split:
             )
 
 
-def make(dataset: Folder, settings: Settings, partition: str) -> Split:
+def make(dataset: ImageSet, settings: Settings, partition: str) -> Split:
     """Choose the labeled images.
 
     They are a prefix of one seeded permutation, so that 1of16 lies in 1of8 lies in 1of4. Shares and
@@ -138,7 +139,7 @@ def read(folder: Path) -> Split:
         raise DataError(f"{path}: {error}") from error
 
 
-def frequencies(dataset: Folder, split: Split) -> pd.DataFrame:
+def frequencies(dataset: ImageSet, split: Split) -> pd.DataFrame:
     """Return how frequent the classes are: columns class, labeled, val; the last row is void.
 
     Frequencies are shares of all pixels of the labeled images, and of those of val.
@@ -156,7 +157,7 @@ def frequencies(dataset: Folder, split: Split) -> pd.DataFrame:
     )
 
 
-def _shares(dataset: Folder, split: str, ids: Iterable[str]) -> np.ndarray:
+def _shares(dataset: ImageSet, split: str, ids: Iterable[str]) -> np.ndarray:
     """Return the share of each class, and of void, in the pixels of images, [classes + 1]."""
     counts = np.zeros(256, dtype=np.int64)
     for name in ids:

@@ -1,0 +1,200 @@
+"""Image and label files -> arrays. What is wrong with a file is a `DataError` that names it. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from rrn.config import IGNORE_INDEX
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+"""Kinds of pixels that are read as RGB. CMYK is not: its colours depend on a profile, and readers disagree."""
+INDEX_MODES = ("1", "L", "P")
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What PIL raises for files that are no image, truncated, broken inside, or absurdly large."""
+
+Pixels = NDArray[np.uint8]
+Size = tuple[int, int]
+"""Height and width, in pixels."""
+
+
+class DataError(ValueError):
+    """The data on the disk are not as they must be; the message says where and what to do."""
+
+
+def open_file(path: Path, what: str, decode: bool = True, contents: bytes | None = None) -> Image.Image:
+    """Open an image file, and decode it too unless only its size is asked for.
+
+    Args:
+        path: the file.
+        what: "image" or "label", for messages.
+        decode: whether the pixels are wanted.
+        contents: of the file, if they have been read already.
+
+    Raises:
+        DataError: it is missing, broken or incomplete.
+    """
+    try:
+        with Image.open(path if contents is None else BytesIO(contents)) as image:
+            if decode:
+                image.load()
+            return image
+    except FileNotFoundError as error:
+        raise DataError(f"{what} {path} is missing") from error
+    except UNREADABLE as error:
+        raise DataError(
+            f"{what} {path} cannot be read ({error}): it is broken or incomplete; replace it or remove it"
+        ) from error
+
+
+def open_image(path: Path, decode: bool = True, contents: bytes | None = None) -> Image.Image:
+    """Open a photograph.
+
+    Raises:
+        DataError: see `open_file`; or its pixels are of a kind that has no obvious colours, or it is stored rotated.
+    """
+    image = open_file(path, "image", decode, contents)
+    if image.mode not in COLOUR_MODES:
+        raise DataError(f"{path} has pixels of mode {image.mode}; save it as 8-bit RGB or grey")
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if turned != 1:
+        raise DataError(
+            f"{path} is stored rotated (EXIF orientation {turned}), and whether its label is too cannot be known; "
+            "turn the pixels (for instance `mogrify -auto-orient`), and see that the label fits"
+        )
+    return image
+
+
+def open_label(path: Path, contents: bytes | None = None) -> Image.Image:
+    """Open a label: one class index per pixel, grey or palette, 8 bits.
+
+    Raises:
+        DataError: see `open_file`; or it is in colours, or has more than 8 bits.
+    """
+    label = open_file(path, "label", contents=contents)
+    if label.mode not in INDEX_MODES:
+        raise DataError(
+            f"{path} has pixels of mode {label.mode}, but a label is one class index per "
+            "pixel: convert it to a grey or palette PNG of 8 bits"
+        )
+    return label
+
+
+def colours(image: Image.Image, size: Size | None) -> Pixels:
+    """Return the pixels as RGB uint8 [H, W, 3], resized if `size` is given."""
+    image = image.convert("RGB")
+    if size is not None and image.size != size[::-1]:
+        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.array(image, dtype=np.uint8)
+
+
+def indices(label: Image.Image, path: Path, meaning: Mapping[int, int], size: Size | None) -> Pixels:
+    """Return the classes of a label, uint8 [H, W], IGNORE_INDEX where void; resized if `size` is given.
+
+    Args:
+        label: of `open_label`.
+        path: its file, for messages.
+        meaning: value of a pixel -> class index or IGNORE_INDEX.
+        size: wanted size.
+
+    Raises:
+        DataError: a value has no meaning.
+    """
+    values = np.asarray(label, dtype=np.uint8)
+    if wrong := illegal(np.bincount(values.ravel(), minlength=256), path, meaning):
+        raise DataError(wrong)
+    table = np.arange(256, dtype=np.uint8)
+    table[list(meaning)] = list(meaning.values())
+    values = table[values]
+    if size is not None and values.shape != size:
+        resized = Image.fromarray(values).resize(size[::-1], Image.Resampling.NEAREST)
+        values = np.array(resized, dtype=np.uint8)
+    return values
+
+
+def illegal(histogram: NDArray[np.int64], path: Path, meaning: Mapping[int, int]) -> str | None:
+    """Say which values of a label, counted in `histogram` [256], mean nothing; None if all do."""
+    wrong = [int(value) for value in np.flatnonzero(histogram) if int(value) not in meaning]
+    if not wrong:
+        return None
+    void = sorted(value for value, index in meaning.items() if index == IGNORE_INDEX)
+    known = sorted(set(meaning) - set(void))
+    return (
+        f"{path} has the value {', '.join(map(str, wrong[:10]))}, but the classes are {_ranges(known)} and void is "
+        f"{void}; correct the label, or add to classes.txt or dataset.void if this is a folder data set"
+    )
+
+
+def different_sizes(label_path: Path, label: Size, image_path: Path, image: Size) -> str:
+    """Say that an image and its label do not fit; sizes are (height, width)."""
+    return (
+        f"{label_path} is {label[1]} x {label[0]} pixels, but its image {image_path.name} is "
+        f"{image[1]} x {image[0]}; they must agree"
+    )
+
+
+def read_list(path: Path, hint: str) -> list[str]:
+    """Return the ids of a list file in its order, one a line; see `ids_of` for what a line may hold.
+
+    Raises:
+        DataError: it is missing, empty, no text, or names an id twice.
+    """
+    try:
+        return ids_of(path.read_text(encoding="utf-8-sig"), str(path))
+    except FileNotFoundError as error:
+        raise DataError(f"the list {path} is missing; {hint}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text: {error}") from error
+
+
+def ids_of(text: str, source: str) -> list[str]:
+    """Return the ids of a list, one a line.
+
+    A line holds an id, or the path of an image, or image and label as `JPEGImages/x.jpg SegmentationClass/x.png`;
+    line ends may be those of Windows. Cityscapes' `_leftImg8bit` is no part of an id.
+
+    Raises:
+        DataError: the list is empty or names an id twice.
+    """
+    ids = []
+    for line in text.splitlines():
+        if line.strip():
+            image, *_ = _columns(line.strip())
+            name = image.replace("\\", "/").rsplit("/", 1)[-1]
+            for suffix in SUFFIXES:
+                name = name.removesuffix(suffix)
+            ids.append(name.removesuffix("_leftImg8bit"))
+    if not ids:
+        raise DataError(f"the list {source} is empty")
+    require_once(ids, source)
+    return ids
+
+
+def require_once(ids: list[str], source: str) -> None:
+    """Raise a DataError that names the ids which stand twice in a list."""
+    twice = sorted(name for name, count in Counter(ids).items() if count > 1)
+    if twice:
+        raise DataError(f"{source} lists {len(twice)} ids twice: {', '.join(twice[:10])}; remove the second ones")
+
+
+def _columns(line: str) -> list[str]:
+    """Split a line between image and label; an id may hold spaces, so only after an ending of an image."""
+    for suffix in SUFFIXES:
+        first, found, rest = line.partition(f"{suffix} ")
+        if found:
+            return [first + suffix, rest.strip()]
+    return [line]
+
+
+def _ranges(values: list[int]) -> str:
+    """Write sorted numbers as `0 to 18`, or one by one where they have gaps."""
+    if values and values == list(range(values[0], values[-1] + 1)):
+        return f"{values[0]} to {values[-1]}"
+    return ", ".join(map(str, values))
