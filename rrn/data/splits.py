@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from rrn.config import Settings
 from rrn.data.files import DataError
+from rrn.data.layouts import Colour
 from rrn.data.sets import ImageSet
 
 NAME = "split.json"
@@ -26,6 +28,7 @@ class Split:
         seed: of the permutation that chose them.
         data: checksum of the data set that was prepared; later stages depend on it in place of thousands of files.
         classes: names of the classes.
+        colours: of the classes, as the data set's authors draw them; empty: none of its own.
         labeled: train images whose labels training may read.
         unlabeled: all other train images.
         val: images of the val split.
@@ -36,6 +39,7 @@ class Split:
     seed: int
     data: str
     classes: tuple[str, ...]
+    colours: tuple[Colour, ...]
     labeled: tuple[str, ...]
     unlabeled: tuple[str, ...]
     val: tuple[str, ...]
@@ -79,6 +83,7 @@ def make(dataset: ImageSet, settings: Settings, partition: str) -> Split:
         seed=settings.split.seed,
         data=dataset.checksum(),
         classes=dataset.classes,
+        colours=dataset.layout.colours,
         labeled=tuple(sorted(labeled)),
         unlabeled=tuple(name for name in images if name not in labeled),
         val=tuple(dataset.require_labels(dataset.val)),
@@ -132,10 +137,9 @@ def read(folder: Path) -> Split:
     keys = list(Split.__dataclass_fields__)
     if not isinstance(values, dict) or sorted(values) != sorted(keys):
         raise DataError(f"{path} must have exactly the keys {', '.join(keys)}: run the prepare stage again")
-    lists = {key: tuple(map(str, values[key])) for key in keys[3:]}
     try:
-        return Split(partition=str(values["partition"]), seed=int(values["seed"]), data=str(values["data"]), **lists)
-    except DataError as error:
+        return TypeAdapter(Split).validate_python(values)
+    except ValidationError as error:
         raise DataError(f"{path}: {error}") from error
 
 
