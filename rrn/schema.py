@@ -72,6 +72,15 @@ class Split(Section):
     seed: NaturalInt
     stratified: Flag
 
+    @model_validator(mode="after")
+    def _possible(self) -> Split:
+        if self.stratified and self.protocol != "seeded":
+            raise ValueError(
+                f"stratified: true is for protocol: seeded; the lists of {self.protocol} are as published: "
+                "set stratified: false"
+            )
+        return self
+
 
 class Ablation(Section):
     """The lists that the pipeline runs over."""

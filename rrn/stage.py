@@ -23,6 +23,8 @@ from typing import Any
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
 WIDGET = "application/vnd.jupyter.widget-view+json"
+PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
+"""Lets torch's libraries use only kernels that every x86-64 processor with AVX2 has: the same bits on all of them."""
 
 
 class StageError(ValueError):
@@ -66,7 +68,7 @@ def pin_kernel(folder: Path) -> str:
     """Make a kernel in `folder` that can only be this interpreter, and return its name.
 
     Kernels, start-up files and plotting back ends of the user are out of reach of a stage; cells
-    that start programs find those of this environment.
+    that start programs find those of this environment. Results do not depend on the processor, see `PORTABLE`.
     """
     spec = folder / "kernels" / "rrn-stage"
     spec.mkdir(parents=True)
@@ -76,6 +78,7 @@ def pin_kernel(folder: Path) -> str:
     for variable, first in (("JUPYTER_PATH", folder), ("PATH", Path(sys.executable).parent)):
         paths = [str(first), os.environ.get(variable, "")]
         os.environ[variable] = os.pathsep.join(filter(None, paths))
+    os.environ.update(PORTABLE)
     os.environ["JUPYTER_RUNTIME_DIR"] = str(folder / "runtime")
     os.environ["IPYTHONDIR"] = str(folder / "ipython")
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"

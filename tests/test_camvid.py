@@ -44,7 +44,7 @@ def dataset(settings):
 
 
 def test_the_preset_reads_11_classes_at_its_size(dataset):
-    assert len(dataset.classes) == 11 and dataset.void == (VOID,)
+    assert len(dataset.classes) == 11 and dataset.layout.meaning[VOID] == IGNORE_INDEX
     assert (len(dataset.ids("train")), len(dataset.ids("val")), dataset.test) == (367, 101, "val")
     for split in ("train", "val"):
         name = dataset.ids(split)[0]

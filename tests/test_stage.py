@@ -83,6 +83,14 @@ def test_two_runs_are_byte_equal_and_use_this_interpreter(tmp_path, run):
     assert "image/png" in one
 
 
+def test_results_do_not_depend_on_the_processor_or_on_what_the_user_set(tmp_path, run):
+    names = sorted(stage.PORTABLE)
+    path = notebook(tmp_path / "a.ipynb", f"import os, torch\nprint([os.environ[n] for n in {names}])")
+    result = run(path, tmp_path / "b.ipynb", ATEN_CPU_CAPABILITY="default", MKL_CBWR="AUTO")
+    assert result.returncode == 0, result.stderr
+    assert str([stage.PORTABLE[name] for name in names]) in result.stdout
+
+
 def test_a_failing_cell_shows_its_traceback_and_keeps_the_notebook(tmp_path, run):
     path = notebook(tmp_path / "a.ipynb", "print('before')", "raise ValueError('too few images')")
     result = run(path, tmp_path / "b.ipynb")

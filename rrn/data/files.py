@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from io import BytesIO
@@ -16,6 +17,8 @@ from rrn.config import IGNORE_INDEX
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 """Kinds of pixels that are read as RGB. CMYK is not: its colours depend on a profile, and readers disagree."""
+PATH = re.compile(r"(?P<stem>.+?)\.(?:jpe?g|png)(?:\s.*)?$", re.IGNORECASE)
+"""A line that begins with the path of an image."""
 INDEX_MODES = ("1", "L", "P")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """What PIL raises for files that are no image, truncated, broken inside, or absurdly large."""
@@ -157,20 +160,13 @@ def read_list(path: Path, hint: str) -> list[str]:
 def ids_of(text: str, source: str) -> list[str]:
     """Return the ids of a list, one a line.
 
-    A line holds an id, or the path of an image, or image and label as `JPEGImages/x.jpg SegmentationClass/x.png`;
-    line ends may be those of Windows. Cityscapes' `_leftImg8bit` is no part of an id.
+    A line holds an id, or the path of an image, or those of image and label, as `JPEGImages/x.jpg
+    SegmentationClass/x.png`; line ends may be those of Windows. Cityscapes' `_leftImg8bit` is no part of an id.
 
     Raises:
         DataError: the list is empty or names an id twice.
     """
-    ids = []
-    for line in text.splitlines():
-        if line.strip():
-            image, *_ = _columns(line.strip())
-            name = image.replace("\\", "/").rsplit("/", 1)[-1]
-            for suffix in SUFFIXES:
-                name = name.removesuffix(suffix)
-            ids.append(name.removesuffix("_leftImg8bit"))
+    ids = [_id(line.strip()) for line in text.splitlines() if line.strip()]
     if not ids:
         raise DataError(f"the list {source} is empty")
     require_once(ids, source)
@@ -184,13 +180,11 @@ def require_once(ids: list[str], source: str) -> None:
         raise DataError(f"{source} lists {len(twice)} ids twice: {', '.join(twice[:10])}; remove the second ones")
 
 
-def _columns(line: str) -> list[str]:
-    """Split a line between image and label; an id may hold spaces, so only after an ending of an image."""
-    for suffix in SUFFIXES:
-        first, found, rest = line.partition(f"{suffix} ")
-        if found:
-            return [first + suffix, rest.strip()]
-    return [line]
+def _id(line: str) -> str:
+    """Return the id of a line of a list; ids may hold spaces, so that only the ending of an image ends its path."""
+    path = PATH.match(line)
+    name = re.split(r"[/\\]", path["stem"] if path else line)[-1]
+    return name.removesuffix("_leftImg8bit")
 
 
 def _ranges(values: list[int]) -> str:

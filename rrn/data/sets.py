@@ -25,11 +25,13 @@ class ImageSet:
     """A data set of any kind.
 
     Attributes:
+        root: the folder that `dataset.path` names, absolute.
         layout: where its files lie and what its labels mean.
         size: (height, width) that everything is resized to when read; None: as it is.
         train: name of the train split; likewise `val` and `test`.
     """
 
+    root: Path
     layout: Layout
     size: Size | None
     train: str
@@ -47,7 +49,7 @@ class ImageSet:
         path = (root / data.path).resolve()
         hint = "run `dvc pull data.dvc`, or " if path.is_relative_to(root.resolve()) else ""
         require_folder(path, "dataset.path", f"{hint}set it to where the data set lies, see docs/data.md")
-        return cls(KINDS[data.kind].open(data, path, hint), data.size, data.train, data.val, data.test)
+        return cls(path, KINDS[data.kind].open(data, path, hint), data.size, data.train, data.val, data.test)
 
     @property
     def classes(self) -> tuple[str, ...]:
