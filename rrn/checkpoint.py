@@ -14,21 +14,61 @@ import pickle
 import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rrn import config
 from rrn.method import RRN
+from rrn.schema import PositiveInt, Section
 
 NETWORKS = ("segmenters", "discriminators")
+DESCRIPTION = "run.json"
+Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class ResumeError(RuntimeError):
     """A run cannot start here: another one holds the folder, or what lies there belongs to other settings."""
+
+
+class Description(Section):
+    """What run.json says of a finished run: which one it is, and all that is needed to use its networks.
+
+    Attributes:
+        stage: warmup or train.
+        partition: who was labeled.
+        method: row of the ablation table; None for a warmup.
+        seed: of the run.
+        step: how many it took.
+        settings: fingerprint of all settings that it was trained with.
+        classes: names; the index of a name is its class.
+        colours: of the classes, as the authors of the data set draw them; empty: none of its own.
+        size: height and width that images were resized to when read; None: as they are.
+        networks: what they are built from.
+        evaluate: how they were asked about whole images.
+    """
+
+    stage: Literal["warmup", "train"]
+    partition: str
+    method: str | None
+    seed: int
+    step: int
+    settings: str
+    classes: tuple[str, ...] = Field(min_length=1, max_length=config.IGNORE_INDEX)
+    colours: tuple[tuple[Byte, Byte, Byte], ...]
+    size: tuple[PositiveInt, PositiveInt] | None
+    networks: config.Networks
+    evaluate: config.Evaluate
+
+    @model_validator(mode="after")
+    def _complete(self) -> Description:
+        if self.colours and len(self.colours) != len(self.classes):
+            raise ValueError(f"{len(self.colours)} colours for {len(self.classes)} classes")
+        return self
 
 
 class Scratch:
@@ -191,31 +231,92 @@ def load(folder: Path, settings: config.Settings, classes: int) -> RRN:
     Raises:
         SettingsError: as `read_segmenters`.
     """
-    model = RRN(settings, classes, seed=0)
+    return _filled(RRN(settings, classes, seed=0), folder).to(device_of(settings.device))
+
+
+def load_finished(folder: Path, device: str = "auto") -> tuple[RRN, Description]:
+    """Rebuild the networks of a finished run from its folder alone: run.json says what they are.
+
+    Args:
+        folder: of a warmup or a training.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+
+    Raises:
+        SettingsError: it is no finished run, its run.json is damaged or of another version, its weights are missing,
+            damaged or of other networks, or the device is not there.
+    """
+    description = read_description(folder)
+    model = RRN(description.networks, len(description.classes), seed=0)
+    return _filled(model, folder).to(device_of(device)), description
+
+
+def networks_of(settings: config.Settings) -> config.Networks:
+    """Take what builds the networks out of all settings; without pretrained weights, which training has replaced."""
+    model = settings.model.model_copy(update={"weights": None})
+    return config.Networks(model=model, method=settings.method, region=settings.region)
+
+
+def write_description(description: Description, out: Path) -> None:
+    """Write run.json; the same description, the same bytes."""
+    text = json.dumps(description.model_dump(mode="json"), indent=2)
+    (out / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def read_description(folder: Path) -> Description:
+    """Read the run.json of a finished run.
+
+    Raises:
+        SettingsError: there is no such folder, the run is not finished, or the file is damaged or of another version.
+    """
+    path = folder / DESCRIPTION
+    if not folder.is_dir():
+        raise config.SettingsError(
+            f"there is no folder {folder}: name that of a finished run, such as runs/shapes/train/1of16-rrn-0"
+        )
+    if not path.is_file():
+        raise config.SettingsError(
+            f"{folder} is no finished run: it has no {DESCRIPTION}; name the folder of one run, "
+            "and if that was interrupted, give its command again"
+        )
+    try:
+        return Description.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors()]
+        raise config.SettingsError(
+            f"{path} is damaged or was written by another version; repeat the run that made it:\n  "
+            + "\n  ".join(problems)
+        ) from error
+
+
+def device_of(device: str) -> torch.device:
+    """Resolve a device: auto (a GPU if there is one), or what torch calls it.
+
+    Raises:
+        SettingsError: there is no device of that name, or a GPU is asked for and there is none.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise config.SettingsError(f"device: {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...") from error
+    known = torch.cuda.device_count()
+    if wanted.type == "cuda" and known and (wanted.index or 0) >= known:
+        raise config.SettingsError(f"device: {device}, but torch sees {known} GPUs here, the first is cuda:0")
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        raise config.SettingsError(
+            f"device: {device}, but torch sees no GPU here; set device: auto or cpu, "
+            "or install a driver and a CUDA build of torch"
+        )
+    return wanted
+
+
+def _filled(model: RRN, folder: Path) -> RRN:
+    """Fill all networks that the row has with those of a finished run."""
     for name in NETWORKS:
         if len(getattr(model, name)):
             _fill(getattr(model, name), folder / f"{name}.safetensors")
-    return model.to(device_of(settings))
-
-
-def device_of(settings: config.Settings) -> torch.device:
-    """Resolve `device: auto`.
-
-    Raises:
-        SettingsError: a GPU is asked for and there is none.
-    """
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    index = torch.device(settings.device).index or 0
-    known = torch.cuda.device_count()
-    if settings.device.startswith("cuda") and known and index >= known:
-        raise config.SettingsError(f"device: {settings.device}, but torch sees {known} GPUs here, the first is cuda:0")
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise config.SettingsError(
-            f"device: {settings.device}, but torch sees no GPU here; set device: auto or cpu, "
-            "or install a driver and a CUDA build of torch"
-        )
-    return torch.device(settings.device)
+    return model
 
 
 def _fill(networks: nn.Module, path: Path) -> None:

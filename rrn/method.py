@@ -57,12 +57,12 @@ class RRN(nn.Module):
     """Two segmenters, two region discriminators, and their losses under one row of the ablation table.
 
     Args:
-        settings: all settings; `settings.method` is the row.
+        settings: all settings, or the part that a finished run keeps; `settings.method` is the row.
         classes: number of classes C.
         seed: of the initial weights and of dropout.
     """
 
-    def __init__(self, settings: config.Settings, classes: int, seed: int) -> None:
+    def __init__(self, settings: config.Settings | config.Networks, classes: int, seed: int) -> None:
         super().__init__()
         self.row, self.region, self.seed, self.classes = settings.method, settings.region, seed, classes
         self.segmenters, self.discriminators = nn.ModuleList(), nn.ModuleList()

@@ -335,6 +335,14 @@ class Settings(Section):
         return self
 
 
+class Networks(Section):
+    """What the networks of a run are built from: the part of the settings that a finished run keeps."""
+
+    model: Model
+    method: Method
+    region: PositiveInt
+
+
 def nearest(name: str, known: Any) -> str:
     """Return '; did you mean ...?' with the nearest known name, or the list of them."""
     near = difflib.get_close_matches(name, [str(k) for k in known], n=1)

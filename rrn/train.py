@@ -140,7 +140,7 @@ class Training:
     def __init__(self, job: Job) -> None:
         self.job, self.settings = job, job.settings
         torch.set_num_threads(self.settings.threads)
-        self.device = checkpoint.device_of(self.settings)
+        self.device = checkpoint.device_of(self.settings.device)
         distributed.start(self.device)
         if distributed.world() != self.settings.nproc:
             raise config.SettingsError(
@@ -325,16 +325,23 @@ class Training:
             leading = ["step", "split"]
             table = table[leading + [c for c in table.columns if c not in leading]]
             table.to_csv(out / "reliability.csv", index=False, float_format="%.6g")
-        facts = {
-            "stage": self.job.stage,
-            "partition": self.job.partition,
-            "method": self.job.method,
-            "seed": self.job.seed,
-            "step": self.job.schedule.steps,
-            "classes": list(self.split.classes),
-            "settings": config.fingerprint(self.job.identity()["settings"]),
-        }
-        (out / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        checkpoint.write_description(self._description(), out)
+
+    def _description(self) -> checkpoint.Description:
+        """Say which run this is, and what its networks are; nothing that differs from one machine to the next."""
+        return checkpoint.Description(
+            stage=self.job.stage,
+            partition=self.job.partition,
+            method=self.job.method,
+            seed=self.job.seed,
+            step=self.job.schedule.steps,
+            settings=config.fingerprint(self.job.identity()["settings"]),
+            classes=self.split.classes,
+            colours=self.split.colours,
+            size=self.settings.dataset.size,
+            networks=checkpoint.networks_of(self.settings),
+            evaluate=self.settings.evaluate,
+        )
 
 
 def prepare_for(model: RRN, device: torch.device) -> RRN:

@@ -173,16 +173,18 @@ def test_missing_damaged_and_foreign_weights_are_named(tmp_path):
 def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert checkpoint.device_of(tiny.settings(changes={"device": "auto"})).type == "cpu"
-    assert checkpoint.device_of(tiny.settings(changes={"device": "meta"})).type == "meta"
+    assert checkpoint.device_of("auto").type == "cpu"
+    assert checkpoint.device_of("meta").type == "meta"
     with pytest.raises(SettingsError, match=r"device: cuda:1, but torch sees no GPU here; set device: auto or cpu"):
-        checkpoint.device_of(tiny.settings(changes={"device": "cuda:1"}))
+        checkpoint.device_of("cuda:1")
+    with pytest.raises(SettingsError, match=r"device: 'gpu' is none of auto, cpu, cuda, cuda:0, cuda:1"):
+        checkpoint.device_of("gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert checkpoint.device_of(tiny.settings(changes={"device": "auto"})).type == "cuda"
-    assert checkpoint.device_of(tiny.settings(changes={"device": "cuda:1"})).index == 1
+    assert checkpoint.device_of("auto").type == "cuda"
+    assert checkpoint.device_of("cuda:1").index == 1
     with pytest.raises(SettingsError, match=r"device: cuda:3, but torch sees 2 GPUs here, the first is cuda:0"):
-        checkpoint.device_of(tiny.settings(changes={"device": "cuda:3"}))
+        checkpoint.device_of("cuda:3")
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "identity.json"])

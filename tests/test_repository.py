@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "rrn/models.py": {"config", "draws", "regions"},
     "rrn/method.py": {"models", "regions", "draws", "distributed", "data.loaders", "config"},
     "rrn/reliability.py": {"config"},
-    "rrn/checkpoint.py": {"config", "method"},
+    "rrn/checkpoint.py": {"config", "schema", "method"},
     "rrn/stage.py": {"config"},
     "rrn/strip.py": {"config"},
     "rrn/launch.py": {"config"},

@@ -6,7 +6,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from rrn import config, distributed, train
+from rrn import checkpoint, config, distributed, train
 from rrn.checkpoint import ResumeError, Scratch
 from rrn.config import SettingsError
 from rrn.train import LossError
@@ -73,6 +73,8 @@ def test_outputs(whole, warm):
     facts = json.loads((whole / "run.json").read_text(encoding="utf-8"))
     assert (facts["stage"], facts["partition"], facts["method"], facts["seed"], facts["step"]) == (*KEY, 6)
     assert facts["classes"] == ["ground", "disc", "square"] and len(facts["settings"]) == 12
+    assert set(facts) == {*checkpoint.Description.model_fields} and str(warm) not in json.dumps(facts)
+    assert facts["networks"]["region"] == 16 and facts["networks"]["method"]["rho"] == "agreement"
     assert not list((warm / ".scratch").glob("*train-1of4-rrn-0"))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from rrn.config import IGNORE_INDEX
 
@@ -58,20 +58,34 @@ def open_file(path: Path, what: str, decode: bool = True, contents: bytes | None
 
 
 def open_image(path: Path, decode: bool = True, contents: bytes | None = None) -> Image.Image:
-    """Open a photograph.
+    """Open a photograph that may have a label.
 
     Raises:
         DataError: see `open_file`; or its pixels are of a kind that has no obvious colours, or it is stored rotated.
     """
-    image = open_file(path, "image", decode, contents)
-    if image.mode not in COLOUR_MODES:
-        raise DataError(f"{path} has pixels of mode {image.mode}; save it as 8-bit RGB or grey")
+    image = _with_colours(open_file(path, "image", decode, contents), path)
     turned = image.getexif().get(ExifTags.Base.Orientation, 1)
     if turned != 1:
         raise DataError(
             f"{path} is stored rotated (EXIF orientation {turned}), and whether its label is too cannot be known; "
             "turn the pixels (for instance `mogrify -auto-orient`), and see that the label fits"
         )
+    return image
+
+
+def open_upright(path: Path) -> Image.Image:
+    """Open a photograph that has no label, turned as its EXIF orientation asks.
+
+    Raises:
+        DataError: see `open_file`; or its pixels are of a kind that has no obvious colours.
+    """
+    return ImageOps.exif_transpose(_with_colours(open_file(path, "image"), path))
+
+
+def _with_colours(image: Image.Image, path: Path) -> Image.Image:
+    """Refuse pixels that have no obvious colours."""
+    if image.mode not in COLOUR_MODES:
+        raise DataError(f"{path} has pixels of mode {image.mode}; save it as 8-bit RGB or grey")
     return image
 
 

@@ -1,0 +1,330 @@
+"""Label images with a finished run: `python -m rrn.predict RUN IMAGES... OUT`.
+
+The folder of the run is all that is needed. Images may have any size, and each is labeled alone. They are named in OUT
+by their path below the folder that holds them all, without suffix; with it, if two of them differ in nothing else:
+
+    OUT/labels/<name>.png            palette PNG: a pixel is the index of its class, shown in the colour of the class
+    OUT/probabilities/<name>.npz     --probabilities: `probabilities`, float16 [C, H, W]
+    OUT/overlays/<name>.png          --overlay: the image under the colours of its classes
+    OUT/regions/<name>.png           --regions: the same with the regions and their scores
+    OUT/regions.csv                  --regions: image, segmenter, row, column, score, confidence, agreement
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from rrn import checkpoint, overlay
+from rrn.checkpoint import Description
+from rrn.config import SettingsError
+from rrn.data import files
+from rrn.data.files import DataError, Pixels
+from rrn.drawing import Array, palette
+from rrn.evaluate import region_total
+from rrn.method import RRN
+
+REGION_COLUMNS = ("image", "segmenter", "row", "column", "score", "confidence", "agreement")
+
+NO_DISCRIMINATORS = (
+    "this run has no region discriminators, so there are no region scores: leave --regions out, "
+    "or name a training of a row that filters regions, such as rrn"
+)
+
+Who = Literal["ensemble", "1", "2"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for besides labels, and who answers; see the text at the top and `predict`."""
+
+    segmenter: Who = "ensemble"
+    probabilities: bool = False
+    overlay: bool = False
+    regions: bool = False
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What is known of the regions of one image, for each segmenter's own labels; float64 [2, rows, columns], 0..1.
+
+    Attributes:
+        score: of the region discriminators.
+        confidence: mean of the highest probability over the pixels of a region.
+        agreement: share of its pixels on which the two segmenters agree; the same for both.
+    """
+
+    score: Array
+    confidence: Array
+    agreement: Array
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the networks say of one image of H x W pixels.
+
+    Attributes:
+        probabilities: of the classes, float32 [C, H, W].
+        labels: the most probable classes, uint8 [H, W].
+        regions: None unless they were asked for.
+    """
+
+    probabilities: Array
+    labels: Pixels
+    regions: Regions | None
+
+
+@torch.no_grad()
+def predict(
+    model: RRN, description: Description, image: Pixels, segmenter: Who = "ensemble", with_regions: bool = False
+) -> Prediction:
+    """Label one image.
+
+    Args:
+        model: of `rrn.checkpoint.load_finished`.
+        description: the same. If its images were resized when read, this one is too, and the answer is brought back
+            to the size of the image; regions are those of the resized image.
+        image: RGB uint8 [H, W, 3], of any size.
+        segmenter: who answers; ensemble is the mean of both segmenters' probabilities.
+        with_regions: whether the regions are wanted too.
+
+    Raises:
+        SettingsError: regions are wanted of a run without region discriminators.
+    """
+    read = files.colours(Image.fromarray(image), description.size)
+    images = torch.from_numpy(read).permute(2, 0, 1)[None]
+    logits = model.logits(images)
+    both = logits.softmax(2)
+    regions = _regions(model, logits, both, images) if with_regions else None
+    chosen = both.mean(0) if segmenter == "ensemble" else both[int(segmenter) - 1]
+    if chosen.shape[-2:] != image.shape[:2]:
+        chosen = F.interpolate(chosen, image.shape[:2], mode="bilinear", align_corners=False)
+    labels = chosen[0].argmax(0).byte()
+    return Prediction(chosen[0].cpu().numpy(), labels.cpu().numpy(), regions)
+
+
+def _regions(model: RRN, logits: Tensor, probabilities: Tensor, images: Tensor) -> Regions:
+    """Describe the regions of one image; logits and probabilities [2, 1, C, h, w], images uint8 [1, 3, h, w]."""
+    score = model.region_scores(logits, images)
+    if score is None:
+        raise SettingsError(NO_DISCRIMINATORS)
+    confidence, labels = probabilities.max(2)
+    area = region_total(torch.ones_like(confidence), model.region)
+    same = (labels[0] == labels[1]).expand_as(labels)
+    parts = (score, region_total(confidence, model.region) / area, region_total(same, model.region) / area)
+    return Regions(*(part[:, 0].double().cpu().numpy() for part in parts))
+
+
+def find_images(paths: Sequence[Path], out: Path) -> dict[str, Path]:
+    """Find images and give each a name of its own.
+
+    Args:
+        paths: files, taken whatever their suffix, and folders, searched with all their subfolders for .jpg, .jpeg and
+            .png; hidden files and folders are left out.
+        out: folder of the results; what lies in it is no image.
+
+    Returns:
+        name -> file, sorted: the path below the folder that holds all `paths`, without suffix if the names differ
+        without it.
+
+    Raises:
+        DataError: a path does not exist or lies in `out`, or there is no image.
+    """
+    out, places, found = out.resolve(), [], set()
+    for path in paths:
+        place = path.resolve() if path.is_dir() else path.parent.resolve()
+        if not path.exists():
+            raise DataError(f"there is no file or folder {path}: name images, or folders of images")
+        if place.is_relative_to(out):
+            raise DataError(f"{path} lies in {out}, where the results go: name another folder for them")
+        places.append(place)
+        found |= _search(place, out) if path.is_dir() else {place / path.name}
+    if not found:
+        raise DataError(f"no image in {', '.join(map(str, paths))}: expected files that end in .jpg, .jpeg or .png")
+    common = Path(os.path.commonpath(places))
+    names = {path.relative_to(common): path for path in sorted(found)}
+    bare = {str(name.with_suffix("")): path for name, path in names.items()}
+    return bare if len(bare) == len(names) else {str(name): path for name, path in names.items()}
+
+
+def _search(folder: Path, out: Path) -> set[Path]:
+    """Return the images in a folder and its subfolders, but for hidden ones and those in `out`."""
+    images = {path for path in folder.rglob("*") if path.suffix.lower() in files.SUFFIXES and path.is_file()}
+    hidden = {path for path in images if any(part.startswith(".") for part in path.relative_to(folder).parts)}
+    return {path for path in images - hidden if not path.is_relative_to(out)}
+
+
+def colours_of(description: Description) -> Array:
+    """Return the colours of the classes, uint8 [256, 3]: those of the data set if it has any; white beyond them."""
+    colours = palette(len(description.classes))
+    if description.colours:
+        colours[: len(description.colours)] = description.colours
+    return colours
+
+
+class Writer:
+    """Writes what was asked for of each image; a file is whole or not there.
+
+    Args:
+        out: folder of the results.
+        description: of the run.
+        wanted: what is asked for.
+    """
+
+    def __init__(self, out: Path, description: Description, wanted: Wanted) -> None:
+        self.out, self.description, self.wanted = out, description, wanted
+        self.colours = colours_of(description)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Writer:
+        self.out.mkdir(parents=True, exist_ok=True)
+        if self.wanted.regions:
+            table = (self.out / "regions.csv").open("w", encoding="utf-8", newline="")
+            self._rows = csv.writer(self._stack.enter_context(table), lineterminator="\n")
+            self._rows.writerow(REGION_COLUMNS)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def write(self, name: str, image: Pixels, prediction: Prediction) -> None:
+        """Write the files of one image, RGB uint8 [H, W, 3], and its rows of regions.csv."""
+        labels = Image.fromarray(prediction.labels)
+        labels.putpalette(self.colours.tobytes())
+        self._picture("labels", name, labels)
+        if self.wanted.probabilities:
+            contents = BytesIO()
+            np.savez_compressed(contents, probabilities=prediction.probabilities.astype(np.float16))
+            self._place(self.out / "probabilities" / f"{name}.npz", contents)
+        if self.wanted.overlay or prediction.regions:
+            blended = overlay.blended(image, prediction.labels, self.colours)
+        if self.wanted.overlay:
+            self._picture("overlays", name, blended)
+        if prediction.regions:
+            self._picture("regions", name, self._scored(blended, prediction.regions))
+            self._rows.writerows(_rows(name, prediction.regions))
+
+    def _scored(self, blended: Image.Image, regions: Regions) -> Image.Image:
+        """Draw the scores of the segmenter that answered; for the ensemble the mean of both."""
+        who = self.wanted.segmenter
+        scores = regions.score.mean(0) if who == "ensemble" else regions.score[int(who) - 1]
+        read = self.description.size or (blended.height, blended.width)
+        region = self.description.networks.region
+        return overlay.scored(blended, scores, (region * blended.height / read[0], region * blended.width / read[1]))
+
+    def _picture(self, kind: str, name: str, picture: Image.Image) -> None:
+        """Write a PNG into the folder of its kind."""
+        contents = BytesIO()
+        picture.save(contents, "PNG")
+        self._place(self.out / kind / f"{name}.png", contents)
+
+    def _place(self, path: Path, contents: BytesIO) -> None:
+        """Write a file beside its place, then put it there."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_bytes(contents.getbuffer())
+        partial.replace(path)
+
+
+def _rows(name: str, regions: Regions) -> list[list[Any]]:
+    """Return the rows of regions.csv of one image."""
+    values = (regions.score, regions.confidence, regions.agreement)
+    return [
+        [name, segmenter + 1, row, column, *(f"{value[segmenter, row, column]:.6g}" for value in values)]
+        for segmenter, row, column in np.ndindex(regions.score.shape)
+    ]
+
+
+def label_all(model: RRN, description: Description, images: Mapping[str, Path], out: Path, wanted: Wanted) -> list[str]:
+    """Label images one by one, with a progress bar on stderr, and write the results.
+
+    Args:
+        model: of `rrn.checkpoint.load_finished`.
+        description: the same.
+        images: of `find_images`.
+        out: folder of the results.
+        wanted: what is asked for.
+
+    Returns:
+        what was wrong with the images that could not be labeled; the others are done.
+    """
+    failed = []
+    with Writer(out, description, wanted) as writer:
+        for name, path in tqdm(images.items(), unit="image", file=sys.stderr):
+            try:
+                image = files.colours(files.open_upright(path), None)
+                writer.write(name, image, predict(model, description, image, wanted.segmenter, wanted.regions))
+            except DataError as error:
+                failed.append(str(error))
+            except torch.OutOfMemoryError:
+                size = f"{image.shape[1]} x {image.shape[0]} pixels"
+                failed.append(f"{path}, {size}, does not fit the memory of {model.device}: try --device cpu")
+    return failed
+
+
+def require_free(out: Path, force: bool) -> None:
+    """Refuse a folder of results in which something lies, unless the user wants files replaced.
+
+    Raises:
+        DataError: it is a file, or holds something.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; the last argument is the folder for the results")
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise DataError(f"{out} is not empty: name a new folder, or give --force to replace files of the same name")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the reader of the command line."""
+    reader = argparse.ArgumentParser(
+        prog="python -m rrn.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    reader.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run: runs/NAME/train/KEY")
+    reader.add_argument("images", metavar="IMAGES", type=Path, nargs="+", help="image files, or folders of them")
+    reader.add_argument("out", metavar="OUT", type=Path, help="folder for the results, made if missing")
+    reader.add_argument("--segmenter", choices=get_args(Who), default="ensemble", help="who answers")
+    reader.add_argument("--probabilities", action="store_true", help="write the probabilities of the classes too")
+    reader.add_argument("--overlay", action="store_true", help="write each image under the colours of its classes too")
+    reader.add_argument("--regions", action="store_true", help="write the region scores too, as a table and drawn")
+    reader.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    reader.add_argument("--force", action="store_true", help="replace files in OUT")
+    return reader
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return 1 if nothing, or not every image, could be labeled."""
+    options = parser().parse_intermixed_args(argv)
+    try:
+        require_free(options.out, options.force)
+        images = find_images(options.images, options.out)
+        model, description = checkpoint.load_finished(options.run, options.device)
+        if options.regions and not model.discriminators:
+            raise SettingsError(NO_DISCRIMINATORS)
+        wanted = Wanted(options.segmenter, options.probabilities, options.overlay, options.regions)
+        failed = label_all(model, description, images, options.out, wanted)
+    except (SettingsError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(images) - len(failed)} of {len(images)} images labeled: {options.out / 'labels'}")
+    for message in failed:
+        print(f"error: {message}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
