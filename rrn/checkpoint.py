@@ -48,7 +48,7 @@ class Description(Section):
         classes: names; the index of a name is its class.
         colours: of the classes, as the authors of the data set draw them; empty: none of its own.
         size: height and width that images were resized to when read; None: as they are.
-        networks: what they are built from.
+        networks: what they are built from; None for a warmup, which does not depend on the method.
         evaluate: how they were asked about whole images.
     """
 
@@ -61,7 +61,7 @@ class Description(Section):
     classes: tuple[str, ...] = Field(min_length=1, max_length=config.IGNORE_INDEX)
     colours: tuple[tuple[Byte, Byte, Byte], ...]
     size: tuple[PositiveInt, PositiveInt] | None
-    networks: config.Networks
+    networks: config.Networks | None
     evaluate: config.Evaluate
 
     @model_validator(mode="after")
@@ -238,7 +238,7 @@ def load_finished(folder: Path, device: str = "auto") -> tuple[RRN, Description]
     """Rebuild the networks of a finished run from its folder alone: run.json says what they are.
 
     Args:
-        folder: of a warmup or a training.
+        folder: of a training.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
 
     Raises:
@@ -246,6 +246,11 @@ def load_finished(folder: Path, device: str = "auto") -> tuple[RRN, Description]
             damaged or of other networks, or the device is not there.
     """
     description = read_description(folder)
+    if description.networks is None:
+        raise config.SettingsError(
+            f"{folder} is a warmup, which says nothing of the method: name a training, such as "
+            "runs/shapes/train/1of16-supervised-0"
+        )
     model = RRN(description.networks, len(description.classes), seed=0)
     return _filled(model, folder).to(device_of(device)), description
 

@@ -183,11 +183,12 @@ class Writer:
     Args:
         out: folder of the results.
         description: of the run.
+        region: side of a region in pixels of an image as it is read.
         wanted: what is asked for.
     """
 
-    def __init__(self, out: Path, description: Description, wanted: Wanted) -> None:
-        self.out, self.description, self.wanted = out, description, wanted
+    def __init__(self, out: Path, description: Description, region: int, wanted: Wanted) -> None:
+        self.out, self.description, self.region, self.wanted = out, description, region, wanted
         self.colours = colours_of(description)
         self._stack = ExitStack()
 
@@ -224,8 +225,8 @@ class Writer:
         who = self.wanted.segmenter
         scores = regions.score.mean(0) if who == "ensemble" else regions.score[int(who) - 1]
         read = self.description.size or (blended.height, blended.width)
-        region = self.description.networks.region
-        return overlay.scored(blended, scores, (region * blended.height / read[0], region * blended.width / read[1]))
+        sides = (self.region * blended.height / read[0], self.region * blended.width / read[1])
+        return overlay.scored(blended, scores, sides)
 
     def _picture(self, kind: str, name: str, picture: Image.Image) -> None:
         """Write a PNG into the folder of its kind."""
@@ -264,7 +265,7 @@ def label_all(model: RRN, description: Description, images: Mapping[str, Path], 
         what was wrong with the images that could not be labeled; the others are done.
     """
     failed = []
-    with Writer(out, description, wanted) as writer:
+    with Writer(out, description, model.region, wanted) as writer:
         for name, path in tqdm(images.items(), unit="image", file=sys.stderr):
             try:
                 image = files.colours(files.open_upright(path), None)

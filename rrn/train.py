@@ -339,7 +339,7 @@ class Training:
             classes=self.split.classes,
             colours=self.split.colours,
             size=self.settings.dataset.size,
-            networks=checkpoint.networks_of(self.settings),
+            networks=checkpoint.networks_of(self.settings) if self.job.stage == "train" else None,
             evaluate=self.settings.evaluate,
         )
 

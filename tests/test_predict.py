@@ -172,8 +172,9 @@ def test_images_are_resized_as_in_training_and_labels_have_the_size_of_the_image
     assert scores.shape == (2, 2, 3) and found == pytest.approx(scores.flatten().numpy(), rel=1e-5)
 
 
-def test_a_warmup_labels_too(runs, photos):
-    assert call(runs / "runs" / "tiny" / "warmup" / "1of4-0", photos, "out") == 0
+def test_a_warmup_names_a_training_instead(runs, photos, capsys):
+    assert call(runs / "runs" / "tiny" / "warmup" / "1of4-0", photos, "out") == 1
+    assert "1of4-0 is a warmup, which says nothing of the method: name a training" in capsys.readouterr().err
 
 
 def test_photographs_are_turned_upright_and_grey_ones_read(runs, photos, tmp_path):
