@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from rrn.config import Settings
 from rrn.data.files import DataError
 from rrn.data.layouts import Colour
+from rrn.data.report import Report
 from rrn.data.sets import ImageSet
 
 NAME = "split.json"
@@ -63,11 +63,12 @@ class Split:
             )
 
 
-def make(dataset: ImageSet, settings: Settings, partition: str) -> Split:
+def make(dataset: ImageSet, settings: Settings, partition: str, report: Report) -> Split:
     """Choose the labeled images.
 
     They are a prefix of one seeded permutation, so that 1of16 lies in 1of8 lies in 1of4. Shares and
-    counts are of the train images that have a label file; one without is always unlabeled.
+    counts are of the train images that have a label file; one without is always unlabeled. `report` is of
+    `rrn.data.verify` and tells the checksum of the data.
 
     Raises:
         DataError: if a split is empty, val or test lacks a label, or the partition asks for more
@@ -81,7 +82,7 @@ def make(dataset: ImageSet, settings: Settings, partition: str) -> Split:
     return Split(
         partition=partition,
         seed=settings.split.seed,
-        data=dataset.checksum(),
+        data=report.checksum,
         classes=dataset.classes,
         colours=dataset.layout.colours,
         labeled=tuple(sorted(labeled)),
@@ -143,28 +144,24 @@ def read(folder: Path) -> Split:
         raise DataError(f"{path}: {error}") from error
 
 
-def frequencies(dataset: ImageSet, split: Split) -> pd.DataFrame:
-    """Return how frequent the classes are: columns class, labeled, val; the last row is void.
+def frequencies(report: Report, split: Split) -> pd.DataFrame:
+    """Return how frequent the classes are: columns class, labeled, unlabeled, val; the last row is void.
 
-    Frequencies are shares of all pixels of the labeled images, and of those of val.
-    Labels of unlabeled images are not read.
+    Frequencies are shares of all pixels of those images that have labels, as the files lie. The column unlabeled is
+    for diagnosis: it counts labels that training never reads, and is NaN if there are none.
+
+    Args:
+        report: of the data set, from `rrn.data.verify`.
+        split: its partition.
 
     Raises:
-        DataError: if a label is missing or wrong.
+        DataError: the report is of another data set.
     """
     return pd.DataFrame(
         {
-            "class": [*dataset.classes, "void"],
-            "labeled": _shares(dataset, dataset.train, split.labeled),
-            "val": _shares(dataset, dataset.val, split.val),
+            "class": [*split.classes, "void"],
+            "labeled": report.shares(report.train, split.labeled),
+            "unlabeled": report.shares(report.train, split.unlabeled),
+            "val": report.shares(report.val, split.val),
         }
     )
-
-
-def _shares(dataset: ImageSet, split: str, ids: Iterable[str]) -> np.ndarray:
-    """Return the share of each class, and of void, in the pixels of images, [classes + 1]."""
-    counts = np.zeros(256, dtype=np.int64)
-    for name in ids:
-        counts += np.bincount(dataset.pair(split, name)[1].ravel(), minlength=256)
-    shares = np.append(counts[: len(dataset.classes)], counts[-1])
-    return shares / max(1, counts.sum())
