@@ -15,6 +15,7 @@ from matplotlib import style
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import ArrayLike
 
 from rrn.config import IGNORE_INDEX
 
@@ -110,8 +111,13 @@ def method_style(method: str) -> tuple[str, str]:
     return METHOD_STYLE.get(method, (OTHER_COLOURS[place], method.replace("_", " ")))
 
 
-def palette(classes: int) -> Array:
-    """Return colours uint8 [256, 3]: of the classes 0, 1, ..., and white for everything else."""
+def palette(classes: int, own: ArrayLike = ()) -> Array:
+    """Return colours uint8 [256, 3]: of the classes 0, 1, ..., and white for everything else.
+
+    Args:
+        classes: how many there are.
+        own: colours of the data set, uint8 [classes, 3]; empty: it has none, and gets ours.
+    """
     colours = np.full((256, 3), 255, np.uint8)
     for index in range(min(classes, IGNORE_INDEX)):
         if index < len(CLASS_COLOURS):
@@ -119,4 +125,6 @@ def palette(classes: int) -> Array:
         else:
             colour = mpl.colormaps["hsv"](index * 0.618034 % 1)[:3]
         colours[index] = np.round(255 * np.array(colour))
+    given = np.asarray(own, dtype=np.uint8).reshape(-1, 3)
+    colours[: len(given)] = given
     return colours

@@ -151,16 +151,17 @@ def class_frequencies(frequencies: pd.DataFrame) -> Figure:
 
     Args:
         frequencies: a column `class`, and one column of pixel counts or shares for each set of
-            images (labeled, val, ...); each is drawn as per cent of its sum.
+            images (labeled, unlabeled, val, ...); each is drawn as per cent of its sum, and not if it is NaN.
     """
-    sets = [c for c in frequencies.select_dtypes("number").columns]
+    numbers = frequencies.select_dtypes("number")
+    colours = dict(zip(numbers.columns, sns.color_palette(n_colors=numbers.shape[1]), strict=True))
+    sets = numbers.dropna(axis="columns", how="all").columns.tolist()
     shares = frequencies.set_index("class")[sets]
     shares = 100 * shares / shares.sum()
     data = shares.reset_index().melt("class", var_name="images", value_name="share")
     wide = len(frequencies) * len(sets) > 14
     fig, axes = grid(1, 1, (PAGE if wide else COLUMN, 2.3))
-    colours = sns.color_palette(n_colors=len(sets))
-    sns.barplot(data, x="class", y="share", hue="images", ax=axes[0, 0], palette=colours, saturation=1)
+    sns.barplot(data, x="class", y="share", hue="images", hue_order=sets, ax=axes[0, 0], palette=colours, saturation=1)
     axes[0, 0].set(xlabel="", ylabel="pixels (%)")
     _name_ticks(axes[0, 0])
     axes[0, 0].legend(title="")

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from numpy.typing import ArrayLike
 
 from rrn.config import IGNORE_INDEX
 from rrn.drawing import COLUMN, PAGE, Array, grid, method_style, palette, styled, tight
@@ -23,22 +24,37 @@ NARROW = 0.55
 
 
 @styled
-def samples(images: Any, labels: Any, classes: Sequence[str], columns: int = 6) -> Figure:
+def samples(
+    images: Any, labels: Any, classes: Sequence[str], colours: ArrayLike = (), columns: int = 6, lines: int = 1
+) -> Figure:
     """Draw images above their coloured labels.
 
     Args:
         images: uint8 [N, 3, H, W] or [N, H, W, 3], array or tensor.
         labels: integers [N, H, W], 255 = void.
         classes: names.
-        columns: most images shown.
+        colours: of the classes, uint8 [C, 3]; empty: ours.
+        columns: most images in a line.
+        lines: most lines of images.
     """
-    photos, maps = pictures(images)[:columns], np.asarray(labels)[:columns]
-    rows = {"image": list(photos), "label": list(maps)}
-    return _sheet(rows, classes)
+    photos, maps = pictures(images)[: columns * lines], np.asarray(labels)[: columns * lines]
+    rows: list[Row] = []
+    for start in range(0, len(photos), columns):
+        line = slice(start, start + columns)
+        rows += [("image", list(photos[line])), ("label", list(maps[line]))]
+    return _sheet(rows, classes, colours)
 
 
 @styled
-def batch(images: Any, labels: Any, unlabeled: Any, mix: Any, classes: Sequence[str], columns: int = 6) -> Figure:
+def batch(
+    images: Any,
+    labels: Any,
+    unlabeled: Any,
+    mix: Any,
+    classes: Sequence[str],
+    colours: ArrayLike = (),
+    columns: int = 6,
+) -> Figure:
     """Draw what one training step sees: labeled images, their labels, u0, u1 and the mix of both.
 
     Args:
@@ -47,39 +63,45 @@ def batch(images: Any, labels: Any, unlabeled: Any, mix: Any, classes: Sequence[
         unlabeled: u0 and u1, like `images`.
         mix: CutMix mask [B, (1,) H, W], true where u1 stands; None where nothing is mixed.
         classes: names.
+        colours: of the classes, uint8 [C, 3]; empty: ours.
         columns: most images shown.
     """
     first, second = (pictures(half)[:columns] for half in unlabeled)
-    rows = {"labeled": list(pictures(images)[:columns]), "label": list(np.asarray(labels)[:columns])}
+    rows = [("labeled", list(pictures(images)[:columns])), ("label", list(np.asarray(labels)[:columns]))]
     if len(first):
-        rows |= {"unlabeled u0": list(first), "unlabeled u1": list(second)}
+        rows += [("unlabeled u0", list(first)), ("unlabeled u1", list(second))]
     if len(first) and mix is not None:
         mask = np.asarray(mix)[: len(first)].astype(bool)
         mask = mask.reshape(len(first), *mask.shape[-2:], 1)
-        rows["CutMix of both"] = list(np.where(mask, second, first))
-    return _sheet(rows, classes)
+        rows.append(("CutMix of both", list(np.where(mask, second, first))))
+    return _sheet(rows, classes, colours)
 
 
-def _sheet(rows: Mapping[str, Sequence[Array]], classes: Sequence[str]) -> Figure:
-    """Draw rows of images [H, W, 3] and label maps [H, W], and the legend of the classes."""
-    count = max(map(len, rows.values()))
-    height, width = next(iter(rows.values()))[0].shape[:2]
+Row = tuple[str, list[Array]]
+"""A name and images [H, W, 3], or label maps [H, W]."""
+
+
+def _sheet(rows: Sequence[Row], classes: Sequence[str], colours: ArrayLike) -> Figure:
+    """Draw rows of pictures, and the legend of the classes."""
+    count = max(len(items) for _, items in rows)
+    height, width = rows[0][1][0].shape[:2]
     total = COLUMN if count < 4 else PAGE
     side = (total - 0.3) / count
     fig, axes = grid(len(rows), count, (total, 0.4 + len(rows) * side * height / width))
     tight(fig)
+    colours = palette(len(classes), colours)
     void = False
-    for line, (name, items) in zip(axes, rows.items(), strict=True):
+    for line, (name, items) in zip(axes, rows, strict=True):
         line[0].set_ylabel(name)
         for axis, item in zip(line, items, strict=False):
             if item.ndim == 3:
                 show(axis, item)
             else:
-                show_labels(axis, item, len(classes))
+                show_labels(axis, item, colours)
                 void |= bool((item == IGNORE_INDEX).any())
         for axis in line[len(items) :]:
             axis.set_axis_off()
-    class_legend(fig, classes, void)
+    class_legend(fig, classes, colours, void)
     return fig
 
 
@@ -97,6 +119,7 @@ def qualitative(evidence: Mapping[str, Mapping[str, Array]], classes: Sequence[s
     """
     focus = _focus(evidence)
     arrays = evidence[focus]
+    colours = palette(len(classes), arrays["colours"])
     scored = bool(np.isfinite(arrays["region_scores"]).any())
     titles = ["image", "label", "pseudo-label 1", "pseudo-label 2"]
     titles += ["region score 1"] * scored + ["kept of 1"]
@@ -108,16 +131,16 @@ def qualitative(evidence: Mapping[str, Mapping[str, Array]], classes: Sequence[s
     fig, axes = grid(rows, len(titles), (PAGE, 0.7 + 0.8 * narrow + rows * side * height / width))
     tight(fig)
     for image, line in enumerate(axes):
-        _row(list(line), arrays, image, len(classes), scored)
+        _row(list(line), arrays, image, colours, scored)
         for axis, shown in zip(line[-len(evidence) :], evidence.values(), strict=True):
-            show_labels(axis, shown["prediction"][image], len(classes))
+            show_labels(axis, shown["prediction"][image], colours)
     for axis, title in zip(axes[0], titles, strict=True):
         lines = textwrap.wrap(title, 16 if narrow else max(11, int(17 * side)))
         axis.set_title("\n".join(lines), fontsize=6.5, rotation=90 * narrow)
     if scored:
         fig.colorbar(axes[0, 4].images[0], ax=axes, aspect=30, pad=0.01, label="region score")
     fig.suptitle(f"pseudo-labels of: {method_style(focus)[1]}", fontsize=8)
-    class_legend(fig, classes, bool((arrays["labels"] == IGNORE_INDEX).any()))
+    class_legend(fig, classes, colours, bool((arrays["labels"] == IGNORE_INDEX).any()))
     return fig
 
 
@@ -127,12 +150,12 @@ def _focus(evidence: Mapping[str, Mapping[str, Array]]) -> str:
     return "rrn" if "rrn" in evidence else [*scored, *evidence][0]
 
 
-def _row(axes: list[Axes], arrays: Mapping[str, Array], image: int, classes: int, scored: bool) -> None:
+def _row(axes: list[Axes], arrays: Mapping[str, Array], image: int, colours: Array, scored: bool) -> None:
     """Draw one image up to what is kept of its first pseudo-label."""
     show(axes[0], arrays["images"][image])
     maps = [arrays["labels"][image], *arrays["pseudo_labels"][:, image]]
     for axis, labels in zip(axes[1:4], maps, strict=True):
-        show_labels(axis, labels, classes)
+        show_labels(axis, labels, colours)
     size, region = maps[0].shape, int(arrays["region"])
     if scored:
         scores = np.asarray(arrays["region_scores"][0, image], dtype=float)
@@ -141,7 +164,7 @@ def _row(axes: list[Axes], arrays: Mapping[str, Array], image: int, classes: int
         frame(axes[4])
     kept = _spread(arrays["kept"][0, image], size, region)
     axis = axes[4 + scored]
-    show(axis, np.where(kept[..., None], palette(classes)[maps[1]], 255).astype(np.uint8))
+    show(axis, np.where(kept[..., None], colours[maps[1]], 255).astype(np.uint8))
     hatch(axis, ~kept, "....")
     _lines(axis, size, region, "#444444")
 
@@ -172,9 +195,9 @@ def frame(axis: Axes) -> None:
         spine.set(visible=True, linewidth=0.4, color="#666666")
 
 
-def show_labels(axis: Axes, labels: Array, classes: int) -> None:
-    """Draw labels [H, W] in the colours of their classes; void is white and hatched."""
-    show(axis, palette(classes)[labels.astype(np.uint8)])
+def show_labels(axis: Axes, labels: Array, colours: Array) -> None:
+    """Draw labels [H, W] in the colours of their classes, uint8 [256, 3]; void is white and hatched."""
+    show(axis, colours[labels.astype(np.uint8)])
     void = labels == IGNORE_INDEX
     if void.any():
         hatch(axis, void)
@@ -188,10 +211,9 @@ def hatch(axis: Axes, mask: Array, pattern: str = "//////") -> None:
     axis.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
 
 
-def class_legend(fig: Figure, classes: Sequence[str], void: bool = False) -> None:
+def class_legend(fig: Figure, classes: Sequence[str], colours: Array, void: bool = False) -> None:
     """Put the names and colours of the classes below the figure."""
-    colours = palette(len(classes)) / 255
-    handles = [Patch(fc=colours[i], ec="#666666", label=name) for i, name in enumerate(classes)]
+    handles = [Patch(fc=colours[i] / 255, ec="#666666", label=name) for i, name in enumerate(classes)]
     if void:
         handles.append(Patch(fc="white", ec="#666666", hatch="//////", label="void"))
     longest = max(map(len, classes))

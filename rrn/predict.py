@@ -169,14 +169,6 @@ def _search(folder: Path, out: Path) -> set[Path]:
     return {path for path in images - hidden if not path.is_relative_to(out)}
 
 
-def colours_of(description: Description) -> Array:
-    """Return the colours of the classes, uint8 [256, 3]: those of the data set if it has any; white beyond them."""
-    colours = palette(len(description.classes))
-    if description.colours:
-        colours[: len(description.colours)] = description.colours
-    return colours
-
-
 class Writer:
     """Writes what was asked for of each image; a file is whole or not there.
 
@@ -189,7 +181,7 @@ class Writer:
 
     def __init__(self, out: Path, description: Description, region: int, wanted: Wanted) -> None:
         self.out, self.description, self.region, self.wanted = out, description, region, wanted
-        self.colours = colours_of(description)
+        self.colours = palette(len(description.classes), description.colours)
         self._stack = ExitStack()
 
     def __enter__(self) -> Writer:

@@ -8,6 +8,11 @@ from PIL import Image
 
 from rrn import config
 from rrn.config import Settings
+from rrn.data import partitions
+from rrn.data.report import Report
+from rrn.data.sets import ImageSet
+from rrn.data.splits import Split
+from rrn.data.verify import verify
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CLASSES = ("ground", "disc", "square")
@@ -53,3 +58,13 @@ def small_settings(path: Path, **changes: dict[str, Any]) -> Settings:
         changed = getattr(settings, section).model_copy(update=values)
         settings = settings.model_copy(update={section: changed})
     return settings
+
+
+def verified(dataset: ImageSet) -> Report:
+    """Return the report of a data set; what is known is remembered in its folder."""
+    return verify(dataset, dataset.layout.root / "verified.sqlite", workers=1)
+
+
+def partitioned(dataset: ImageSet, settings: Settings, partition: str) -> Split:
+    """Choose the labeled images of a data set."""
+    return partitions.make(dataset, settings, partition, verified(dataset))

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from PIL import Image
+from small import partitioned
 
 from rrn import config, preset, train
 from rrn.config import IGNORE_INDEX
@@ -68,7 +69,7 @@ def test_void_is_ignored_and_nothing_else_is_out_of_range(dataset):
 
 def test_the_partition_is_seeded_and_disjoint(dataset, settings):
     another = settings.model_copy(update={"split": settings.split.model_copy(update={"seed": 1})})
-    first, again, other = (splits.make(dataset, chosen, "1of16") for chosen in (settings, settings, another))
+    first, again, other = (partitioned(dataset, chosen, "1of16") for chosen in (settings, settings, another))
     assert first == again and first.labeled != other.labeled
     assert len(first.labeled) == len(other.labeled) == 23 == round(367 / 16)
     assert not set(first.labeled) & set(first.unlabeled)
@@ -84,7 +85,7 @@ def test_prepare_warm_up_and_train(tmp_path, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     runs = tmp_path / "runs" / "camvid"
     chosen = config.load(root=tmp_path)
-    split = splits.make(ImageSet.open(chosen, tmp_path), chosen, "1of16")
+    split = partitioned(ImageSet.open(chosen, tmp_path), chosen, "1of16")
     splits.write(replace(split, val=split.val[:8], test=split.test[:8]), runs / "prepare" / "1of16")
     list(train.run("warmup", "1of16", None, 0, runs / "warmup" / "1of16-0"))
     rows = list(train.run("train", "1of16", "rrn", 0, runs / "train" / "1of16-rrn-0"))

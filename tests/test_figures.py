@@ -82,7 +82,7 @@ def make_evidence(scored: bool) -> dict[str, np.ndarray]:
 def draw(name: str) -> Figure:
     images, labels = make_images()
     mask = np.zeros((3, 1, 16, 24), bool)
-    frequencies = {"class": CLASSES, "labeled": [4, 3, 2, 1], "val": [10, 10, 10, 10]}
+    frequencies = {"class": CLASSES, "labeled": [4, 3, 2, 1], "unlabeled": [5, 3, 2, 2], "val": [10, 10, 10, 10]}
     evidence = {"supervised": make_evidence(False), "rrn": make_evidence(True)}
     return {
         "learning_curves": lambda: figures.learning_curves(make_history()),

@@ -211,16 +211,3 @@ def test_illegal_value(dataset: ImageSet) -> None:
 def test_no_torch_is_imported() -> None:
     code = "import rrn.data.splits, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_the_checksum_changes_with_what_is_read_and_with_nothing_else(root: Path) -> None:
-    dataset = ImageSet.open(small_settings(root), root.parent)
-    before = dataset.checksum()
-    (root / "labels/train/unread.txt").write_text("nothing")
-    assert dataset.checksum() == before
-    assert ImageSet.open(small_settings(root, dataset={"size": (10, 14)}), root.parent).checksum() != before
-    label = root / "labels/train/train000.png"
-    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(label)
-    changed = dataset.checksum()
-    label.unlink()
-    assert len({before, changed, dataset.checksum()}) == 3

@@ -11,7 +11,7 @@ from trees import CITIES, FINE, FURTHER, VAL, write_camvid, write_cityscapes, wr
 
 from rrn import checkpoint, config, evaluate, preset, train
 from rrn.config import IGNORE_INDEX
-from rrn.data import cityscapes, splits, verify, voc
+from rrn.data import cityscapes, partitions, splits, verify, voc
 from rrn.data.files import DataError
 from rrn.data.sets import ImageSet
 
@@ -144,7 +144,7 @@ def test_camvid_gives_the_same_numbers_as_the_same_images_in_a_folder(tmp_path):
         for name in one.ids(split):
             for first, second in zip(one.pair(split, name), two.pair(split, name), strict=True):
                 assert np.array_equal(first, second)
-    made = [splits.make(d, small_settings(tmp_path), "1of2", report_of(d, tmp_path)) for d in (one, two)]
+    made = [partitions.make(d, small_settings(tmp_path), "1of2", report_of(d, tmp_path)) for d in (one, two)]
     assert made[0].labeled == made[1].labeled and made[0].test == made[1].test
 
 
@@ -161,7 +161,7 @@ def test_a_second_folder_adds_unlabeled_images(tmp_path):
         Image.new("RGB", (30, 20), (number, 0, 0)).save(root / "images" / "more" / f"more {number}.jpg")
     dataset = opened(root, "folder", unlabeled="more", void=(255,), test="test")
     settings = small_settings(root, dataset={"unlabeled": "more"})
-    split = splits.make(dataset, settings, "all", report_of(dataset, tmp_path))
+    split = partitions.make(dataset, settings, "all", report_of(dataset, tmp_path))
     assert split.unlabeled == ("more 0", "more 1", "more 2")
     assert not {*split.labeled} & {*split.unlabeled}
     assert dataset.image("train", "more 1").shape == (20, 30, 3)
@@ -185,7 +185,7 @@ def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, mon
     settings = config.load("rrn", root=tmp_path)
     runs = tmp_path / "runs" / settings.name
     dataset = ImageSet.open(settings, tmp_path)
-    split = splits.make(dataset, settings, "1of4", report_of(dataset, tmp_path))
+    split = partitions.make(dataset, settings, "1of4", report_of(dataset, tmp_path))
     splits.write(split, runs / "prepare" / "1of4")
     list(train.run("warmup", "1of4", None, 0, runs / "warmup" / "1of4-0"))
     rows = list(train.run("train", "1of4", "rrn", 0, runs / "train" / "1of4-rrn-0"))

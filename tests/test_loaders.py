@@ -9,10 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from small import CROP, HEIGHT, WIDTH, small_settings, write_folder
+from small import CROP, HEIGHT, WIDTH, partitioned, small_settings, write_folder
 
 from rrn.config import IGNORE_INDEX, Settings
-from rrn.data import splits
 from rrn.data.files import DataError
 from rrn.data.loaders import (
     Batch,
@@ -42,7 +41,7 @@ def own(tmp_path: Path) -> Data:
 def _opened(root: Path, partition: str = "1of4") -> Data:
     settings = small_settings(root)
     dataset = ImageSet.open(settings, root.parent)
-    return dataset, splits.make(dataset, settings, partition), settings
+    return dataset, partitioned(dataset, settings, partition), settings
 
 
 def _batches(data: Data, stop: int = 5, start: int = 0, **changes: Any) -> list[Batch]:

@@ -10,7 +10,7 @@ import pytest
 from small import small_settings
 from trees import FINE, FURTHER, VAL, write_voc
 
-from rrn.data import lists, splits, verify, voc
+from rrn.data import lists, partitions, verify, voc
 from rrn.data.files import DataError
 from rrn.data.lists import Published
 from rrn.data.sets import ImageSet
@@ -68,21 +68,21 @@ def publish(tmp_path, monkeypatch, tree):
 
 def test_a_published_partition_is_as_published(opened, publish):
     publish(LABELED, UNLABELED)
-    split = splits.make(opened[0], opened[1], "1of4", opened[2])
+    split = partitions.make(opened[0], opened[1], "1of4", opened[2])
     assert (split.labeled, split.unlabeled) == (tuple(sorted(LABELED)), tuple(sorted(UNLABELED)))
     assert (split.protocol, split.val) == ("cps", tuple(VAL))
     assert split.origin == "some/where@cccccccccccc 1of4/labeled.txt (MIT)"
-    assert splits.make(opened[0], opened[1], "4", opened[2]).labeled == split.labeled
+    assert partitions.make(opened[0], opened[1], "4", opened[2]).labeled == split.labeled
     cached = {path.name for path in (opened[0].root / "lists").iterdir()}
     assert cached == {"voc-cps-1of4-labeled.txt", "voc-cps-1of4-unlabeled.txt"}
 
 
 def test_the_report_says_which_labels_are_fine(opened, publish):
     publish(LABELED, UNLABELED)
-    split = splits.make(opened[0], opened[1], "1of4", opened[2])
-    table = splits.summary(opened[0], split)
+    split = partitions.make(opened[0], opened[1], "1of4", opened[2])
+    table = partitions.summary(opened[0], split)
     assert table["finely annotated"].to_dict() == {"labeled": 3, "unlabeled": 5, "val": 0, "test": 0}
-    named = splits.labeled_images(opened[0], split)
+    named = partitions.labeled_images(opened[0], split)
     assert list(named.loc[named["finely annotated"], "id"]) == FINE[:3]
 
 
@@ -99,7 +99,7 @@ def test_the_report_says_which_labels_are_fine(opened, publish):
 def test_lists_that_do_not_fit_the_data_are_refused(opened, publish, labeled, unlabeled, message):
     publish(labeled, unlabeled)
     with pytest.raises(DataError, match=message):
-        splits.make(opened[0], opened[1], "1of4", opened[2])
+        partitions.make(opened[0], opened[1], "1of4", opened[2])
 
 
 def test_a_labeled_image_without_label_is_named(opened, publish):
@@ -107,26 +107,26 @@ def test_a_labeled_image_without_label_is_named(opened, publish):
     label = opened[0].label_path("train_aug", FURTHER[0])
     away = label.rename(label.with_suffix(".away"))
     with pytest.raises(DataError, match=rf"1 labeled images of some/where@.* have no label file:\s+{FURTHER[0]}"):
-        splits.make(opened[0], opened[1], "1of4", opened[2])
+        partitions.make(opened[0], opened[1], "1of4", opened[2])
     away.rename(label)
 
 
 def test_a_count_that_no_list_has_is_refused(opened, publish):
     publish(LABELED, UNLABELED)
     with pytest.raises(DataError, match=r"partition '5': split.protocol: cps of voc has 1of4 \(4 labels\)"):
-        splits.make(opened[0], opened[1], "5", opened[2])
+        partitions.make(opened[0], opened[1], "5", opened[2])
 
 
 def test_labels_of_unlabeled_images_are_not_needed(opened, publish, tmp_path):
     publish(LABELED, UNLABELED)
     dataset, settings, report = opened
-    before = splits.make(dataset, settings, "1of4", report)
+    before = partitions.make(dataset, settings, "1of4", report)
     folder = dataset.layout.root / voc.FURTHER
     hidden = [path.rename(path.with_suffix(".away")) for path in folder.glob("*.png") if path.stem != FURTHER[0]]
     try:
         again = verify.verify(dataset, tmp_path / "verified.sqlite")
         again.require()
-        after = splits.make(dataset, settings, "1of4", again)
+        after = partitions.make(dataset, settings, "1of4", again)
     finally:
         for path in hidden:
             path.rename(path.with_suffix(".png"))
@@ -146,7 +146,7 @@ def test_stratified_prefixes_show_the_classes_as_often_as_all_images_do():
     share = (pixels[:, :-1] > 0).mean(0)
     off = {"stratified": [], "plain": []}
     for seed in range(20):
-        orders = {"stratified": splits.stratified(pixels, seed)}
+        orders = {"stratified": partitions.stratified(pixels, seed)}
         orders["plain"] = np.random.default_rng(seed).permutation(len(pixels))
         for name, order in orders.items():
             assert sorted(order) == list(range(len(pixels)))
@@ -156,14 +156,14 @@ def test_stratified_prefixes_show_the_classes_as_often_as_all_images_do():
 
 def test_stratified_orders_are_reproducible_and_seeded():
     pixels = classes_of()
-    orders = [splits.stratified(pixels, seed).tolist() for seed in (0, 0, 1)]
+    orders = [partitions.stratified(pixels, seed).tolist() for seed in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2]
 
 
 def test_stratified_partitions_are_nested(opened):
     dataset, _, report = opened
     settings = settings_of(dataset.root, protocol="seeded", stratified=True)
-    made = [splits.make(dataset, settings, partition, report) for partition in ("1of8", "1of4", "1of2")]
+    made = [partitions.make(dataset, settings, partition, report) for partition in ("1of8", "1of4", "1of2")]
     assert [len(split.labeled) for split in made] == [2, 4, 8]
     assert set(made[0].labeled) < set(made[1].labeled) < set(made[2].labeled)
     assert made[0].origin == "stratified permutation of seed 0"
@@ -171,7 +171,7 @@ def test_stratified_partitions_are_nested(opened):
 
 def test_an_image_without_any_class_is_no_obstacle():
     pixels = np.array([[0, 0, 5], [1, 0, 4], [0, 1, 4]])
-    assert sorted(splits.stratified(pixels, 0)) == [0, 1, 2]
+    assert sorted(partitions.stratified(pixels, 0)) == [0, 1, 2]
 
 
 def test_the_fine_lists_are_found_under_both_names(tree):

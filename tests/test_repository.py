@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "rrn/distributed.py": {"config"},
     "rrn/data/folder.py": {"config", "data"},
     "rrn/data/splits.py": {"config", "data"},
+    "rrn/data/verify.py": {"config", "data"},
     "rrn/data/shapes.py": {"config", "data"},
     "rrn/data/textures.py": {"config", "data"},
     "rrn/data/transforms.py": {"config", "draws", "data"},
@@ -53,6 +54,7 @@ MAY_IMPORT = {
 }
 NO_TORCH = {
     *("rrn/schema.py", "rrn/config.py", "rrn/data/folder.py", "rrn/data/splits.py", "rrn/data/shapes.py"),
+    "rrn/data/verify.py",
     *("rrn/figures.py", "rrn/tables.py", "rrn/reliability.py", "rrn/stage.py", "rrn/strip.py"),
     *("rrn/launch.py", "rrn/repro.py", "rrn/preset.py", "rrn/data/__main__.py"),
 }

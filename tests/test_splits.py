@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import CLASSES, small_settings, write_folder
+from small import CLASSES, partitioned, small_settings, verified, write_folder
 
 from rrn.config import Settings
-from rrn.data import splits
+from rrn.data import partitions, splits
 from rrn.data.files import DataError
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
@@ -35,7 +35,7 @@ def _opened(root: Path) -> tuple[ImageSet, Settings]:
     [("1of16", 1), ("1of8", 2), ("1of4", 4), ("5", 5), ("all", 16), ("1of100", 1), ("3of4", 12)],
 )
 def test_counts(shared: tuple[ImageSet, Settings], partition: str, count: int) -> None:
-    split = splits.make(*shared, partition)
+    split = partitioned(*shared, partition)
     assert len(split.labeled) == count
     assert sorted(split.labeled + split.unlabeled) == shared[0].ids("train")
     assert (split.partition, split.seed, split.classes) == (partition, 3, CLASSES)
@@ -44,45 +44,45 @@ def test_counts(shared: tuple[ImageSet, Settings], partition: str, count: int) -
 
 def test_nested_and_seeded(shared: tuple[ImageSet, Settings]) -> None:
     dataset, settings = shared
-    made = [set(splits.make(dataset, settings, p).labeled) for p in ("1of16", "1of8", "1of4", "9")]
+    made = [set(partitioned(dataset, settings, p).labeled) for p in ("1of16", "1of8", "1of4", "9")]
     assert made[0] < made[1] < made[2] < made[3]
-    assert splits.make(dataset, settings, "9") == splits.make(dataset, settings, "9")
+    assert partitioned(dataset, settings, "9") == partitioned(dataset, settings, "9")
     other = settings.model_copy(update={"split": settings.split.model_copy(update={"seed": 4})})
-    assert set(splits.make(dataset, other, "9").labeled) != made[3]
+    assert set(partitioned(dataset, other, "9").labeled) != made[3]
 
 
 def test_images_without_labels_are_unlabeled(own: tuple[ImageSet, Settings]) -> None:
     dataset, settings = own
     for name in dataset.ids("train")[:8]:
         dataset.label_path("train", name).unlink()
-    split = splits.make(dataset, settings, "all")
+    split = partitioned(dataset, settings, "all")
     assert split.unlabeled == tuple(dataset.ids("train")[:8])
-    assert len(splits.make(dataset, settings, "1of4").labeled) == 2
+    assert len(partitioned(dataset, settings, "1of4").labeled) == 2
     with pytest.raises(DataError, match=r"'9' asks for 9 labeled images, but 8 train images have"):
-        splits.make(dataset, settings, "9")
+        partitioned(dataset, settings, "9")
 
 
 def test_nothing_labeled(own: tuple[ImageSet, Settings]) -> None:
     for path in (own[0].layout.root / "labels/train").iterdir():
         path.unlink()
     with pytest.raises(DataError, match="no train image has a label file"):
-        splits.make(*own, "1of4")
+        partitioned(*own, "1of4")
 
 
 def test_missing_label_in_test(own: tuple[ImageSet, Settings]) -> None:
     own[0].label_path("test", "test001").unlink()
     with pytest.raises(DataError, match=r"1 of 3 images of 'test' have no label .*\n.*test001.png"):
-        splits.make(*own, "1of4")
+        partitioned(*own, "1of4")
 
 
 @pytest.mark.parametrize("partition", ["half", "1of0", "of", "2of1"])
 def test_impossible_partition(shared: tuple[ImageSet, Settings], partition: str) -> None:
     with pytest.raises(DataError, match=f"partition '{partition}'"):
-        splits.make(*shared, partition)
+        partitioned(*shared, partition)
 
 
 def test_file_is_stable_and_comes_back(shared: tuple[ImageSet, Settings], tmp_path: Path) -> None:
-    split = splits.make(*shared, "1of4")
+    split = partitioned(*shared, "1of4")
     path = splits.write(split, tmp_path / "prepare" / "1of4")
     assert path.name == "split.json"
     text = path.read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def test_file_is_stable_and_comes_back(shared: tuple[ImageSet, Settings], tmp_pa
 def test_bad_files(shared: tuple[ImageSet, Settings], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"split.json is missing: run the prepare stage"):
         splits.read(tmp_path)
-    path = splits.write(splits.make(*shared, "1of4"), tmp_path)
+    path = splits.write(partitioned(*shared, "1of4"), tmp_path)
     values = json.loads(path.read_text(encoding="utf-8"))
     path.write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"split.json is no JSON"):
@@ -111,7 +111,7 @@ def test_bad_files(shared: tuple[ImageSet, Settings], tmp_path: Path) -> None:
 
 
 def test_contradictions(shared: tuple[ImageSet, Settings]) -> None:
-    split: Split = splits.make(*shared, "1of4")
+    split: Split = partitioned(*shared, "1of4")
     with pytest.raises(DataError, match="the partition 1of4 has no val image"):
         replace(split, val=())
     with pytest.raises(DataError, match="lists 'a' twice as test"):
@@ -120,13 +120,16 @@ def test_contradictions(shared: tuple[ImageSet, Settings]) -> None:
 
 def test_frequencies(own: tuple[ImageSet, Settings]) -> None:
     dataset, settings = own
-    split = splits.make(dataset, settings, "1of4")
-    for name in split.unlabeled:
-        dataset.label_path("train", name).unlink()
-    table = splits.frequencies(dataset, split)
-    assert list(table.columns) == ["class", "labeled", "val"]
+    split = partitioned(dataset, settings, "1of4")
+    table = partitions.frequencies(verified(dataset), split)
+    assert list(table.columns) == ["class", "labeled", "unlabeled", "val"]
     assert table["class"].tolist() == [*CLASSES, "void"]
     labels = np.stack([dataset.label("train", name) for name in split.labeled])
     expected = [np.mean(labels == value) for value in (0, 1, 2, 255)]
     np.testing.assert_allclose(table["labeled"], expected)
-    assert table["val"].sum() == pytest.approx(1)
+    assert table["val"].sum() == table["unlabeled"].sum() == pytest.approx(1)
+    for name in split.unlabeled:
+        dataset.label_path("train", name).unlink()
+    table = partitions.frequencies(verified(dataset), split)
+    np.testing.assert_allclose(table["labeled"], expected)
+    assert table["unlabeled"].isna().all()

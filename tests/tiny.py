@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from ruamel.yaml import YAML
-from small import write_folder
+from small import partitioned, write_folder
 from torch import Tensor
 
 from rrn import config, train
@@ -124,7 +124,7 @@ def repository(folder: Path, changes: dict[str, Any] | None = None, partition: s
     (folder / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     write_folder(folder / "data")
     resolved = config.load(root=folder)
-    split = splits.make(ImageSet.open(resolved, folder), resolved, partition)
+    split = partitioned(ImageSet.open(resolved, folder), resolved, partition)
     splits.write(split, folder / "runs" / resolved.name / "prepare" / partition)
     return folder
 

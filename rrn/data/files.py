@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from io import BytesIO
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from rrn.config import IGNORE_INDEX
 
@@ -20,7 +23,7 @@ COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 PATH = re.compile(r"(?P<stem>.+?)\.(?:jpe?g|png)(?:\s.*)?$", re.IGNORECASE)
 """A line that begins with the path of an image."""
 INDEX_MODES = ("1", "L", "P")
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 """What PIL raises for files that are no image, truncated, broken inside, or absurdly large."""
 
 Pixels = NDArray[np.uint8]
@@ -32,7 +35,17 @@ class DataError(ValueError):
     """The data on the disk are not as they must be; the message says where and what to do."""
 
 
-def open_file(path: Path, what: str, decode: bool = True, contents: bytes | None = None) -> Image.Image:
+class RepeatedIds(DataError):
+    """A list names ids twice; `ids` holds each of its ids once."""
+
+    def __init__(self, message: str, ids: list[str]) -> None:
+        super().__init__(message)
+        self.ids = ids
+
+
+def open_file(
+    path: Path, what: str, decode: bool = True, contents: bytes | None = None, reduced: bool = False
+) -> Image.Image:
     """Open an image file, and decode it too unless only its size is asked for.
 
     Args:
@@ -40,21 +53,33 @@ def open_file(path: Path, what: str, decode: bool = True, contents: bytes | None
         what: "image" or "label", for messages.
         decode: whether the pixels are wanted.
         contents: of the file, if they have been read already.
+        reduced: decode a JPEG at an eighth of its size, in grey, which reads all of the file and is faster.
 
     Raises:
         DataError: it is missing, broken or incomplete.
     """
     try:
         with Image.open(path if contents is None else BytesIO(contents)) as image:
+            if reduced:
+                image.draft("L", (1, 1))
             if decode:
                 image.load()
             return image
-    except FileNotFoundError as error:
-        raise DataError(f"{what} {path} is missing") from error
     except UNREADABLE as error:
-        raise DataError(
-            f"{what} {path} cannot be read ({error}): it is broken or incomplete; replace it or remove it"
-        ) from error
+        raise unreadable(error, path, what) from error
+
+
+def unreadable(error: Exception, path: Path, what: str) -> DataError:
+    """Return what to say when reading `path` failed with `error`; `what` is "image", "label" or "folder"."""
+    if isinstance(error, FileNotFoundError):
+        target = f": it is a link to {path.readlink()}, which does not exist" if path.is_symlink() else ""
+        return DataError(f"{what} {path} is missing{target}")
+    if isinstance(error, PermissionError):
+        return DataError(f"{what} {path} may not be read: no permission; allow it (`chmod a+rX`)")
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return DataError(f"{what} {path} is a symbolic link that leads back to itself; replace it by the file")
+    reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
+    return DataError(f"{what} {path} cannot be read ({reason}): it is broken or incomplete; replace it or remove it")
 
 
 def open_image(path: Path, decode: bool = True, contents: bytes | None = None) -> Image.Image:
@@ -64,13 +89,22 @@ def open_image(path: Path, decode: bool = True, contents: bytes | None = None) -
         DataError: see `open_file`; or its pixels are of a kind that has no obvious colours, or it is stored rotated.
     """
     image = _with_colours(open_file(path, "image", decode, contents), path)
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if decode or "exif" in image.info:  # PNG may hold it behind the pixels
+        _require_upright(image, path)
+    return image
+
+
+def _require_upright(image: Image.Image, path: Path) -> None:
+    """Raise a DataError if EXIF data say that a photograph is stored rotated, or are broken."""
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except UNREADABLE as error:
+        raise DataError(f"{path} has broken EXIF data ({error}); remove them (`exiftool -all= FILE`)") from error
     if turned != 1:
         raise DataError(
             f"{path} is stored rotated (EXIF orientation {turned}), and whether its label is too cannot be known; "
             "turn the pixels (for instance `mogrify -auto-orient`), and see that the label fits"
         )
-    return image
 
 
 def open_upright(path: Path) -> Image.Image:
@@ -188,10 +222,11 @@ def ids_of(text: str, source: str) -> list[str]:
 
 
 def require_once(ids: list[str], source: str) -> None:
-    """Raise a DataError that names the ids which stand twice in a list."""
+    """Raise RepeatedIds, a DataError, that names the ids which stand twice in a list."""
     twice = sorted(name for name, count in Counter(ids).items() if count > 1)
     if twice:
-        raise DataError(f"{source} lists {len(twice)} ids twice: {', '.join(twice[:10])}; remove the second ones")
+        message = f"{source} lists {len(twice)} ids twice: {', '.join(twice[:10])}; remove the second ones"
+        raise RepeatedIds(message, list(dict.fromkeys(ids)))
 
 
 def _id(line: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rrn.config import IGNORE_INDEX, Dataset
 from rrn.data.files import SUFFIXES, DataError
-from rrn.data.layouts import Layout
+from rrn.data.layouts import Layout, require_folder
 
 HINT = "set dataset.path to a folder with classes.txt, images/<split> and labels/<split>"
 
@@ -49,6 +49,8 @@ class Folder(Layout):
     def ids(self, split: str) -> list[str]:
         """Return the sorted ids (file names without ending) of all images of a split."""
         found: dict[str, Path] = {}
+        for further in self._folders(split)[1:]:
+            require_folder(further, "dataset.unlabeled", self.hint)
         for folder in self._folders(split):
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
                 if path.suffix not in SUFFIXES or path.name.startswith("."):
@@ -68,7 +70,7 @@ class Folder(Layout):
         for folder in self._folders(split):
             for suffix in SUFFIXES:
                 path = folder / f"{name}{suffix}"
-                if path.is_file():
+                if path.is_file() or path.is_symlink():
                     return path
         raise DataError(f"{self.root / 'images' / split / name}.jpg (or .png) is missing; {self.hint}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,17 +138,6 @@ class ImageSet:
             raise DataError(files.different_sizes(label_path, label.size[::-1], image_path, image.size[::-1]))
         labels = files.indices(label, label_path, self.layout.meaning, self.size)
         return files.colours(image, self.size), labels
-
-    def checksum(self) -> str:
-        """Return 16 hexadecimal digits that change with any file that this data set reads, and with its settings."""
-        contents = hashlib.sha256(repr((self.classes, sorted(self.layout.meaning.items()), self.size)).encode())
-        for split in dict.fromkeys((self.train, self.val, self.test)):
-            for name in self.ids(split):
-                for path in (self.image_path(split, name), self.label_path(split, name)):
-                    if path.is_file():
-                        file = hashlib.sha256(path.read_bytes()).hexdigest()
-                        contents.update(f"{split} {name} {file}\n".encode())
-        return contents.hexdigest()[:16]
 
 
 def shown(things: Sequence[object], most: int = 10) -> str:

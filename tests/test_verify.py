@@ -1,0 +1,358 @@
+"""Verification: every kind of bad file is named, with all others; what is known is not read again."""
+
+import os
+import re
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small import CLASSES, HEIGHT, REPOSITORY, SPLITS, WIDTH, small_settings, write_folder
+
+from rrn.config import Settings
+from rrn.data import facts, verify
+from rrn.data.cityscapes import Cityscapes
+from rrn.data.files import DataError
+from rrn.data.sets import ImageSet
+from rrn.data.verify import Report
+from rrn.data.voc import VOC, colour
+
+Change = Callable[[Path], object]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "data")
+
+
+@pytest.fixture
+def settings(root: Path) -> Settings:
+    return small_settings(root)
+
+
+@pytest.fixture
+def dataset(root: Path, settings: Settings) -> ImageSet:
+    return ImageSet.open(settings, root.parent)
+
+
+def verified(dataset: ImageSet, full: bool = False) -> Report:
+    return verify.verify(dataset, dataset.layout.root / "memory.sqlite", full, workers=1)
+
+
+def save(pixels: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3))
+
+
+def write_voc(root: Path, train: str, val: str) -> ImageSet:
+    """Write four images a, b, c d, é of VOC, and its two lists."""
+    for number, name in enumerate(("a", "b", "c d", "é")):
+        save(noise(number, 8, 9), root / f"JPEGImages/{name}.jpg")
+        save(np.arange(72).reshape(8, 9) % 21, root / f"SegmentationClass/{name}.png")
+    lists = root / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_bytes(train.encode())
+    (lists / "val.txt").write_bytes(val.encode())
+    data = small_settings(root, dataset={"kind": "voc", "void": None}).dataset
+    return ImageSet(VOC.open(data, root, ""), None, "train", "val", "val")
+
+
+def test_a_good_set(dataset: ImageSet) -> None:
+    report = verified(dataset)
+    report.require()
+    assert report.problems == ()
+    assert {split: len(ids) for split, ids in report.ids.items()} == SPLITS
+    labels = np.stack([dataset.label("train", name) for name in report.ids["train"]])
+    expected = [[np.sum(label == value) for value in (0, 1, 2, 255)] for label in labels]
+    np.testing.assert_array_equal(report.pixels["train"], expected)
+    some = list(report.ids["train"][3:5])
+    np.testing.assert_allclose(report.shares("train", some), np.sum(expected[3:5], axis=0) / labels[3:5].size)
+    assert "train      16      16" in report.summary() and "void" in report.summary()
+    with pytest.raises(DataError, match="the split 'val' has no image other"):
+        report.shares("val", ["other"])
+    assert np.isnan(report.shares("val", [])).all()
+
+
+def test_images_without_labels(dataset: ImageSet) -> None:
+    dataset.label_path("train", "train003").unlink()
+    report = verified(dataset)
+    assert not report.problems and not report.pixels["train"][3].any()
+    assert np.isnan(report.shares("train", ["train003"])).all()
+
+
+def cut(share: float) -> Change:
+    return lambda path: path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def rotate(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).save(path, exif=exif)
+
+
+def loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def dangle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+BAD_IMAGES: dict[str, tuple[Change, str]] = {
+    "cmyk": (lambda path: Image.open(path).convert("CMYK").save(path), "has pixels of mode CMYK; save it as 8-bit RGB"),
+    "rotated": (rotate, r"is stored rotated \(EXIF orientation 6\)"),
+    "empty": (lambda path: path.write_bytes(b""), r"cannot be read \(it has 0 bytes\): replace it"),
+    "text": (lambda path: path.write_text("<html>"), r"cannot be read \(it is no image\)"),
+    "half": (cut(0.5), "truncated.*incomplete"),
+    "nearly whole": (cut(0.95), "truncated.*incomplete"),
+    "loop": (loop, "is a symbolic link that leads back to itself"),
+    "dangling": (dangle, "is missing: it is a link to nowhere, which does not exist"),
+    "pipe": (pipe, r"(it is no file)|(is missing)"),
+}
+BAD_LABELS: dict[str, tuple[Change, str]] = {
+    "rgb": (lambda path: save(noise(0, HEIGHT, WIDTH), path), "has pixels of mode RGB, .*palette PNG"),
+    "size": (lambda path: save(np.zeros((5, 7)), path), f"is 7 x 5 pixels, but its image .* is {WIDTH} x {HEIGHT}"),
+    "deep": (lambda path: Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16)).save(path), "of mode I;16"),
+    "value": (lambda path: save(np.full((HEIGHT, WIDTH), 7), path), "has the value 7, but the classes are 0 to 2"),
+    "loop": (loop, "is a symbolic link that leads back to itself"),
+    "half": (cut(0.5), "incomplete"),
+    "missing": (lambda path: path.unlink(), "is missing"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_IMAGES.values(), ids=BAD_IMAGES)
+def test_a_bad_image_is_named_with_all_others(dataset: ImageSet, change: Change, message: str) -> None:
+    check(dataset, "image", "val001.jpg", change, message)
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_LABELS.values(), ids=BAD_LABELS)
+def test_a_bad_label_is_named_with_all_others(dataset: ImageSet, change: Change, message: str) -> None:
+    check(dataset, "label", "val001.png", change, message)
+
+
+def check(dataset: ImageSet, kind: str, name: str, change: Change, message: str) -> None:
+    """Spoil a file of val; expect one line about it, and one about another bad file."""
+    change(getattr(dataset, f"{kind}_path")("val", "val001"))
+    dataset.image_path("test", "test000").write_bytes(b"")
+    first, second = verified(dataset).problems
+    assert name in first and str(dataset.layout.root) in first and "\n" not in first
+    assert re.search(message, first), first
+    assert "test000.jpg" in second
+    with pytest.raises(DataError, match=r"2 problems in the data:\n  .*\n  .*test000"):
+        verified(dataset).require()
+
+
+def test_grey_images_are_fine(dataset: ImageSet) -> None:
+    path = dataset.image_path("val", "val001")
+    Image.open(path).convert("L").save(path)
+    assert not verified(dataset).problems
+
+
+def test_no_permission(dataset: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faked, as permissions do not bind a superuser."""
+    refused, opened = dataset.image_path("val", "val001"), Path.open
+
+    def refuse(path: Path, *arguments: str) -> object:
+        if path == refused:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    (problem,) = verified(dataset).problems
+    assert problem == f"image {refused} may not be read: no permission; allow it (`chmod a+rX`)"
+    monkeypatch.undo()
+    assert not verified(dataset).problems
+
+
+def test_a_missing_folder_of_labels_is_one_problem(dataset: ImageSet) -> None:
+    dataset.label_path("val", "x").parent.rename(dataset.layout.root / "elsewhere")
+    (problem,) = verified(dataset).problems
+    assert problem.startswith(f"there is no folder {dataset.layout.root}/labels/val, but listed files")
+
+
+def test_a_missing_folder_of_images(dataset: ImageSet) -> None:
+    dataset.image_path("val", "val000").parent.rename(dataset.layout.root / "elsewhere")
+    report = verified(dataset)
+    assert report.ids["val"] == () and report.pixels["val"].shape == (0, 4)
+    assert "the split 'val' is empty" in report.problems[0]
+    assert report.summary()
+
+
+def test_a_missing_folder_of_unlabeled_images(root: Path) -> None:
+    dataset = ImageSet.open(small_settings(root, dataset={"unlabeled": "more"}), root.parent)
+    (problem,) = verified(dataset).problems
+    assert problem.startswith(f"dataset.unlabeled: there is no folder {root}/images/more")
+
+
+def test_binary_labels_whose_foreground_is_void(dataset: ImageSet) -> None:
+    for path in (dataset.layout.root / "labels").rglob("*.png"):
+        save(255 * (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3 > 1), path)
+    (problem,) = verified(dataset).problems
+    assert "train000.png and all other labels hold nothing but 0 ('ground') and void (255)" in problem
+    assert "'disc' would never be learnt; if void marks the foreground, write 1 for it ('disc')" in problem
+    save(np.ones((HEIGHT, WIDTH)), dataset.label_path("test", "test000"))
+    assert not verified(dataset).problems
+
+
+def test_the_same_image_in_two_splits(dataset: ImageSet) -> None:
+    for name in ("other", "another"):
+        for kind in ("image", "label"):
+            source = getattr(dataset, f"{kind}_path")
+            (source("val", "val000").parent / f"{name}{source('val', 'val000').suffix}").write_bytes(
+                source("train", "train003").read_bytes()
+            )
+    problems = verified(dataset).problems
+    assert len(problems) == 2
+    assert "val/another.jpg of the split 'val' is the same image as " in problems[0]
+    assert "train/train003.jpg of the split 'train'" in problems[0]
+    assert "val/other.jpg" in problems[1]
+
+
+def test_lists_may_have_paths_spaces_and_ends_of_windows(tmp_path: Path) -> None:
+    train = "a\r\nJPEGImages/b.jpg SegmentationClass/b.png\r\n"
+    report = verified(write_voc(tmp_path, train, "c d\né\n"))
+    assert not report.problems
+    assert report.ids == {"train": ("a", "b"), "val": ("c d", "é")}
+
+
+def test_an_id_twice_and_an_id_of_val_in_train(tmp_path: Path) -> None:
+    dataset = write_voc(tmp_path, "a\nb\na\n", "c d\na\n")
+    cut(0.5)(tmp_path / "JPEGImages/b.jpg")
+    report = verified(dataset)
+    twice, broken, shared = report.problems
+    assert "train.txt lists 1 ids twice: a; remove the second" in twice
+    assert "b.jpg cannot be read" in broken
+    assert "JPEGImages/a.jpg of the split 'val' is the same image as" in shared
+    assert report.ids["train"] == ("a", "b")
+
+
+def test_an_empty_and_a_missing_list(tmp_path: Path) -> None:
+    dataset = write_voc(tmp_path, "", "a\n")
+    assert [problem.endswith("train.txt is empty") for problem in verified(dataset).problems] == [True]
+    (tmp_path / "ImageSets/Segmentation/train.txt").unlink()
+    assert "train.txt is missing" in verified(dataset).problems[0]
+
+
+def test_a_label_in_the_colours_of_its_set(tmp_path: Path) -> None:
+    dataset = write_voc(tmp_path, "a\n", "b\n")
+    drawn = np.tile(np.array([colour(0), colour(15), (224, 224, 192)]), (8, 3, 1))
+    save(drawn, tmp_path / "SegmentationClass/b.png")
+    (problem,) = verified(dataset).problems
+    assert "b.png is drawn in the RGB colours of the classes" in problem and "class index" in problem
+
+
+@pytest.mark.parametrize(("kind", "value"), [("labelTrainIds", 19), ("labelIds", 34)])
+def test_values_of_cityscapes(tmp_path: Path, kind: str, value: int) -> None:
+    for number, split in enumerate(("train", "val")):
+        save(noise(number, 6, 8), tmp_path / f"leftImg8bit/{split}/ulm/ulm_0_0_leftImg8bit.png")
+        save(np.arange(48).reshape(6, 8) % 19, tmp_path / f"gtFine/{split}/ulm/ulm_0_0_gtFine_{kind}.png")
+    data = small_settings(tmp_path).dataset
+    dataset = ImageSet(Cityscapes.open(data, tmp_path, ""), None, "train", "val", "val")
+    assert not verified(dataset).problems
+    save(np.full((6, 8), value), dataset.label_path("val", "ulm_0_0"))
+    (problem,) = verified(dataset).problems
+    assert f"ulm_0_0_gtFine_{kind}.png has the value {value}, but the classes are" in problem
+
+
+def test_the_checksum_changes_with_what_is_read_and_with_nothing_else(root: Path, dataset: ImageSet) -> None:
+    before = verified(dataset).checksum
+    (root / "labels/train/unread.txt").write_text("nothing")
+    os.utime(root / "labels/train/train000.png")
+    assert len(before) == 16 and verified(dataset).checksum == before
+    label = root / "labels/train/train000.png"
+    save(np.zeros((HEIGHT, WIDTH)), label)
+    seen = {before, verified(dataset).checksum}
+    label.unlink()
+    others = (replace(dataset, size=(10, 14)), replace(dataset, test="val"), dataset)
+    seen |= {verified(other).checksum for other in others}
+    (root / "classes.txt").write_text("\n".join((*CLASSES, "more")))
+    seen.add(verified(ImageSet.open(small_settings(root), root.parent)).checksum)
+    assert len(seen) == 6
+
+
+def test_what_is_known_is_not_read_again(dataset: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    examined = facts._examined
+    monkeypatch.setattr(facts, "_examined", lambda path, kind: (read.append(path), examined(path, kind))[1])
+    first = verified(dataset)
+    assert len(read) == 2 * sum(SPLITS.values())
+    read.clear()
+    again = verified(dataset)
+    assert not read
+    assert again.checksum == first.checksum
+    for split, pixels in first.pixels.items():
+        np.testing.assert_array_equal(again.pixels[split], pixels)
+    cut(0.5)(dataset.image_path("val", "val001"))
+    os.utime(dataset.label_path("val", "val002"))
+    assert "val001" in verified(dataset).problems[0] and len(read) == 2
+    read.clear()
+    assert "val001" in verified(dataset, full=True).problems[0] and len(read) == 2 * sum(SPLITS.values())
+
+
+def test_other_processes_find_the_same(dataset: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut(0.5)(dataset.image_path("val", "val001"))
+    alone = verified(dataset)
+    monkeypatch.setattr(verify, "FEW", 0)
+    monkeypatch.setattr(verify, "CHUNK", 5)
+    together = verify.verify(dataset, dataset.layout.root / "other.sqlite", workers=2)
+    assert (together.problems, together.checksum) == (alone.problems, alone.checksum)
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(b"no database" * 1000)
+
+
+def damage_inside(path: Path) -> None:
+    contents = bytearray(path.read_bytes())
+    contents[4096:] = b"\x5a" * (len(contents) - 4096)
+    path.write_bytes(contents)
+
+
+def exchange(path: Path) -> None:
+    path.unlink()
+    other = sqlite3.connect(path)
+    other.execute("create table things (thing text)")
+    other.close()
+
+
+@pytest.mark.parametrize("change", [damage, damage_inside, exchange])
+def test_an_unusable_memory_is_renamed_with_a_warning(dataset: ImageSet, change: Change) -> None:
+    before = verified(dataset).checksum
+    change(dataset.layout.root / "memory.sqlite")
+    with pytest.warns(UserWarning, match=r"memory.sqlite cannot be used .*renamed to memory.sqlite.unusable"):
+        assert verified(dataset).checksum == before
+    assert verified(dataset).checksum == before
+
+
+def test_a_memory_that_cannot_be_written(dataset: ImageSet, root: Path) -> None:
+    with pytest.raises(DataError, match="images cannot be read or written"):
+        verify.verify(dataset, root / "images", workers=1)
+    with pytest.raises(DataError, match="cannot be made"):
+        verify.verify(dataset, root / "classes.txt" / "memory.sqlite", workers=1)
+
+
+def test_prints_summary_and_problems(root: Path, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.report(settings, root.parent, full=False) == 0
+    assert "no problems" in capsys.readouterr().out
+    assert (root.parent / ".scratch/verified.sqlite").is_file()
+    cut(0.5)(root / "images/val/val001.jpg")
+    cut(0.5)(root / "labels/test/test001.png")
+    assert verify.report(settings, root.parent, full=True) == 1
+    printed = capsys.readouterr().out
+    assert "2 problems" in printed and "val001.jpg" in printed and "test001.png" in printed
+    assert verify.report(small_settings(Path("nowhere")), REPOSITORY, full=False) == 1
+    assert "no folder" in capsys.readouterr().out
