@@ -1,8 +1,9 @@
 """How good the segmenters are, and what a score of their pseudo-labels is worth.
 
 One confusion matrix per data set gives mIoU; a table with one row per region gives the reliability
-of scores (`rrn.reliability`). Works on anything shaped like `Model` below, which `rrn.method.RRN`
-is. Nothing is trained here, and no number depends on how the images are batched.
+of scores (`rrn.reliability`). Works on anything shaped like `rrn.inference.Model`: `rrn.method.RRN` is,
+and so is a `Predictor`, which looks at images as `evaluate:` in params.yaml says. Nothing is trained
+here, and no number depends on how the images are batched.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,29 +28,10 @@ from rrn.config import IGNORE_INDEX, Filter, Settings
 from rrn.data.loaders import WholeBatch, whole_images
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
+from rrn.inference import Model, Predictor
 from rrn.reliability import SCORES, Threshold, keep_count, kept_share, summarise
 
 SEGMENTERS = ("segmenter 1", "segmenter 2", "ensemble")
-
-
-class Model(Protocol):
-    """What is evaluated: two segmenters and, in some rows, two region discriminators.
-
-    Images are uint8 [B, 3, H, W]; `region` is the side of a region in pixels.
-    """
-
-    region: int
-    segmenters: nn.ModuleList
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks lie."""
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Return float32 [2, B, C, H, W], in eval mode, without gradient."""
-
-    def region_scores(self, logits: Tensor, images: Tensor) -> Tensor | None:
-        """Return probabilities [2, B, rows, columns]: discriminator k on branch k's maps."""
 
 
 def confusion_matrix(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -328,8 +310,8 @@ def report(
 
     Args:
         model: of `rrn.checkpoint.load`.
-        settings: of the row that was trained; its filter decides which regions count as kept, and its
-            threads are those of torch from here on.
+        settings: of the row that was trained; `evaluate` says how images are looked at, the filter decides
+            which regions count as kept, and its threads are those of torch from here on.
         dataset: where the images lie.
         split: names the test images and the classes.
         out: folder of the results.
@@ -340,13 +322,16 @@ def report(
 
     Raises:
         DataError: if an image or a label is missing or wrong.
+        SettingsError: an image does not fit `evaluate.window` in mode pad.
     """
     torch.set_num_threads(settings.threads)
     rule, crop = settings.method.filter, settings.augment.crop
     batches = whole_images(dataset, dataset.test, split.test, settings.evaluate.batch, cache=settings.dataset.cache)
     fraction, threshold = cut(rule)
-    scores = reliability(model, batches, fraction, threshold)
+    predictor = Predictor(model, settings.evaluate)
+    scores = reliability(predictor, batches, fraction, threshold)
     tau = threshold[1] if threshold and rule.by == "region_score" else None  # a control shows its best half
-    arrays = evidence(model, batches, rule.by, fraction, tau)
+    arrays = evidence(predictor, batches, rule.by, fraction, tau)
+    arrays["colours"] = np.asarray(split.colours, dtype=np.uint8).reshape(-1, 3)
     everything = {**extra, **cost(model.segmenters[0], crop, crop)}
-    return write(out, evaluate(model, batches, split.classes), scores, arrays, everything)
+    return write(out, evaluate(predictor, batches, split.classes), scores, arrays, everything)

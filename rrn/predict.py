@@ -37,6 +37,7 @@ from rrn.data import files
 from rrn.data.files import DataError, Pixels
 from rrn.drawing import Array, palette
 from rrn.evaluate import region_total
+from rrn.inference import Predictor
 from rrn.method import RRN
 
 REGION_COLUMNS = ("image", "segmenter", "row", "column", "score", "confidence", "agreement")
@@ -108,7 +109,7 @@ def predict(
     """
     read = files.colours(Image.fromarray(image), description.size)
     images = torch.from_numpy(read).permute(2, 0, 1)[None]
-    logits = model.logits(images)
+    logits = Predictor(model, description.evaluate).logits(images)
     both = logits.softmax(2)
     regions = _regions(model, logits, both, images) if with_regions else None
     chosen = both.mean(0) if segmenter == "ensemble" else both[int(segmenter) - 1]

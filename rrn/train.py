@@ -23,6 +23,7 @@ from rrn import checkpoint, config, distributed, evaluate, launch
 from rrn.data import loaders, splits
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
+from rrn.inference import Predictor
 from rrn.method import RRN, Terms, ramp
 
 Stage = Literal["warmup", "train"]
@@ -30,9 +31,18 @@ Row = dict[str, float]
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SUPERVISED_ONLY = {"labels": "partition", "consistency": False, "filter": {"by": "none"}, "rho": "none"}
-ELSEWHERE = {"name", "ablation", "methods", "evaluate", "workers", "split"}
-NOT_READ = {"warmup": ELSEWHERE | {"train", "method", "cutmix"}, "train": ELSEWHERE | {"warmup"}}
-"""Settings without influence on what a stage trains: not in its fingerprint, no obstacle to a resume."""
+ELSEWHERE: dict[str, bool | set[str]] = {
+    **dict.fromkeys(("name", "ablation", "methods", "workers", "split"), True),
+    "evaluate": {"batch"},
+}
+NOT_READ = {
+    "warmup": ELSEWHERE | dict.fromkeys(("train", "method", "cutmix"), True),
+    "train": ELSEWHERE | {"warmup": True},
+}
+"""Settings without influence on what a stage writes: not in its fingerprint, no obstacle to a resume.
+
+How images are evaluated trains nothing, but is in: a history is of one protocol. How many at once is not.
+"""
 
 
 class LossError(FloatingPointError):
@@ -153,6 +163,7 @@ class Training:
         if job.start:
             checkpoint.read_segmenters(self.model, job.start)
         self.model = prepare_for(self.model, self.device)
+        self.predictor = Predictor(self.model, self.settings.evaluate)
         self.optimizers = optimizers(self.model, self.settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.precision == "fp16")
         names = self.settings.dataset
@@ -267,7 +278,7 @@ class Training:
 
     def _evaluate(self, done: int) -> Row:
         """Evaluate both segmenters on val; on process 0 also measure the reliability of their pseudo-labels."""
-        evaluation = evaluate.evaluate(self.model, self.val, self.split.classes)
+        evaluation = evaluate.evaluate(self.predictor, self.val, self.split.classes)
         matrices = {n: distributed.total(m.to(self.device)).cpu() for n, m in evaluation.matrices.items()}
         evaluation = replace(evaluation, matrices=matrices)
         if distributed.rank() == 0 and self.job.stage == "train":
@@ -278,7 +289,7 @@ class Training:
         """Measure, with labels that training never sees, which score tells right pseudo-labels from wrong ones."""
         fraction, threshold = evaluate.cut(self.settings.method.filter)
         for split, batches in self.diagnosed.items():
-            table = evaluate.reliability(self.model, batches, fraction, threshold).assign(step=done, split=split)
+            table = evaluate.reliability(self.predictor, batches, fraction, threshold).assign(step=done, split=split)
             self.reliability += [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
     def _whole(self, folder: str, ids: tuple[str, ...], rank: int = 0, world: int = 1) -> loaders.WholeImages:

@@ -360,3 +360,12 @@ def test_report_of_a_real_model(row: str, tmp_path):
     assert ("region_score" in set(scores)) == chosen.method.uses_discriminators
     kept = np.load(tmp_path / "out/evidence.npz")["kept"]
     assert kept.all() == (row == "supervised")
+
+
+def test_report_looks_at_images_as_evaluate_says(tmp_path):
+    folder = tiny.repository(tmp_path / "repository")
+    chosen = config.load("rrn", {"evaluate": {"mode": "pad", "window": [20, 27]}}, root=folder)
+    split = splits.read(folder / "runs" / "tiny" / "prepare" / "1of4")
+    model = tiny.RRN(chosen, len(split.classes), 0)
+    with pytest.raises(config.SettingsError, match="an image of 20 x 28 pixels"):
+        ev.report(model, chosen, ImageSet.open(chosen, folder), split, tmp_path / "out", {})

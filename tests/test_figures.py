@@ -76,6 +76,7 @@ def make_evidence(scored: bool) -> dict[str, np.ndarray]:
         "region_scores": scores if scored else np.full_like(scores, np.nan),
         "kept": scores > 0.4,
         "region": np.array(8),
+        "colours": np.zeros((0, 3), np.uint8),
     }
 
 

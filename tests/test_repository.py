@@ -46,6 +46,8 @@ MAY_IMPORT = {
     "rrn/models.py": {"config", "draws", "regions", "weights"},
     "rrn/method.py": {"models", "regions", "draws", "distributed", "data.loaders", "config"},
     "rrn/reliability.py": {"config"},
+    "rrn/inference.py": {"config"},
+    "rrn/evaluate.py": {"config", "regions", "reliability", "inference", "data"},
     "rrn/checkpoint.py": {"config", "schema", "method"},
     "rrn/stage.py": {"config"},
     "rrn/strip.py": {"config"},

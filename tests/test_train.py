@@ -218,6 +218,15 @@ def test_identity_leaves_out_what_does_not_train(warm):
     first = train.job(*KEY, warm / "a").identity()
     assert first == train.job(*KEY, warm / "b", {"name": "tiny", "evaluate": {"batch": 1}}).identity()
     assert first != train.job(*KEY, warm / "b", {"threads": 2}).identity()
+    assert first != train.job(*KEY, warm / "b", {"evaluate": {"flip": True}}).identity()  # history depends on it
+
+
+@pytest.mark.parametrize("measure", ["_evaluate", "_diagnose"])
+def test_images_are_looked_at_as_evaluate_says(warm, measure):
+    narrow = {"evaluate": {"mode": "pad", "window": [20, 27]}}
+    run = train.Training(train.job(*KEY, warm / "none", narrow))
+    with pytest.raises(SettingsError, match="an image of 20 x 28 pixels"):
+        getattr(run, measure)(1)
 
 
 def test_learning_rate():

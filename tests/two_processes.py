@@ -15,9 +15,13 @@ import torch
 
 from rrn import distributed, evaluate, train
 from rrn.data.loaders import Batch, WholeBatch
+from rrn.inference import Predictor
 from rrn.method import RRN
 
 EXACT = {"method": {"grid": 4, "teacher_statistics": "running", "discriminator": {"dropout": 0.0}}}
+SLIDING = tiny.settings(
+    changes={"evaluate": {"batch": 3, "mode": "sliding", "window": [24, 20], "stride": [16, 9], "flip": True}}
+).evaluate
 ROWS = ("supervised", "cps_cutmix", "local_filter", "rrn", "confidence_filter")
 
 
@@ -49,12 +53,13 @@ def losses(row: str) -> dict[str, torch.Tensor]:
 
 
 def matrices() -> torch.Tensor:
-    """Return the confusion matrices of 3 batches, dealt over the processes."""
+    """Return the confusion matrices of 3 batches, dealt over the processes: whole images, then window by window."""
     network = tiny.still(tiny.model("rrn", EXACT))
     batches = [tiny.batch(images=2, seed=seed) for seed in range(3)]
     whole = [WholeBatch(b.images, b.labels, b.labeled_ids) for b in batches]
-    found = evaluate.evaluate(network, whole[distributed.rank() :: distributed.world()], ("a", "b", "c"))
-    return torch.stack([distributed.total(matrix) for matrix in found.matrices.values()])
+    mine = whole[distributed.rank() :: distributed.world()]
+    found = [evaluate.evaluate(model, mine, ("a", "b", "c")) for model in (network, Predictor(network, SLIDING))]
+    return torch.stack([distributed.total(matrix) for each in found for matrix in each.matrices.values()])
 
 
 def messages() -> dict[str, object]:

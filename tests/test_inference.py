@@ -1,0 +1,371 @@
+"""How images go through a model: the protocols of the literature against slow, obvious loops."""
+
+import math
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rrn import config, evaluate
+from rrn.config import SettingsError
+from rrn.data.loaders import WholeBatch
+from rrn.inference import Predictor, windows
+
+WHOLE = {"mode": "whole", "window": None, "stride": None, "last": "shifted", "scales": [1.0], "flip": False}
+LITERATURE = {
+    "VOC whole": WHOLE,
+    "VOC pad 512": {**WHOLE, "mode": "pad", "window": [512, 512]},
+    "Cityscapes sliding 800": {**WHOLE, "mode": "sliding", "window": [800, 800], "stride": [534, 534]},
+}
+SMALL = {
+    "VOC whole": WHOLE,
+    "VOC pad": {**WHOLE, "mode": "pad", "window": [16, 15]},
+    "Cityscapes sliding": {**WHOLE, "mode": "sliding", "window": [8, 7], "stride": [5, 4]},
+    "UniMatch sliding": {**WHOLE, "mode": "sliding", "window": [8, 7], "stride": [5, 4], "last": "ragged"},
+}
+"""The same rules for images of 13 x 12 pixels."""
+
+
+def protocol(values=WHOLE, batch=3, **changes):
+    """Return settings of `evaluate`, as a user would write them."""
+    return tiny.settings(changes={"evaluate": {"batch": batch, **values, **changes}}).evaluate
+
+
+class Toy(nn.Module):
+    """Two segmenters whose answers depend on where a window ends, on all that is in it, and on left and right."""
+
+    device = torch.device("cpu")
+    region = 4
+
+    def __init__(self, pixelwise=False):
+        super().__init__()
+        self.pixelwise, self.passes = pixelwise, []
+        self.segmenters = nn.ModuleList(
+            nn.Conv2d(3, 4, 1 if pixelwise else 5, padding="same", bias=False) for _ in range(2)
+        )
+        draw = torch.Generator().manual_seed(0)
+        for network in self.segmenters:
+            network.weight.data = torch.randn(network.weight.shape, generator=draw) / network.weight[0].numel() ** 0.5
+            network.register_buffer("mean", torch.tensor([100, 120, 140]).view(1, 3, 1, 1) / 255)
+
+    @torch.no_grad()
+    def logits(self, images):
+        assert images.dtype == torch.uint8
+        self.passes.append(tuple(images.shape))
+        seen = (images / 255 - self.segmenters[0].mean) / 0.2
+        answers = torch.stack([network(seen) for network in self.segmenters])
+        return answers if self.pixelwise else answers + 0.5 * answers.std((-2, -1), correction=0, keepdim=True)
+
+    def region_scores(self, logits, images):
+        return logits[:, :, 0, ::4, ::4].sigmoid()
+
+
+def some_images(height=13, width=12, count=2, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (count, 3, height, width), dtype=torch.uint8, generator=draw)
+
+
+# ---- The reference: one image, one window, one pixel at a time
+
+
+def slow(model, image, values):
+    """Return probabilities [2, C, H, W], as the literature's loops compute them; image uint8 [3, H, W]."""
+    height, width = image.shape[1:]
+    total = np.zeros((2, 4, height, width))
+    for scale in values["scales"]:
+        size = round(height * scale), round(width * scale)
+        resized = torch.from_numpy(np.rint(slow_resize(image.numpy().astype(float), size))).to(torch.uint8)
+        seen = slow_windows(model, resized, values)
+        total += np.stack([slow_resize(branch, (height, width)) for branch in seen])
+    return total / len(values["scales"])
+
+
+def slow_windows(model, image, values):
+    if values["mode"] == "whole":
+        return slow_answer(model, image, values)
+    tall, wide = values["window"]
+    margin = [0, 0]
+    if values["mode"] == "pad" or values["last"] == "shifted":
+        image, margin, inner = slow_pad(image, tall, wide), *slow_margin(image, tall, wide)
+    else:
+        inner = image.shape[1:]
+    height, width = image.shape[1:]
+    down, right = values["stride"] or values["window"]
+    shifted = values["mode"] == "pad" or values["last"] == "shifted"
+    total, count = np.zeros((2, 4, height, width)), np.zeros((height, width))
+    for top, bottom in slow_starts(height, tall, down, shifted):
+        for left, right_end in slow_starts(width, wide, right, shifted):
+            answer = slow_answer(model, image[:, top:bottom, left:right_end], values)
+            for y in range(top, bottom):
+                for x in range(left, right_end):
+                    total[:, :, y, x] += answer[:, :, y - top, x - left]
+                    count[y, x] += 1
+    assert count.min() >= 1
+    mean = total / count
+    return mean[:, :, margin[0] : margin[0] + inner[0], margin[1] : margin[1] + inner[1]]
+
+
+def slow_starts(length, window, stride, shifted):
+    """CPS counts the windows and moves back the last one; UniMatch goes on while there is a pixel."""
+    if not shifted:
+        found, start = [], 0
+        while start < length:
+            found.append((start, min(length, start + window)))
+            start += stride
+        return found
+    number = math.ceil((length - window) / stride) + 1
+    ends = [min(i * stride + window, length) for i in range(number)]
+    return [(end - window, end) for end in ends]
+
+
+def slow_margin(image, tall, wide):
+    """Half of what lacks, rounded down, is above and on the left."""
+    height, width = image.shape[1:]
+    return [max(tall - height, 0) // 2, max(wide - width, 0) // 2], (height, width)
+
+
+def slow_pad(image, tall, wide):
+    (top, left), (height, width) = slow_margin(image, tall, wide)
+    canvas = torch.empty(3, max(tall, height), max(wide, width), dtype=torch.uint8)
+    for channel, colour in enumerate((100, 120, 140)):
+        canvas[channel] = colour
+    for y in range(height):
+        for x in range(width):
+            canvas[:, y + top, x + left] = image[:, y, x]
+    return canvas
+
+
+def slow_answer(model, image, values):
+    probabilities = model.logits(image[None])[:, 0].softmax(1).double().numpy()
+    if values["flip"]:
+        mirrored = model.logits(image[None].flip(3))[:, 0].softmax(1).double().numpy()
+        probabilities = (probabilities + mirrored[:, :, :, ::-1]) / 2
+    return probabilities
+
+
+def slow_resize(values, size):
+    """Interpolate [K, H, W] between the four nearest pixel centres."""
+    height, width = values.shape[1:]
+    out = np.empty((len(values), *size))
+    for y in range(size[0]):
+        for x in range(size[1]):
+            v = min(max((y + 0.5) * height / size[0] - 0.5, 0), height - 1)
+            u = min(max((x + 0.5) * width / size[1] - 0.5, 0), width - 1)
+            top, left = math.floor(v), math.floor(u)
+            bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+            above = values[:, top, left] * (1 - u + left) + values[:, top, right] * (u - left)
+            below = values[:, bottom, left] * (1 - u + left) + values[:, bottom, right] * (u - left)
+            out[:, y, x] = above * (1 - v + top) + below * (v - top)
+    return out
+
+
+def compare(values, images, batch=3):
+    model = Toy()
+    logits = Predictor(model, protocol(values, batch)).logits(images)
+    assert logits.shape == (2, len(images), 4, *images.shape[2:]) and logits.dtype == torch.float32
+    expected = np.stack([slow(model, image, values) for image in images], axis=1)
+    found = logits.softmax(2).numpy()
+    rounding = 2e-6 if values["scales"] == [1.0] else 5e-3  # a resized pixel half-way between two bytes may be either
+    np.testing.assert_allclose(found, expected, atol=rounding, rtol=0)
+    assert np.abs(found - expected).mean() < rounding / 4
+    if values != WHOLE:
+        np.testing.assert_allclose(logits.exp().numpy(), found, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_protocols_equal_the_loops_of_the_literature(name):
+    compare(SMALL[name], some_images())
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("changes", [{"flip": True}, {"scales": [0.5, 1.0, 1.25]}, {"scales": [0.75], "flip": True}])
+def test_other_sizes_and_mirror_images(name, changes):
+    compare({**SMALL[name], "window": SMALL[name]["window"] and [17, 16], **changes}, some_images())
+    if "sliding" in name:
+        compare({**SMALL[name], **changes}, some_images(count=1))
+
+
+@pytest.mark.parametrize("last", ["shifted", "ragged"])
+@pytest.mark.parametrize(("height", "width"), [(5, 4), (8, 7), (3, 20), (20, 5), (9, 8), (13, 11), (11, 16), (1, 1)])
+def test_windows_on_images_of_any_size(last, height, width):
+    compare({**SMALL["Cityscapes sliding"], "last": last}, some_images(height, width))
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 15), (15, 15), (11, 10), (1, 14)])
+def test_padding_is_centred_and_cut_off_again(height, width):
+    compare(SMALL["VOC pad"], some_images(height, width))
+
+
+# ---- The literature's own numbers
+
+
+def test_presets_are_settings():
+    for values in LITERATURE.values():
+        assert protocol(values).mode == values["mode"]
+
+
+def test_windows_of_cityscapes():
+    assert LITERATURE["Cityscapes sliding 800"]["stride"] == [math.ceil(800 * 2 / 3)] * 2
+    found = windows((1024, 2048), (800, 800), (534, 534))
+    rows, columns = ((0, 800), (224, 1024)), ((0, 800), (534, 1334), (1068, 1868), (1248, 2048))
+    assert [((r.start, r.stop), (c.start, c.stop)) for r, c in found] == [(r, c) for r in rows for c in columns]
+
+
+def test_ragged_windows_of_cityscapes():
+    found = windows((1024, 2048), (801, 801), (534, 534), ragged=True)
+    rows, columns = ((0, 801), (534, 1024)), ((0, 801), (534, 1335), (1068, 1869), (1602, 2048))
+    assert [((r.start, r.stop), (c.start, c.stop)) for r, c in found] == [(r, c) for r in rows for c in columns]
+
+
+def test_a_stride_that_divides_adds_no_window():
+    assert [c.start for _, c in windows((4, 10), (4, 4), (3, 3))] == [0, 3, 6]
+    assert [c.start for _, c in windows((4, 4), (4, 4), (3, 3))] == [0]
+
+
+def test_a_voc_image_stands_in_the_middle_of_512_pixels():
+    model, images = Toy(), some_images(375, 500, count=1)
+    logits = Predictor(model, protocol(LITERATURE["VOC pad 512"])).logits(images)
+    assert model.passes == [(1, 3, 512, 512)]
+    normalized = (images / 255 - model.segmenters[0].mean) / 0.2
+    padded = F.pad(normalized, (6, 6, 68, 69))
+    for network, found in zip(model.segmenters, logits, strict=True):
+        answers = network(padded)
+        answers = answers + 0.5 * answers.std((-2, -1), correction=0, keepdim=True)
+        expected = answers.softmax(1)[..., 68 : 68 + 375, 6 : 6 + 500]
+        torch.testing.assert_close(found.softmax(1), expected, atol=1e-5, rtol=0)
+
+
+# ---- Known answers
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_network_that_sees_one_pixel_says_the_same_under_any_protocol(name):
+    model, images = Toy(pixelwise=True), some_images()
+    expected = model.logits(images).softmax(2)
+    for flip in (False, True):
+        found = Predictor(model, protocol(SMALL[name], flip=flip)).logits(images).softmax(2)
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+class Brightness(Toy):
+    """The probability of the second of two classes is the mean brightness of the window."""
+
+    def logits(self, images):
+        mean = (images / 255).mean((1, 2, 3)).view(1, -1, 1, 1, 1).expand(2, -1, 1, *images.shape[2:])
+        return torch.cat([1 - mean, mean], dim=2).log()
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ("shifted", [1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 4]),  # columns 0-3: 1/2, 2-5: 0, 3-6: 1/4
+        ("ragged", [1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 6, 1 / 6, 2 / 3]),  # columns 0-3, 2-5, 4-6: 1/3, 6: 1
+    ],
+)
+def test_windows_are_averaged_by_count(last, expected):
+    images = torch.zeros(1, 3, 1, 7, dtype=torch.uint8)
+    images[..., [0, 1, 6]] = 255
+    values = {**SMALL["Cityscapes sliding"], "window": [1, 4], "stride": [1, 2], "last": last}
+    found = Predictor(Brightness(), protocol(values)).logits(images).exp()[0, 0, 1, 0]
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_impossible_classes_stay_finite():
+    found = Predictor(Brightness(), protocol(flip=True)).logits(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+    assert found.isfinite().all() and found.softmax(2)[:, :, 0].eq(1).all()
+
+
+# ---- Passes, defaults, errors
+
+
+@pytest.mark.parametrize("last", ["shifted", "ragged"])
+def test_passes_hold_windows_of_one_size_and_at_most_a_batch(last):
+    images, values = some_images(count=3), {**SMALL["Cityscapes sliding"], "last": last, "flip": True}
+    found, shapes = {}, {}
+    for batch in (1, 4, 100):
+        model = Toy()
+        found[batch], shapes[batch] = Predictor(model, protocol(values, batch)).logits(images), model.passes
+        assert max(shape[0] for shape in model.passes) <= batch
+        torch.testing.assert_close(found[batch], found[1], atol=1e-6, rtol=1e-5)
+    sizes = {shape[2:] for shape in shapes[1]}
+    assert len(shapes[100]) == 2 * len(sizes)  # one pass a size, and one of mirror images
+    assert sum(shape[0] for shape in shapes[4]) == len(shapes[1])
+
+
+def test_images_do_not_influence_each_other():
+    images = some_images(count=3)
+    predictor = Predictor(Toy(), protocol(SMALL["Cityscapes sliding"], 4))
+    together = predictor.logits(images)
+    alone = torch.cat([predictor.logits(image[None]) for image in images], dim=1)
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
+
+
+def test_the_default_changes_no_bit():
+    network, images = tiny.model("rrn"), some_images(37, 41, count=3)
+    predictor = Predictor(network, tiny.settings().evaluate)
+    logits = network.logits(images)
+    assert torch.equal(predictor.logits(images), logits)
+    assert torch.equal(predictor.region_scores(logits, images), network.region_scores(logits, images))
+    assert (predictor.region, predictor.device) == (network.region, network.device)
+    labels = torch.randint(3, (3, 37, 41), generator=torch.Generator().manual_seed(0))
+    batch = WholeBatch(images, labels, ("a", "b", "c"))
+    ours, theirs = (evaluate.evaluate(model, [batch], ("a", "b", "c")).matrices for model in (predictor, network))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert evaluate.region_table(predictor, [batch]).equals(evaluate.region_table(network, [batch]))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_real_network_can_be_measured_under_every_protocol(name):
+    network, images = tiny.model("rrn"), some_images(33, 50)
+    window = SMALL[name]["window"] and [64, 64] if name == "VOC pad" else SMALL[name]["window"] and [32, 32]
+    stride = SMALL[name]["stride"] and [20, 24]
+    predictor = Predictor(network, protocol({**SMALL[name], "window": window, "stride": stride}, flip=True))
+    batch = WholeBatch(images, torch.zeros(2, 33, 50, dtype=torch.int64), ("a", "b"))
+    assert evaluate.evaluate(predictor, [batch], ("a", "b", "c")).matrices["ensemble"].sum() == 2 * 33 * 50
+    scores = evaluate.region_table(predictor, [batch])[["region_score", "confidence"]]
+    assert np.isfinite(scores.astype(float)).all(axis=None) and network.training
+
+
+def test_padding_is_nearly_nothing_to_a_real_network():
+    network, seen = tiny.model("rrn"), []
+    network.logits = lambda images: seen.append(network.normalize(images)) or torch.zeros(2, 1, 3, 64, 64)
+    Predictor(network, protocol(SMALL["VOC pad"], window=[64, 64])).logits(some_images(20, 30, count=1))
+    outside = torch.ones(64, 64, dtype=torch.bool)
+    outside[22:42, 17:47] = False
+    assert seen[0][..., outside].abs().max() < 0.5 / 255 / 0.2
+    assert seen[0][..., ~outside].abs().mean() > 0.5
+
+
+@pytest.mark.parametrize(("height", "width", "scales"), [(17, 12, [1.0]), (13, 16, [1.0]), (13, 12, [1.0, 1.5])])
+def test_an_image_that_does_not_fit_says_so(height, width, scales):
+    predictor = Predictor(Toy(), protocol(SMALL["VOC pad"], scales=scales))
+    text = rf"evaluate.mode: pad, but an image of {round(height * scales[-1])} x {round(width * scales[-1])} pixels.*"
+    with pytest.raises(SettingsError, match=text + r"does not fit window: \[16, 15\]; set a larger window, or mode"):
+        predictor.logits(some_images(height, width))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"window": [8, 8]}, "window and stride are for mode: pad or sliding; set both to null, or another mode"),
+        ({"stride": [8, 8]}, "window and stride are for mode: pad or sliding; set both to null, or another mode"),
+        ({"mode": "pad"}, r"mode: pad needs window: \[height, width\]"),
+        ({"mode": "sliding", "stride": [8, 8]}, r"mode: sliding needs window: \[height, width\]"),
+        ({"mode": "pad", "window": [8, 8], "stride": [4, 4]}, "stride is for mode: sliding; set stride: null, or mode"),
+        ({"mode": "sliding", "window": [8, 8]}, r"needs window: \[height, width\] and stride: \[height, width\]"),
+        (
+            {"mode": "sliding", "window": [8, 8], "stride": [8, 9]},
+            r"stride: \[8, 9\] is larger than window: \[8, 8\], which would leave pixels that no window sees",
+        ),
+        ({"mode": "slide"}, "evaluate.mode"),
+        ({"scales": []}, "evaluate.scales"),
+        ({"scales": [0.0]}, "evaluate.scales"),
+        ({"last": "dropped"}, "evaluate.last"),
+    ],
+)
+def test_protocols_that_cannot_be_are_refused(changes, text):
+    with pytest.raises(SettingsError, match=text):
+        config.resolve(tiny.params(), None, {"evaluate": {**WHOLE, **changes}})
