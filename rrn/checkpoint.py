@@ -231,7 +231,7 @@ def load(folder: Path, settings: config.Settings, classes: int) -> RRN:
     Raises:
         SettingsError: as `read_segmenters`.
     """
-    return _filled(RRN(settings, classes, seed=0), folder).to(device_of(settings.device))
+    return _filled(RRN(settings, classes, seed=0, pretrained=False), folder).to(device_of(settings.device))
 
 
 def load_finished(folder: Path, device: str = "auto") -> tuple[RRN, Description]:
@@ -251,14 +251,13 @@ def load_finished(folder: Path, device: str = "auto") -> tuple[RRN, Description]
             f"{folder} is a warmup, which says nothing of the method: name a training, such as "
             "runs/shapes/train/1of16-supervised-0"
         )
-    model = RRN(description.networks, len(description.classes), seed=0)
+    model = RRN(description.networks, len(description.classes), seed=0, pretrained=False)
     return _filled(model, folder).to(device_of(device)), description
 
 
 def networks_of(settings: config.Settings) -> config.Networks:
-    """Take what builds the networks out of all settings; without pretrained weights, which training has replaced."""
-    model = settings.model.model_copy(update={"weights": None})
-    return config.Networks(model=model, method=settings.method, region=settings.region)
+    """Take what builds the networks out of all settings."""
+    return config.Networks(model=settings.model, method=settings.method, region=settings.region)
 
 
 def write_description(description: Description, out: Path) -> None:

@@ -60,15 +60,18 @@ class RRN(nn.Module):
         settings: all settings, or the part that a finished run keeps; `settings.method` is the row.
         classes: number of classes C.
         seed: of the initial weights and of dropout.
+        pretrained: whether the encoders begin with `model.weights`; not where trained weights follow.
     """
 
-    def __init__(self, settings: config.Settings | config.Networks, classes: int, seed: int) -> None:
+    def __init__(
+        self, settings: config.Settings | config.Networks, classes: int, seed: int, pretrained: bool = True
+    ) -> None:
         super().__init__()
         self.row, self.region, self.seed, self.classes = settings.method, settings.region, seed, classes
         self.segmenters, self.discriminators = nn.ModuleList(), nn.ModuleList()
         for k in range(2):
             with draws.seeded(seed, "initial segmenter", index=k):
-                self.segmenters.append(Segmenter(settings.model, classes))
+                self.segmenters.append(Segmenter(settings.model, classes, pretrained))
         for k in range(2 * self.row.uses_discriminators):
             with draws.seeded(seed, "initial discriminator", index=k):
                 self.discriminators.append(RegionDiscriminator(self.row.discriminator, classes))

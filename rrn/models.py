@@ -24,16 +24,18 @@ class Segmenter(nn.Module):
     Args:
         settings: architecture, encoder, weights.
         classes: number of classes.
+        pretrained: whether to fill the encoder with `weights`; not where trained ones follow. How images are
+            normalized is theirs in either case.
     """
 
-    def __init__(self, settings: config.Model, classes: int) -> None:
+    def __init__(self, settings: config.Model, classes: int, pretrained: bool = True) -> None:
         super().__init__()
         self.network = _build(settings, classes)
         encoder = self.network.get_submodule("encoder")
         mean, std = weights.normalization(encoder, settings.weights)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
-        if settings.weights is not None:
+        if pretrained and settings.weights is not None:
             weights.load(encoder, settings.weights)
 
     mean: Tensor
