@@ -87,7 +87,8 @@ def _sheet(rows: Sequence[Row], classes: Sequence[str], colours: ArrayLike) -> F
     height, width = rows[0][1][0].shape[:2]
     total = COLUMN if count < 4 else PAGE
     side = (total - 0.3) / count
-    fig, axes = grid(len(rows), count, (total, 0.4 + len(rows) * side * height / width))
+    legend = 0.15 * max(0, _legend_shape(total, classes)[0] - 2)  # two lines fit below any figure
+    fig, axes = grid(len(rows), count, (total, 0.4 + legend + len(rows) * side * height / width))
     tight(fig)
     colours = palette(len(classes), colours)
     void = False
@@ -216,10 +217,15 @@ def class_legend(fig: Figure, classes: Sequence[str], colours: Array, void: bool
     handles = [Patch(fc=colours[i] / 255, ec="#666666", label=name) for i, name in enumerate(classes)]
     if void:
         handles.append(Patch(fc="white", ec="#666666", hatch="//////", label="void"))
-    longest = max(map(len, classes))
-    fitting = max(1, min(len(handles), int(fig.get_figwidth() / (0.45 + 0.06 * longest))))
-    columns = math.ceil(len(handles) / math.ceil(len(handles) / fitting))
-    fig.legend(handles=handles, loc="outside lower center", ncols=columns)
+    fig.legend(handles=handles, loc="outside lower center", ncols=_legend_shape(fig.get_figwidth(), classes, void)[1])
+
+
+def _legend_shape(width: float, classes: Sequence[str], void: bool = True) -> tuple[int, int]:
+    """Return the lines and columns of a legend of classes below a figure of `width` inches."""
+    count = len(classes) + void
+    fitting = max(1, min(count, int(width / (0.45 + 0.06 * max(map(len, classes))))))
+    lines = math.ceil(count / fitting)
+    return lines, math.ceil(count / lines)
 
 
 def pictures(values: Any) -> Array:

@@ -129,9 +129,9 @@ def test_a_notebook_gets_a_picture():
 
 
 def test_every_row_of_the_settings_has_its_own_style_and_others_a_stable_one(root):
-    rows = list(config.load(root=root).methods)
+    rows = set(config.load(root=root).methods)
     for preset in (root / "presets").glob("*.yaml"):
-        rows += config.read(preset).get("methods", {})
+        rows |= set(config.read(preset).get("methods", {}))
     styles = [drawing.method_style(method) for method in rows]
     assert len({colour for colour, _ in styles}) == len({label for _, label in styles}) == len(rows)
     assert drawing.method_style("my_row") == drawing.method_style("my_row")

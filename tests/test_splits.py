@@ -38,7 +38,8 @@ def test_counts(shared: tuple[ImageSet, Settings], partition: str, count: int) -
     split = partitioned(*shared, partition)
     assert len(split.labeled) == count
     assert sorted(split.labeled + split.unlabeled) == shared[0].ids("train")
-    assert (split.partition, split.seed, split.classes) == (partition, 3, CLASSES)
+    assert (split.partition, split.protocol, split.classes) == (partition, "seeded", CLASSES)
+    assert split.origin == "plain permutation of seed 3"
     assert split.val == tuple(shared[0].ids("val"))
 
 
@@ -102,7 +103,7 @@ def test_bad_files(shared: tuple[ImageSet, Settings], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"split.json is no JSON"):
         splits.read(tmp_path)
     path.write_text("{}", encoding="utf-8")
-    with pytest.raises(DataError, match=r"split.json must have exactly the keys partition, seed"):
+    with pytest.raises(DataError, match=r"split.json must have exactly the keys partition, protocol"):
         splits.read(tmp_path)
     values["unlabeled"].append(values["labeled"][0])
     path.write_text(json.dumps(values), encoding="utf-8")

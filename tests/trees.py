@@ -16,10 +16,11 @@ CITIES = {"train": {"aachen": 5, "jena": 3}, "val": {"ulm": 2}}
 def scene(rng, height, width, values, void):
     """Return an image with a stripe of its own colour for each class, and its label, void at the borders."""
     shown = rng.choice(values, size=3, replace=False)
-    label = np.repeat(shown, -(-width // 3))[:width][None].repeat(height, 0).astype(np.uint8)
-    image = np.stack([label * 37 % 256, label * 101 % 256, label * 193 % 256], axis=-1).astype(np.uint8)
+    label = np.repeat(shown, -(-width // 3))[:width][None].repeat(height, 0)
+    image = np.stack([label * step % 256 for step in (37, 101, 193)], axis=-1)
     label[:2] = void
-    return Image.fromarray(image), label
+    image[:8, :8] = rng.integers(0, 256, 3)  # no two images are the same
+    return Image.fromarray(image.astype(np.uint8)), label.astype(np.uint8)
 
 
 def palette_png(label, colours, path):
