@@ -304,7 +304,9 @@ def optimizers(model: RRN, settings: config.Settings) -> dict[str, torch.optim.O
         )
     }
     if model.discriminators:
-        built["discriminators"] = torch.optim.Adam(model.discriminators.parameters(), lr=judge.lr, betas=judge.betas)
+        fused = model.device.type != "meta"  # its square roots are exact; the others' depend on the processor
+        parameters = model.discriminators.parameters()
+        built["discriminators"] = torch.optim.Adam(parameters, lr=judge.lr, betas=judge.betas, fused=fused)
     return built
 
 

@@ -15,6 +15,8 @@ from rrn.data import cityscapes, partitions, splits, verify, voc
 from rrn.data.files import DataError
 from rrn.data.sets import ImageSet
 
+QUARTER = ["dataset.size=[256, 512]", "evaluate.window=[200, 200]", "evaluate.stride=[134, 134]"]
+"""The sliding windows of Cityscapes on images of a quarter of the size."""
 SHORT = [
     *("device=cpu", "precision=fp32", "threads=1", "workers=0", "nproc=1", "model.encoder=tu-test_resnet"),
     *("model.weights=null", "model.decoder_channels=8", "batch.labeled=2", "batch.unlabeled=2", "augment.crop=64"),
@@ -176,7 +178,8 @@ def test_a_second_folder_adds_unlabeled_images(tmp_path):
 @pytest.mark.parametrize("kind", ["voc", "cityscapes"])
 def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, monkeypatch, request):
     tree = request.getfixturevalue("voc_tree" if kind == "voc" else "city_tree")
-    items = [kind, *SHORT, f"dataset.path={tree}", "split.protocol=seeded", "ablation.partitions=['1of4']"]
+    smaller = QUARTER if kind == "cityscapes" else []
+    items = [kind, *SHORT, *smaller, f"dataset.path={tree}", "split.protocol=seeded", "ablation.partitions=['1of4']"]
     (tmp_path / "params.yaml").write_text(preset.apply(ROOT, items), encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)

@@ -301,7 +301,11 @@ def test_weights_of_other_networks(runs, tmp_path):
         checkpoint.load_finished(run)
 
 
-def test_pretrained_weights_are_not_asked_for_again():
-    settings = tiny.settings("rrn", {"model": {"weights": "weights/encoder.safetensors"}})
-    networks = checkpoint.networks_of(settings)
-    assert networks.model.weights is None and networks.region == settings.region and networks.method == settings.method
+def test_pretrained_weights_are_not_asked_for_again(runs, tmp_path):
+    run = copy(runs / "rrn", tmp_path / "run")
+    values = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    values["networks"]["model"]["weights"] = "weights/not-here.safetensors"
+    model, description = checkpoint.load_finished(change(run, networks=values["networks"]))
+    assert description.networks.model.weights == "weights/not-here.safetensors"
+    expected = load_file(run / "segmenters.safetensors")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.segmenters.state_dict().items())

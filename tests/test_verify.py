@@ -61,7 +61,7 @@ def write_voc(root: Path, train: str, val: str) -> ImageSet:
     (lists / "train.txt").write_bytes(train.encode())
     (lists / "val.txt").write_bytes(val.encode())
     data = small_settings(root, dataset={"kind": "voc", "void": None}).dataset
-    return ImageSet(VOC.open(data, root, ""), None, "train", "val", "val")
+    return ImageSet(root, VOC.open(data, root, ""), None, "train", "val", "val")
 
 
 def test_a_good_set(dataset: ImageSet) -> None:
@@ -261,7 +261,7 @@ def test_values_of_cityscapes(tmp_path: Path, kind: str, value: int) -> None:
         save(noise(number, 6, 8), tmp_path / f"leftImg8bit/{split}/ulm/ulm_0_0_leftImg8bit.png")
         save(np.arange(48).reshape(6, 8) % 19, tmp_path / f"gtFine/{split}/ulm/ulm_0_0_gtFine_{kind}.png")
     data = small_settings(tmp_path).dataset
-    dataset = ImageSet(Cityscapes.open(data, tmp_path, ""), None, "train", "val", "val")
+    dataset = ImageSet(tmp_path, Cityscapes.open(data, tmp_path, ""), None, "train", "val", "val")
     assert not verified(dataset).problems
     save(np.full((6, 8), value), dataset.label_path("val", "ulm_0_0"))
     (problem,) = verified(dataset).problems
