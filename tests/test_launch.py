@@ -32,7 +32,9 @@ def test_a_failure_ends_with_the_last_lines(module):
 
 
 def test_two_processes_go_through_torchrun(module):
-    name = module("ranks", "import os\nprint('rank', os.environ['RANK'], os.environ['WORLD_SIZE'])")
+    name = module(
+        "ranks", 'import os, sys\nsys.stdout.write(f\'rank {os.environ["RANK"]} {os.environ["WORLD_SIZE"]}\\n\')'
+    )
     lines = sorted(line for line in launch.launch(name, nproc=2) if line.startswith("rank"))
     assert lines == ["rank 0 2", "rank 1 2"]
 
