@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -21,7 +22,7 @@ NaturalFloat = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Below1 = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
-Partition = Annotated[str, BeforeValidator(str), Field(pattern=r"^([1-9]\d*of[1-9]\d*|[1-9]\d*|all)$")]
+Partition = Annotated[str, BeforeValidator(lambda value: _partition(value))]
 """1of16 (one image in sixteen is labeled), 662 (that many are), or all."""
 
 
@@ -341,6 +342,16 @@ class Networks(Section):
     model: Model
     method: Method
     region: PositiveInt
+
+
+def _partition(value: Any) -> str:
+    """Return a partition as text; it names folders and stages, so a share is written 1of16, not 1/16."""
+    text = str(value)
+    if not re.fullmatch(r"[1-9]\d*of[1-9]\d*|[1-9]\d*|all", text):
+        share = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
+        hint = f"write {share[1]}of{share[2]}" if share else "expected 1of16, a number of images, or all"
+        raise ValueError(f"{text!r} is no partition: {hint}")
+    return text
 
 
 def nearest(name: str, known: Any) -> str:

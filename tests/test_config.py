@@ -76,7 +76,24 @@ def test_every_row_of_every_preset_loads(preset, root):
         ({"precision": "fp8"}, "params.yaml: precision is 'fp8': Input should be 'fp32', 'bf16' or 'fp16'"),
         ({"device": "gpu"}, "params.yaml: device is 'gpu': String should match pattern '^(auto|cpu|cuda"),
         ({"dataset": {"void": [300]}}, "params.yaml: dataset.void.0 is 300: Input should be less than or equal to 255"),
-        ({"ablation": {"partitions": ["some"]}}, "params.yaml: ablation.partitions.0 is 'some': String should match"),
+        (
+            {"ablation": {"partitions": ["some"]}},
+            "ablation.partitions.0: 'some' is no partition: expected 1of16, a number",
+        ),
+        (
+            {"ablation": {"partitions": ["1/16"]}},
+            "params.yaml: ablation.partitions.0: '1/16' is no partition: write 1of16",
+        ),
+        ({"split": {"protocol": "cps", "stratified": True}}, "split: stratified: true is for protocol: seeded"),
+        (
+            {"dataset": {"kind": "voc"}},
+            "dataset: void: [255] is for kind: folder; voc knows which of its values are void",
+        ),
+        (
+            {"dataset": {"kind": "voc", "void": None, "unlabeled": "more"}},
+            "dataset: unlabeled: more is for kind: folder",
+        ),
+        ({"dataset": {"unlabeled": "val"}}, "dataset: unlabeled: val is a split already; name a folder of images/"),
         ({"ablation": {"seeds": []}}, "params.yaml: ablation.seeds is []: Tuple should have at least 1 item"),
         ({"ablation": {"methods": ["rnn"]}}, "ablation.methods: 'rnn' is no row of methods:; did you mean 'rrn'?"),
         ({"augment": {"scales": [2.0, 1.0]}}, "params.yaml: augment: scales [2.0, 1.0] must be [smallest, largest]"),

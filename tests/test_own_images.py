@@ -24,7 +24,7 @@ def repository(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     repository = copy_repository(folder / "copy", without=("results/", "dvc.lock"))
     write_folder(folder / "mine", {"train": 16, "val": 3})
-    assert python(repository, "-m", "rrn.preset", "smoke", "augment.crop=16").returncode == 0
+    assert python(repository, "-m", "rrn.preset", "smoke").returncode == 0
     git(repository, "commit", "--quiet", "--all", "--message", "smoke")
     return repository
 

@@ -240,6 +240,12 @@ def test_an_id_twice_and_an_id_of_val_in_train(tmp_path: Path) -> None:
     assert report.ids["train"] == ("a", "b")
 
 
+def test_copies_in_a_public_data_set_are_its_authors_affair(tmp_path: Path) -> None:
+    dataset = write_voc(tmp_path, "a\nb\n", "c d\n")
+    (tmp_path / "JPEGImages/c d.jpg").write_bytes((tmp_path / "JPEGImages/a.jpg").read_bytes())
+    assert not verified(dataset).problems
+
+
 def test_an_empty_and_a_missing_list(tmp_path: Path) -> None:
     dataset = write_voc(tmp_path, "", "a\n")
     assert [problem.endswith("train.txt is empty") for problem in verified(dataset).problems] == [True]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from rrn.config import IGNORE_INDEX, Dataset
 from rrn.data.files import SUFFIXES, DataError
@@ -25,6 +26,7 @@ class Folder(Layout):
         unlabeled: name of a folder of images/ without labels, or None.
     """
 
+    public: ClassVar[bool] = False
     train: str
     unlabeled: str | None
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from rrn.config import Dataset
 from rrn.data.files import DataError
@@ -23,8 +24,10 @@ class Layout(ABC):
         meaning: value of a label pixel -> class index or IGNORE_INDEX; any other value is an error.
         colours: of the classes, as its authors draw them; empty: none of its own.
         hint: what to do where files are missing, for messages.
+        public: whether others fixed its files and lists, so that a user cannot change them.
     """
 
+    public: ClassVar[bool] = True
     root: Path
     classes: tuple[str, ...]
     meaning: Mapping[int, int]
