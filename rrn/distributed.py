@@ -97,6 +97,15 @@ def average(buffers: Iterable[Tensor]) -> None:
         buffer.copy_(summed.view_as(buffer))
 
 
+def everyone(value: Any) -> list[Any]:
+    """Return the values of all processes, in their order, on every process."""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def broadcast_object(value: object) -> Any:
     """Return process 0's value on every process; tensors in it must be on the CPU."""
     if world() == 1:

@@ -28,7 +28,7 @@ from rrn.config import IGNORE_INDEX, Filter, Settings
 from rrn.data.loaders import WholeBatch, whole_images
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
-from rrn.inference import Model, Predictor
+from rrn.inference import Model, Predictor, require_fit
 from rrn.reliability import SCORES, Threshold, keep_count, kept_share, summarise
 
 SEGMENTERS = ("segmenter 1", "segmenter 2", "ensemble")
@@ -328,6 +328,7 @@ def report(
     rule, crop = settings.method.filter, settings.augment.crop
     batches = whole_images(dataset, dataset.test, split.test, settings.evaluate.batch, cache=settings.dataset.cache)
     fraction, threshold = cut(rule)
+    require_fit(settings.evaluate, batches.sizes)
     predictor = Predictor(model, settings.evaluate)
     scores = reliability(predictor, batches, fraction, threshold)
     tau = threshold[1] if threshold and rule.by == "region_score" else None  # a control shows its best half

@@ -13,7 +13,7 @@ Windows, scales and mirror images are averaged as probabilities [UniMatch]; CPS 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Protocol
 
@@ -97,7 +97,7 @@ class Predictor:
     def _at_scale(self, images: Tensor, scale: float) -> Tensor:
         """Return probabilities [2, B, C, H, W] of images that are looked at in another size."""
         height, width = images.shape[-2:]
-        size = max(1, round(scale * height)), max(1, round(scale * width))
+        size = scaled((height, width), scale)
         if size == (height, width):
             return self._at_size(images)
         resized = _resize(images.float(), size).round().to(torch.uint8)
@@ -108,11 +108,7 @@ class Predictor:
         (height, width), protocol = images.shape[-2:], self.protocol
         if protocol.window is None:
             return self._averaged(images, windows((height, width), (height, width)))
-        if protocol.mode == "pad" and (height > protocol.window[0] or width > protocol.window[1]):
-            raise config.SettingsError(
-                f"evaluate.mode: pad, but an image of {height} x {width} pixels (height x width, at its scale) does "
-                f"not fit window: {list(protocol.window)}; set a larger window, or mode: sliding, which pads, too"
-            )
+        _require_fit(protocol, (height, width))
         if protocol.mode == "sliding" and protocol.last == "ragged":
             return self._averaged(images, windows((height, width), protocol.window, protocol.stride, ragged=True))
         padded, (rows, columns) = self._padded(images, protocol.window)
@@ -160,6 +156,31 @@ class Predictor:
         if self.protocol.flip:
             probabilities = (probabilities + self.model.logits(images.flip(-1)).softmax(2).flip(-1)) / 2
         return probabilities
+
+
+def require_fit(protocol: config.Evaluate, sizes: Iterable[Size]) -> None:
+    """Find out, before hours are spent, whether images (height, width) can be looked at.
+
+    Raises:
+        SettingsError: in mode pad, one does not fit the window, at one of the scales.
+    """
+    for size in dict.fromkeys(sizes):
+        for scale in protocol.scales:
+            _require_fit(protocol, scaled(size, scale))
+
+
+def _require_fit(protocol: config.Evaluate, size: Size) -> None:
+    """Refuse an image that is larger than the window it is padded to."""
+    if protocol.mode == "pad" and protocol.window and any(s > w for s, w in zip(size, protocol.window, strict=True)):
+        raise config.SettingsError(
+            f"evaluate.mode: pad, but an image of {size[0]} x {size[1]} pixels (height x width, at its scale) does "
+            f"not fit window: {list(protocol.window)}; set a larger window, or mode: sliding, which pads, too"
+        )
+
+
+def scaled(size: Size, scale: float) -> Size:
+    """Return the size of an image (height, width) at a scale."""
+    return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
 
 
 def windows(image: Size, window: Size, stride: Size | None = None, ragged: bool = False) -> list[Window]:

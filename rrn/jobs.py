@@ -14,6 +14,7 @@ SUPERVISED_ONLY = {"labels": "partition", "consistency": False, "filter": {"by":
 ELSEWHERE: dict[str, bool | set[str]] = {
     **dict.fromkeys(("name", "ablation", "methods", "workers", "split"), True),
     "evaluate": {"batch"},
+    "dataset": {"cache"},
 }
 NOT_READ = {
     "warmup": ELSEWHERE | dict.fromkeys(("train", "method", "cutmix"), True),

@@ -33,8 +33,8 @@ class Segmenter(nn.Module):
         self.network = _build(settings, classes)
         encoder = self.network.get_submodule("encoder")
         mean, std = weights.normalization(encoder, settings.weights)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
         if pretrained and settings.weights is not None:
             weights.load(encoder, settings.weights)
 

@@ -263,8 +263,8 @@ def label_all(model: RRN, description: Description, images: Mapping[str, Path], 
             try:
                 image = files.colours(files.open_upright(path), None)
                 writer.write(name, image, predict(model, description, image, wanted.segmenter, wanted.regions))
-            except DataError as error:
-                failed.append(str(error))
+            except (DataError, SettingsError) as error:
+                failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")
             except torch.OutOfMemoryError:
                 size = f"{image.shape[1]} x {image.shape[0]} pixels"
                 failed.append(f"{path}, {size}, does not fit the memory of {model.device}: try --device cpu")

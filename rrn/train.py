@@ -23,9 +23,10 @@ from rrn import checkpoint, config, distributed, evaluate, launch
 from rrn.data import loaders, splits
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
-from rrn.inference import Predictor
+from rrn.inference import Predictor, require_fit
 from rrn.jobs import Job, Stage, job
 from rrn.method import RRN, Terms, ramp
+from rrn.reliability import summarise
 
 Row = dict[str, float]
 
@@ -85,7 +86,7 @@ class Training:
             )
         self.split: Split = splits.read(job.runs / "prepare" / job.partition)
         self.dataset = ImageSet.open(self.settings, job.root)
-        self.model = RRN(self.settings, len(self.split.classes), job.seed)
+        self.model = RRN(self.settings, len(self.split.classes), job.seed, pretrained=job.start is None)
         if job.start:
             checkpoint.read_segmenters(self.model, job.start)
         self.model = prepare_for(self.model, self.device)
@@ -93,9 +94,9 @@ class Training:
         self.optimizers = optimizers(self.model, self.settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.precision == "fp16")
         names = self.settings.dataset
-        self.val = self._whole(names.val, self.split.val, distributed.rank(), distributed.world())
+        self.val = self._whole(names.val, self.split.val)
         known = loaders.diagnosis_ids(self.dataset, self.split, self.settings.log.diagnose)
-        self.diagnosed = {"val": self.val if distributed.world() == 1 else self._whole(names.val, self.split.val)}
+        self.diagnosed = {"val": self.val}
         if known:
             self.diagnosed["unlabeled"] = self._whole(names.train, known)
         self.history: list[Row] = []
@@ -203,11 +204,11 @@ class Training:
             )
 
     def _evaluate(self, done: int) -> Row:
-        """Evaluate both segmenters on val; on process 0 also measure the reliability of their pseudo-labels."""
+        """Evaluate both segmenters on val; in training also measure the reliability of their pseudo-labels."""
         evaluation = evaluate.evaluate(self.predictor, self.val, self.split.classes)
         matrices = {n: distributed.total(m.to(self.device)).cpu() for n, m in evaluation.matrices.items()}
         evaluation = replace(evaluation, matrices=matrices)
-        if distributed.rank() == 0 and self.job.stage == "train":
+        if self.job.stage == "train":
             self._diagnose(done)
         return {name: value for name, value in evaluation.metrics().items() if name.startswith("miou")}
 
@@ -215,13 +216,18 @@ class Training:
         """Measure, with labels that training never sees, which score tells right pseudo-labels from wrong ones."""
         fraction, threshold = evaluate.cut(self.settings.method.filter)
         for split, batches in self.diagnosed.items():
-            table = evaluate.reliability(self.predictor, batches, fraction, threshold).assign(step=done, split=split)
+            parts = distributed.everyone(evaluate.region_table(self.predictor, batches))
+            regions = pd.concat([part for part in parts if len(part)], ignore_index=True)
+            table = summarise(regions, fraction, threshold).assign(step=done, split=split)
             self.reliability += [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
-    def _whole(self, folder: str, ids: tuple[str, ...], rank: int = 0, world: int = 1) -> loaders.WholeImages:
-        """Return the whole images of a split, decoded once if `dataset.cache` allows."""
+    def _whole(self, folder: str, ids: tuple[str, ...]) -> loaders.WholeImages:
+        """Return this process's share of the whole images of a split, decoded once if `dataset.cache` allows."""
         size, keep = self.settings.evaluate.batch, self.settings.dataset.cache
-        return loaders.whole_images(self.dataset, folder, ids, size, rank, world, keep)
+        share = distributed.rank(), distributed.world()
+        images = loaders.whole_images(self.dataset, folder, ids, size, *share, keep)
+        require_fit(self.settings.evaluate, images.sizes)
+        return images
 
     def _scratch(self) -> checkpoint.Scratch:
         """Open the folder in which an interrupted run waits."""
@@ -277,7 +283,7 @@ class Training:
             colours=self.split.colours,
             size=self.settings.dataset.size,
             networks=checkpoint.networks_of(self.settings) if self.job.stage == "train" else None,
-            evaluate=self.settings.evaluate,
+            evaluate=self.settings.evaluate.model_copy(update={"batch": 1}),  # how many at once is the user's affair
         )
 
 

@@ -112,10 +112,12 @@ def test_no_network_says_what_to_do(tmp_path, mirror):
         lists.ids(ENTRY, tmp_path / "cache")
 
 
-def test_a_cache_that_cannot_be_written_says_so(tmp_path, mirror):
+def test_a_cache_that_cannot_be_written_says_so(tmp_path, mirror, monkeypatch):
     put(mirror, "\n".join(IDS))
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"the list .* cannot be written .*make the folder writable"):
+    assert lists.ids(ENTRY, tmp_path / "file" / "cache") == IDS  # a folder of lists needs no cache
+    monkeypatch.setenv("RRN_LISTS", mirror.as_uri())
+    with pytest.raises(DataError, match=r"the list .* cannot be written .*make the folder writable, or name a folder"):
         lists.ids(ENTRY, tmp_path / "file" / "cache")
 
 

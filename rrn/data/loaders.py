@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rrn import draws
 from rrn.config import Settings
-from rrn.data.files import DataError
+from rrn.data.files import DataError, Size
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
 from rrn.data.transforms import augment, cutmix_boxes
@@ -297,6 +297,9 @@ class WholeImages:
         world: number of processes.
         cache: keep the decoded batches in memory for the next iteration.
 
+    Attributes:
+        sizes: all different (height, width) of the images, on any process.
+
     Raises:
         DataError: if an image is missing or broken.
     """
@@ -313,7 +316,9 @@ class WholeImages:
     ) -> None:
         """Look at the sizes of all images; nothing is decoded yet."""
         self.dataset, self.split, self.cache = dataset, split, cache
-        self.groups = _equal_sizes(dataset, split, ids, batch)[rank::world]
+        shapes = [dataset.shape(split, name) for name in ids]
+        self.sizes = tuple(dict.fromkeys(shapes))
+        self.groups = _equal_sizes(ids, shapes, batch)[rank::world]
         self._kept: dict[int, WholeBatch] = {}
 
     def __len__(self) -> int:
@@ -352,12 +357,11 @@ def whole_images(
     return WholeImages(dataset, split, ids, batch, rank, world, cache)
 
 
-def _equal_sizes(dataset: ImageSet, split: str, ids: Sequence[str], batch: int) -> list[tuple[str, ...]]:
+def _equal_sizes(ids: Sequence[str], shapes: Sequence[Size], batch: int) -> list[tuple[str, ...]]:
     """Return consecutive images in groups of one size, at most `batch` each."""
     groups: list[tuple[str, ...]] = []
     before = None
-    for name in ids:
-        shape = dataset.shape(split, name)
+    for name, shape in zip(ids, shapes, strict=True):
         if shape == before and len(groups[-1]) < batch:
             groups[-1] = (*groups[-1], name)
         else:
