@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from rrn import checkpoint, overlay
 from rrn.checkpoint import Description
-from rrn.config import SettingsError
+from rrn.config import Evaluate, SettingsError
 from rrn.data import files
 from rrn.data.files import DataError, Pixels
 from rrn.drawing import Array, palette
@@ -109,7 +109,7 @@ def predict(
     """
     read = files.colours(Image.fromarray(image), description.size)
     images = torch.from_numpy(read).permute(2, 0, 1)[None]
-    logits = Predictor(model, description.evaluate).logits(images)
+    logits = Predictor(model, protocol_of(description)).logits(images)
     both = logits.softmax(2)
     regions = _regions(model, logits, both, images) if with_regions else None
     chosen = both.mean(0) if segmenter == "ensemble" else both[int(segmenter) - 1]
@@ -117,6 +117,17 @@ def predict(
         chosen = F.interpolate(chosen, image.shape[:2], mode="bilinear", align_corners=False)
     labels = chosen[0].argmax(0).byte()
     return Prediction(chosen[0].cpu().numpy(), labels.cpu().numpy(), regions)
+
+
+def protocol_of(description: Description) -> Evaluate:
+    """Return how images are looked at: as in the run's evaluation.
+
+    In mode pad, an image larger than the window is looked at through several; the others come out the same.
+    """
+    protocol = description.evaluate
+    if protocol.mode != "pad":
+        return protocol
+    return protocol.model_copy(update={"mode": "sliding", "stride": protocol.window, "last": "shifted"})
 
 
 def _regions(model: RRN, logits: Tensor, probabilities: Tensor, images: Tensor) -> Regions:
@@ -263,8 +274,8 @@ def label_all(model: RRN, description: Description, images: Mapping[str, Path], 
             try:
                 image = files.colours(files.open_upright(path), None)
                 writer.write(name, image, predict(model, description, image, wanted.segmenter, wanted.regions))
-            except (DataError, SettingsError) as error:
-                failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+            except DataError as error:
+                failed.append(str(error))
             except torch.OutOfMemoryError:
                 size = f"{image.shape[1]} x {image.shape[0]} pixels"
                 failed.append(f"{path}, {size}, does not fit the memory of {model.device}: try --device cpu")
@@ -313,6 +324,9 @@ def main(argv: list[str] | None = None) -> int:
         failed = label_all(model, description, images, options.out, wanted)
     except (SettingsError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error}; make room in {options.out} or name a folder that can be written", file=sys.stderr)
         return 1
     print(f"{len(images) - len(failed)} of {len(images)} images labeled: {options.out / 'labels'}")
     for message in failed:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import difflib
 import io
+import subprocess
 import sys
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -17,10 +18,13 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from rrn import config
+from rrn.data import lists
+from rrn.data.files import DataError
 
 PLACEHOLDER = "DIR"
 """A value in a preset that only the user can know."""
@@ -51,12 +55,15 @@ def assignment(item: str) -> dict[str, Any]:
     """Turn `a.b=1` into {"a": {"b": 1}}.
 
     Raises:
-        config.SettingsError: it is no `key=value`.
+        config.SettingsError: it is no `key=value`, or the value is no YAML.
     """
     key, equals, text = item.partition("=")
     if not equals or not key:
         raise config.SettingsError(f"expected key=value, got {item!r}")
-    value = _yaml().load(text)
+    try:
+        value = _yaml().load(text)
+    except YAMLError as error:
+        raise config.SettingsError(f"{key}: {text!r} is no YAML value: {error}") from error
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
@@ -97,10 +104,52 @@ def apply(root: Path, items: list[str]) -> str:
         raise config.SettingsError(
             f"dataset.path: say where the data set lies, python -m rrn.preset {' '.join(items)} dataset.path=DIR"
         )
-    config.resolve(plain)
+    require_partitions(config.resolve(plain))
     stream = io.StringIO()
     _yaml().dump(values, stream)
     return stream.getvalue()
+
+
+def left_over(root: Path, items: list[str], text: str) -> list[str]:
+    """List the settings that differ from those in git though none of `items` sets them, as `key: value`.
+
+    They are what an earlier preset, or a hand, left in params.yaml; a run named after the new preset has them, too.
+    """
+    shown = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=root, capture_output=True, text=True, check=False)
+    if shown.returncode:
+        return []
+    wanted: set[str] = set()
+    for item in items:
+        wanted |= set(_leaves(assignment(item) if "=" in item else load(root, item)))
+    before, after = (_leaves(_yaml().load(content)) for content in (shown.stdout, text))
+    changed = {key: value for key, value in after.items() if key not in before or before[key] != value}
+    return [f"{key}: {value}" for key, value in changed.items() if key not in wanted]
+
+
+def _leaves(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Return nested settings as `a.b.c` -> value; a row of `methods:` is one value."""
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and where != "methods.":
+            leaves |= _leaves(value, f"{where}{key}.")
+        else:
+            leaves[f"{where}{key}"] = value
+    return leaves
+
+
+def require_partitions(settings: config.Settings) -> None:
+    """Find out at once whether the lists of a protocol have the partitions.
+
+    Raises:
+        config.SettingsError: they do not.
+    """
+    if settings.split.protocol == "seeded":
+        return
+    for partition in settings.ablation.partitions:
+        try:
+            lists.find(settings.dataset.kind, settings.split.protocol, partition)
+        except DataError as error:
+            raise config.SettingsError(f"ablation.partitions: {error}") from error
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -115,6 +164,13 @@ def main(argv: list[str] | None = None) -> int:
     except (config.SettingsError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    presets = [item for item in items if "=" not in item]
+    if presets and (kept := left_over(root, items, text)):
+        print(
+            f"note: params.yaml keeps what was changed before: {', '.join(kept)}; "
+            "`git checkout HEAD -- params.yaml` before presets begins anew",
+            file=sys.stderr,
+        )
     (root / "params.yaml").write_text(text, encoding="utf-8")
     return 0
 

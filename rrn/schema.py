@@ -91,6 +91,14 @@ class Ablation(Section):
     seeds: tuple[NaturalInt, ...] = Field(min_length=1)
     beside: tuple[Name, ...]
 
+    @model_validator(mode="after")
+    def _once(self) -> Ablation:
+        for key in ("partitions", "methods", "seeds"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key}: {list(values)} names one twice; remove the second")
+        return self
+
 
 class Model(Section):
     """The segmenter."""

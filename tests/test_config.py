@@ -84,6 +84,7 @@ def test_every_row_of_every_preset_loads(preset, root):
             {"ablation": {"partitions": ["1/16"]}},
             "params.yaml: ablation.partitions.0: '1/16' is no partition: write 1of16",
         ),
+        ({"ablation": {"seeds": [0, 1, 0]}}, "ablation: seeds: [0, 1, 0] names one twice; remove the second"),
         ({"split": {"protocol": "cps", "stratified": True}}, "split: stratified: true is for protocol: seeded"),
         (
             {"dataset": {"kind": "voc"}},

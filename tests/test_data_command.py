@@ -460,7 +460,7 @@ def test_interrupted_conversion_goes_on(world: World, monkeypatch: pytest.Monkey
 def test_other_errors_of_the_disk(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.root.write_text("a file where the folder should be")
     assert world.run("voc") == 1
-    assert f"File exists: '{world.root}'" in capsys.readouterr().err
+    assert f"File exists: '{world.root}'; name a folder that can be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,27 @@ def test_voc_prefers_fine_labels_and_knows_them(voc_tree):
     assert dataset.layout.finely_annotated() == set(FINE)
 
 
+def test_voc_never_takes_a_coarse_label_for_a_fine_one(tmp_path):
+    place = write_voc(tmp_path) / "VOCdevkit/VOC2012"
+    for name in (FINE[0], VAL[0]):
+        shutil.move(place / voc.FINE / f"{name}.png", place / voc.FURTHER / f"{name}.png")
+    dataset = opened(tmp_path, "voc", train="train_aug")
+    assert not dataset.label_path("train_aug", FINE[0]).exists()
+    with pytest.raises(
+        DataError, match=rf"1 of 3 images of 'val' have no label file[^$]*SegmentationClass/{VAL[0]}.png"
+    ):
+        dataset.require_labels("val")
+
+
+def test_voc_is_read_from_the_ready_made_folder_alone(tmp_path):
+    place = write_voc(tmp_path) / "VOCdevkit/VOC2012"
+    for path in (place / voc.FINE).glob("*.png"):
+        shutil.move(path, place / voc.FURTHER / path.name)
+    (place / voc.FINE).rmdir()
+    dataset = opened(tmp_path, "voc", train="train_aug")
+    assert dataset.require_labels("val") == VAL and len(dataset.labeled_ids("train_aug")) == len(FINE + FURTHER)
+
+
 @pytest.mark.parametrize("place", ["", "VOCdevkit", "VOCdevkit/VOC2012"])
 def test_voc_is_found_from_any_of_its_folders(voc_tree, place):
     assert opened(voc_tree / place, "voc", train="train_aug").layout.root == voc_tree / "VOCdevkit/VOC2012"
@@ -116,6 +137,14 @@ def test_cityscapes_reads_train_ids_where_they_exist(tmp_path):
     path = dataset.label_path("val", dataset.ids("val")[0])
     assert path.name.endswith("_gtFine_labelTrainIds.png")
     assert set(np.unique(dataset.label("val", dataset.ids("val")[0]))) <= {*range(19), IGNORE_INDEX}
+
+
+def test_cityscapes_with_some_train_ids_says_what_to_do(tmp_path):
+    dataset = opened(write_cityscapes(tmp_path), "cityscapes")
+    path = dataset.label_path("val", dataset.ids("val")[0])
+    path.with_name(path.name.replace("labelIds", "labelTrainIds")).write_bytes(path.read_bytes())
+    with pytest.raises(DataError, match=r"has 1 labels of train ids and 10 of label ids: make the missing ones, or"):
+        opened(tmp_path, "cityscapes")
 
 
 @pytest.mark.parametrize(("kind", "value", "known"), [("labelTrainIds", 19, "0 to 18"), ("labelIds", 34, "7, 8, 11")])

@@ -166,7 +166,7 @@ def test_stratified_partitions_are_nested(opened):
     made = [partitions.make(dataset, settings, partition, report) for partition in ("1of8", "1of4", "1of2")]
     assert [len(split.labeled) for split in made] == [2, 4, 8]
     assert set(made[0].labeled) < set(made[1].labeled) < set(made[2].labeled)
-    assert made[0].origin == "stratified permutation of seed 0"
+    assert made[0].origin == "stratified permutation of the 16 train images with labels, seed 0"
 
 
 def test_an_image_without_any_class_is_no_obstacle():

@@ -39,7 +39,7 @@ def test_counts(shared: tuple[ImageSet, Settings], partition: str, count: int) -
     assert len(split.labeled) == count
     assert sorted(split.labeled + split.unlabeled) == shared[0].ids("train")
     assert (split.partition, split.protocol, split.classes) == (partition, "seeded", CLASSES)
-    assert split.origin == "plain permutation of seed 3"
+    assert split.origin == "plain permutation of the 16 train images with labels, seed 3"
     assert split.val == tuple(shared[0].ids("val"))
 
 

@@ -236,14 +236,18 @@ def test_an_id_twice_and_an_id_of_val_in_train(tmp_path: Path) -> None:
     twice, broken, shared = report.problems
     assert "train.txt lists 1 ids twice: a; remove the second" in twice
     assert "b.jpg cannot be read" in broken
-    assert "JPEGImages/a.jpg of the split 'val' is the same image as" in shared
+    assert "JPEGImages/a.jpg is in the splits 'train' and 'val': what is learnt from must not be scored on" in shared
     assert report.ids["train"] == ("a", "b")
 
 
-def test_copies_in_a_public_data_set_are_its_authors_affair(tmp_path: Path) -> None:
+def test_copies_in_a_public_data_set_are_its_authors_affair_but_lists_must_not_share_ids(tmp_path: Path) -> None:
     dataset = write_voc(tmp_path, "a\nb\n", "c d\n")
     (tmp_path / "JPEGImages/c d.jpg").write_bytes((tmp_path / "JPEGImages/a.jpg").read_bytes())
     assert not verified(dataset).problems
+    (tmp_path / "JPEGImages/b.jpg").write_bytes((tmp_path / "JPEGImages/a.jpg").read_bytes())
+    (tmp_path / "ImageSets/Segmentation/val.txt").write_text("b\n")
+    (problem,) = verified(dataset).problems
+    assert "b.jpg is in the splits 'train' and 'val'" in problem
 
 
 def test_an_empty_and_a_missing_list(tmp_path: Path) -> None:
@@ -361,4 +365,4 @@ def test_prints_summary_and_problems(root: Path, settings: Settings, capsys: pyt
     printed = capsys.readouterr().out
     assert "2 problems" in printed and "val001.jpg" in printed and "test001.png" in printed
     assert verify.report(small_settings(Path("nowhere")), REPOSITORY, full=False) == 1
-    assert "no folder" in capsys.readouterr().out
+    assert "error: dataset.path: there is no folder" in capsys.readouterr().err

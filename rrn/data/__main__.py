@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
             "--archives", type=Path, default=RECORDS, metavar="FILE", help="a copy of archives.json, for a mirror"
         )
     verify = commands.add_parser("verify", help="check the data set that params.yaml names")
-    verify.add_argument("--full", action="store_true", help="decode every file")
+    verify.add_argument("--full", action="store_true", help="read files again that have not changed")
     lists = commands.add_parser("lists", help="fetch the published partition lists")
     lists.add_argument("--root", type=Path, required=True, metavar="DIR", help="the folder of dataset.path")
     lists.add_argument("kind", choices=("voc", "cityscapes"))
@@ -92,7 +92,7 @@ def _disk_trouble(error: OSError, arguments: argparse.Namespace) -> str:
             f"the disk of {arguments.root} is full ({free:.1f} GB free); make room and run the command again, "
             "it goes on where it was"
         )
-    return str(error)
+    return f"{error}; name a folder that can be written"
 
 
 if __name__ == "__main__":

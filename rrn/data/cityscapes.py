@@ -59,11 +59,19 @@ class Cityscapes(Layout):
         """Look which labels there are.
 
         Raises:
-            DataError: the folders of images or labels are missing.
+            DataError: the folders of images or labels are missing, or some but not all labels have train ids.
         """
         for name in ("leftImg8bit", "gtFine"):
             require_folder(root / name, "dataset.path", f"{hint}{HINT}")
-        ready = next((root / "gtFine").glob(f"*/*/*{LABEL.format(kind='labelTrainIds')}"), None)
+        ready, raw = (
+            sum(1 for _ in (root / "gtFine").glob(f"*/*/*{LABEL.format(kind=kind)}"))
+            for kind in ("labelTrainIds", "labelIds")
+        )
+        if 0 < ready < raw:
+            raise DataError(
+                f"{root / 'gtFine'} has {ready} labels of train ids and {raw} of label ids: make the missing ones, or "
+                "delete the *_labelTrainIds.png, which are not needed"
+            )
         if ready:
             meaning = {index: index for index in range(len(TRAINED))} | {255: IGNORE_INDEX}
         else:

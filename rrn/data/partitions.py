@@ -65,7 +65,11 @@ def _seeded(dataset: ImageSet, settings: Settings, partition: str, report: Repor
         order = np.random.default_rng(seed).permutation(len(labelable))
     labeled = {labelable[i] for i in order[:count]}
     how = "stratified" if settings.split.stratified else "plain"
-    return labeled, set(images) - labeled, f"{how} permutation of seed {seed}"
+    return (
+        labeled,
+        set(images) - labeled,
+        f"{how} permutation of the {len(labelable)} train images with labels, seed {seed}",
+    )
 
 
 def stratified(pixels: ArrayLike, seed: int) -> NDArray[np.int64]:

@@ -92,7 +92,7 @@ def report(settings: Settings, root: Path, full: bool = False) -> int:
     try:
         found = verify(ImageSet.open(settings, root), root / MEMORY, full, progress=sys.stderr.isatty())
     except DataError as error:
-        print(error)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print(found.summary())
     print(f"\nchecksum {found.checksum}, {len(found.problems) or 'no'} problems")
@@ -280,17 +280,28 @@ class Findings:
         return Report(tuple(self.problems), checksum, data.classes, self.ids, self.pixels, data.train, data.val)
 
     def _shared(self) -> Iterator[str]:
-        """Yield the images that lie in two splits; where others fixed these, only one file under both names counts."""
+        """Yield the images that lie in two splits; where others fixed these, one file that both list."""
         for first, second in combinations(self.ids, 2):
+            if self.layout.public:
+                yield from self._listed_twice(first, second)
+                continue
             known = self.prints[first]
             for place in np.flatnonzero(np.isin(self.prints[second], known[known != 0])).tolist():
                 other = self._path(second, place)
                 one = self._path(first, int((known == self.prints[second][place]).argmax()))
-                if self.layout.public and one != other:
-                    continue
                 yield (
                     f"{other} of the split {second!r} is the same image as {one} of the split {first!r}: what is "
                     "learnt from must not be scored on; remove it from one of them"
+                )
+
+    def _listed_twice(self, first: str, second: str) -> Iterator[str]:
+        """Yield the ids that name one file in two splits."""
+        for name in sorted(set(self.ids[first]).intersection(self.ids[second])):
+            path = self.dataset.image_path(second, name)
+            if path == self.dataset.image_path(first, name):
+                yield (
+                    f"{path} is in the splits {first!r} and {second!r}: what is learnt from must not be scored on; "
+                    "get the lists from their authors again"
                 )
 
     def _path(self, split: str, place: int) -> Path:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrn.config import IGNORE_INDEX, Dataset
-from rrn.data.files import DataError, read_list
+from rrn.data.files import DataError, RepeatedIds, read_list
 from rrn.data.layouts import Colour, Layout
 
 CLASSES = (
@@ -29,7 +29,13 @@ HINT = "`python -m rrn.data voc --root DIR` fetches and lays out everything, see
 
 @dataclass(frozen=True)
 class VOC(Layout):
-    """VOC 2012; splits are the names of the lists: train_aug, train, val."""
+    """VOC 2012; splits are the names of the lists: train_aug, train, val.
+
+    Attributes:
+        own: ids whose labels are VOC's own, in SegmentationClass; none if there is only the ready-made folder.
+    """
+
+    own: frozenset[str]
 
     @classmethod
     def open(cls, data: Dataset, root: Path, hint: str) -> VOC:
@@ -42,7 +48,9 @@ class VOC(Layout):
         if place is None:
             raise DataError(f"dataset.path: {root} holds no VOC 2012 (no JPEGImages in it); {hint}{HINT}")
         meaning = {index: index for index in range(len(CLASSES))} | {255: IGNORE_INDEX}
-        return cls(place, CLASSES, meaning, tuple(map(colour, range(len(CLASSES)))), f"{hint}{HINT}")
+        lists = [place / LISTS / f"{split}.txt" for split in ("train", "val")] if (place / FINE).is_dir() else []
+        own = frozenset(name for path in lists for name in _listed(path))
+        return cls(place, CLASSES, meaning, tuple(map(colour, range(len(CLASSES)))), f"{hint}{HINT}", own)
 
     def ids(self, split: str) -> list[str]:
         """Return the ids of ImageSets/Segmentation/<split>.txt."""
@@ -55,13 +63,22 @@ class VOC(Layout):
         return self.root / "JPEGImages" / f"{name}.jpg"
 
     def label_path(self, split: str, name: str) -> Path:
-        """Return the fine label of an image, or that of SBD where there is no fine one."""
-        fine = self.root / FINE / f"{name}.png"
-        return fine if fine.is_file() else self.root / FURTHER / f"{name}.png"
+        """Return the label: VOC's own for an image of VOC's train and val, that of SBD for any other."""
+        return self.root / (FINE if name in self.own else FURTHER) / f"{name}.png"
 
     def finely_annotated(self) -> frozenset[str]:
         """Return the 1,464 images of train.txt: VOC's own labels, while SBD's are coarser."""
         return frozenset(self.ids("train"))
+
+
+def _listed(path: Path) -> list[str]:
+    """Return the ids of a list; what is wrong with it is said where it is read as a split."""
+    try:
+        return read_list(path, HINT)
+    except RepeatedIds as error:
+        return error.ids
+    except DataError:
+        return []
 
 
 def find(root: Path) -> Path | None:
