@@ -1,15 +1,16 @@
-"""What verification costs: sets of VOC's layout, 500 x 375 pixels, of growing size, each verified twice.
+"""What verification and the prepare stage cost: sets of VOC's layout, 500 x 375 pixels, of growing size.
 
-    python benchmarks/verify.py --images 1000 3000 10000
+    python benchmarks/verify.py --images 1000 3000 12000
 
-Prints images a second of the clock and of the processors' time (other programs do not change the latter), the peak
-memory of the largest process, and the seconds of a second verification of the same files.
+Each set is verified twice and prepared twice, each time by a process of its own; the first time nothing is known of it.
+Prints seconds; of the first verification also images a second of the clock and of the processors' time (which other
+programs do not change); and the peak memory of all processes together, of the verification and of the stage.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,14 +20,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 from PIL import Image
 
-from rrn.data.sets import ImageSet
-from rrn.data.verify import verify
-from rrn.data.voc import CLASSES, VOC, colour
+from rrn import preset
+from rrn.data.voc import CLASSES, colour
 
 DISTINCT = 20
-WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+ROOT = Path(__file__).resolve().parents[1]
+VERIFY = ("-m", "rrn.data", "verify")
+PREPARE = ("-m", "rrn.stage", str(ROOT / "notebooks" / "1_prepare.ipynb"), "out/notebook.ipynb", "out_dir=out")
+SETTINGS = ("voc", "split.protocol=seeded", "dataset.train=train", "dataset.val=val", "dataset.test=val")
 
 
 def write(root: Path, images: int) -> None:
@@ -68,38 +72,50 @@ def _bytes(image: Image.Image, kind: str, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-def measure(root: Path) -> None:
-    """Verify once, and print seconds, processor seconds and MB, as a process of its own."""
-    own = frozenset(path.stem for path in (root / "SegmentationClass").iterdir())
-    meaning = {index: index for index in range(len(CLASSES))} | {255: 255}
-    dataset = ImageSet(root, VOC(root, CLASSES, meaning, (), "", own), None, "train", "val", "val")
-    start = time.perf_counter()
-    verify(dataset, root / "verified.sqlite").require()
-    seconds = time.perf_counter() - start
-    used = [resource.getrusage(who) for who in WHO]
-    busy = sum(one.ru_utime + one.ru_stime for one in used)
-    print(seconds, busy, max(one.ru_maxrss for one in used) / 1024)
+def run(repository: Path, arguments: tuple[str, ...]) -> tuple[float, float, float]:
+    """Run a command; return its seconds, those of the processors, and the MB of all its processes at their peak."""
+    start, peak, busy = time.perf_counter(), 0, {}
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    process = psutil.Popen(
+        [sys.executable, *arguments], cwd=repository, env=environment, stdout=subprocess.DEVNULL, stderr=sys.stderr
+    )
+    while process.poll() is None:
+        memory = 0
+        for one in [process, *process.children(recursive=True)]:
+            try:
+                times = one.cpu_times()
+                busy[one.pid] = times.user + times.system
+                memory += one.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        peak = max(peak, memory)
+        time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed")
+    return time.perf_counter() - start, sum(busy.values()), peak / 1e6
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, nargs="+", default=[1000, 3000, 10000])
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        measure(options.measure)
-        return
+    parser.add_argument("--images", type=int, nargs="+", default=[1000, 3000, 12000])
     rows = []
-    for images in options.images:
+    for images in parser.parse_args().images:
         with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder), images)
-            command = [sys.executable, __file__, "--measure", folder]
-            runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
-        (seconds, busy, memory), (again, *_) = (map(float, run.split()) for run in runs)
-        rows.append((images, seconds, images / seconds, images / busy, memory, again))
-    columns = ["images", "seconds", "images/s", "images/core s", "MB", "again (s)"]
-    print(pd.DataFrame(rows, columns=columns).to_string(index=False, float_format="%.1f"))
+            data, repository = Path(folder) / "data", Path(folder) / "repository"
+            write(data, images)
+            (repository / "out").mkdir(parents=True)
+            (repository / "dvc.yaml").touch()
+            text = preset.apply(ROOT, [*SETTINGS, f"dataset.path={data}"])
+            (repository / "params.yaml").write_text(text, encoding="utf-8")
+            first, again = run(repository, VERIFY), run(repository, VERIFY)
+            (repository / ".scratch" / "verified.sqlite").unlink()
+            prepare, prepare_again = run(repository, PREPARE), run(repository, PREPARE)
+        seconds, busy, memory = first
+        speed = images / seconds, images / busy
+        rows.append((images, seconds, again[0], *speed, memory, prepare[0], prepare_again[0], prepare[2]))
+    names = ["images", "verify", "again", "images/s", "images/core s", "MB", "prepare", "again", "MB"]
+    print(pd.DataFrame(rows, columns=names).to_string(index=False, float_format="%.1f"))
 
 
 if __name__ == "__main__":
