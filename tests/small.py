@@ -1,6 +1,9 @@
 """A tiny data set and settings that fit it, for the tests of the data."""
 
+import struct
+import zlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CLASSES = ("ground", "disc", "square")
 SPLITS = {"train": 16, "val": 4, "test": 3}
 HEIGHT, WIDTH, CROP = 20, 28, 24
+MEMORY = TemporaryDirectory(prefix="rrn-verified-")
+"""Keeps what is known of data sets while the tests run; data sets may be read-only."""
 
 
 def write_folder(root: Path, splits: dict[str, int] | None = None) -> Path:
@@ -35,6 +40,21 @@ def write_folder(root: Path, splits: dict[str, int] | None = None) -> Path:
             Image.fromarray(label).save(root / "labels" / split / f"{name}.png")
     (root / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
     return root
+
+
+def png(bits: int, kind: int, width: int, height: int, row: bytes | None = None) -> bytes:
+    """Return a PNG of equal rows, black if not given; `kind` as in its header: 0 grey, 2 RGB, 3 palette, 4, 6 alpha."""
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
+    row = bytes((width * channels * bits + 7) // 8) if row is None else row
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    chunks = {b"IHDR": header, b"PLTE": bytes(3 * 2 ** min(bits, 8)), b"IDAT": zlib.compress((b"\0" + row) * height)}
+    written = b"".join(_chunk(name, data) for name, data in chunks.items() if name != b"PLTE" or kind == 3)
+    return b"\x89PNG\r\n\x1a\n" + written + _chunk(b"IEND", b"")
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    """Return a part of a PNG: its length, its name, what it holds, and their checksum."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def small_settings(path: Path, **changes: dict[str, Any]) -> Settings:
@@ -61,8 +81,8 @@ def small_settings(path: Path, **changes: dict[str, Any]) -> Settings:
 
 
 def verified(dataset: ImageSet) -> Report:
-    """Return the report of a data set; what is known is remembered in its folder."""
-    return verify(dataset, dataset.layout.root / "verified.sqlite", workers=1)
+    """Return the report of a data set; what is known is remembered until the tests end."""
+    return verify(dataset, Path(MEMORY.name, "verified.sqlite"), workers=1)
 
 
 def partitioned(dataset: ImageSet, settings: Settings, partition: str) -> Split:

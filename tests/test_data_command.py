@@ -7,6 +7,9 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
+import re
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -19,10 +22,11 @@ import numpy as np
 import pytest
 from conftest import python
 from PIL import Image
-from small import REPOSITORY, small_settings
+from small import REPOSITORY, SPLITS, small_settings, write_folder
 
+from rrn import preset
 from rrn.data import __main__ as command
-from rrn.data import archives, sbd
+from rrn.data import archives, facts, lists, sbd
 from rrn.data.sets import ImageSet
 
 scipy_io = pytest.importorskip("scipy.io")
@@ -40,6 +44,8 @@ CAMVID = f"{FOLDER}.zip"
 CAMVID_COUNTS = {"train": 3, "val": 1, "test": 2}
 CITYSCAPES = {"leftImg8bit": "leftImg8bit_trainvaltest.zip", "gtFine": "gtFine_trainvaltest.zip"}
 PAGE = b"<!DOCTYPE html>\n<html><body>moved</body></html>"
+
+REAL = os.environ.get("RRN_SPLITS", "")
 
 Files = dict[str, bytes]
 
@@ -545,18 +551,116 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
         assert "usage: python -m rrn.data" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("rrn.data.verify"), reason="rrn.data.verify is not there")
-def test_verify_reports_on_the_data_set_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    verify = importlib.import_module("rrn.data.verify")
-    monkeypatch.setattr(verify, "report", lambda settings, root, full: 3 if full else int(root != REPOSITORY))
-    monkeypatch.chdir(REPOSITORY)
-    assert command.main(["verify"]) == 0
-    assert command.main(["verify", "--full"]) == 3
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a small data set and the settings that name it, in which this repository's rrn is run."""
+    write_folder(tmp_path / "data")
+    (tmp_path / "params.yaml").write_text(preset.apply(REPOSITORY, ["dataset.path=data"]), encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    return tmp_path
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("rrn.data.lists"), reason="rrn.data.lists is not there")
-def test_lists_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    lists = importlib.import_module("rrn.data.lists")
-    monkeypatch.setattr(lists, "fetch_all", lambda kind, folder: [folder / kind])
-    assert command.main(["lists", "--root", str(tmp_path), "voc"]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'lists/voc'}\n"
+def test_verify_reports_on_the_data_set_of_the_settings(own: Path) -> None:
+    for arguments in ([], ["--full"]):
+        done = python(own, "-m", "rrn.data", "verify", *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert re.search(r"^train +16 +16$", done.stdout, re.MULTILINE) and "square" in done.stdout
+        assert re.search(r"^checksum [0-9a-f]{16}, no problems$", done.stdout, re.MULTILINE)
+    assert (own / ".scratch/verified.sqlite").is_file()
+
+
+def test_verify_names_every_problem(own: Path) -> None:
+    (own / "data/labels/val/val001.png").unlink()
+    (own / "data/images/test/test000.jpg").write_bytes(b"")
+    done = python(own, "-m", "rrn.data", "verify")
+    assert done.returncode == 1 and "2 problems" in done.stdout
+    assert re.search(r"^- .*val001.png is missing$", done.stdout, re.MULTILINE)
+    assert re.search(r"^- .*test000.jpg cannot be read \(it has 0 bytes\)", done.stdout, re.MULTILINE)
+
+
+def test_verify_full_reads_again_what_has_not_changed(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read: list[Path] = []
+    examined = facts._examined
+    monkeypatch.setattr(facts, "_examined", lambda path, kind: (read.append(path), examined(path, kind))[1])
+    monkeypatch.chdir(own)
+    counts = []
+    for arguments in ([], [], ["--full"]):
+        assert command.main(["verify", *arguments]) == 0
+        counts.append(len(read))
+    assert counts == [2 * sum(SPLITS.values()), counts[0], 2 * counts[0]]
+    assert "no problems" in capsys.readouterr().out
+
+
+def test_verify_without_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    done = python(tmp_path, "-m", "rrn.data", "verify")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no params.yaml beside a dvc.yaml in ")
+
+
+def published(kind: str, role: str, ids: list[str]) -> dict[str, Any]:
+    """Return the entry of lists.json of a list with these ids."""
+    return {
+        **{"kind": kind, "protocol": "cps", "partition": "1of2", "role": role, "count": len(ids)},
+        "sha256": hashlib.sha256("".join(f"{name}\n" for name in ids).encode()).hexdigest(),
+        **{"repository": "some/where", "commit": "0123456789abcdef", "path": f"{kind}/{role}.txt", "licence": "MIT"},
+    }
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of lists in the place of their origin, and a catalogue that knows no others."""
+    folder, entries = tmp_path / "mirror", []
+    for kind, role, ids in (("voc", "labeled", TRAIN), ("voc", "unlabeled", VAL), ("cityscapes", "labeled", TRAIN)):
+        entries.append(published(kind, role, ids))
+        path = folder / "some/where/0123456789abcdef" / kind / f"{role}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(ids))
+    (tmp_path / "lists.json").write_text(json.dumps(entries))
+    monkeypatch.setattr(lists, "CATALOGUE", tmp_path / "lists.json")
+    monkeypatch.setattr(lists, "catalogue", functools.cache(lists.catalogue.__wrapped__))
+    monkeypatch.setenv("RRN_LISTS", str(folder))
+    return folder
+
+
+def test_lists_are_fetched_once(tmp_path: Path, mirror: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [tmp_path / "data/lists" / f"voc-cps-1of2-{role}.txt" for role in lists.ROLES]
+    for _ in range(2):
+        assert command.main(["lists", "--root", str(tmp_path / "data"), "voc"]) == 0
+        assert capsys.readouterr().out.splitlines() == list(map(str, paths))
+        assert [path.read_text().split() for path in paths] == [TRAIN, VAL]
+        assert sorted((tmp_path / "data/lists").iterdir()) == paths
+        shutil.rmtree(mirror, ignore_errors=True)
+
+
+def test_lists_of_an_origin_that_has_others(tmp_path: Path, mirror: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (mirror / "some/where/0123456789abcdef/voc/unlabeled.txt").write_text("\n".join(VAL[::-1]))
+    assert command.main(["lists", "--root", str(tmp_path), "voc"]) == 1
+    assert "voc-cps-1of2-unlabeled.txt is not the list of some/where@" in capsys.readouterr().err
+
+
+def test_lists_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RRN_LISTS", str(tmp_path / "nowhere"))
+    done = python(REPOSITORY, "-m", "rrn.data", "lists", "--root", tmp_path / "data", "voc")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: the list voc-") and "or name a mirror by RRN_LISTS" in done.stderr
+    assert not (tmp_path / "data/lists").exists()
+
+
+@pytest.mark.skipif(not REAL, reason="RRN_SPLITS does not name a folder of published lists")
+@pytest.mark.parametrize("kind", ["voc", "cityscapes"])
+def test_the_real_lists_are_fetched(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for entry in json.loads((Path(REAL) / "index.json").read_text()):
+        upstream = entry["upstream"]
+        target = tmp_path / "mirror" / upstream["repository"] / upstream["commit"] / upstream["path"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(REAL) / entry["file"], target)
+    monkeypatch.setenv("RRN_LISTS", str(tmp_path / "mirror"))
+    done = python(REPOSITORY, "-m", "rrn.data", "lists", "--root", tmp_path / "data", kind)
+    assert (done.returncode, done.stderr) == (0, "")
+    wanted = [tmp_path / "data/lists" / entry.file for entry in lists.catalogue() if entry.kind == kind]
+    assert done.stdout.splitlines() == list(map(str, wanted))
+    assert sorted((tmp_path / "data/lists").iterdir()) == sorted(wanted)

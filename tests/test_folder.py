@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small import CLASSES, HEIGHT, SPLITS, WIDTH, small_settings, write_folder
+from small import CLASSES, HEIGHT, SPLITS, WIDTH, png, small_settings, write_folder
 
 from rrn.config import IGNORE_INDEX
+from rrn.data import files
 from rrn.data.files import DataError
 from rrn.data.sets import ImageSet
 
@@ -79,6 +80,49 @@ def test_cmyk_is_refused(dataset: ImageSet) -> None:
     Image.open(path).convert("CMYK").save(path)
     with pytest.raises(DataError, match=r"val000.jpg has pixels of mode CMYK; save it as 8-bit RGB or grey"):
         dataset.image("val", "val000")
+
+
+@pytest.mark.parametrize("kind", [2, 4, 6], ids=["rgb", "grey with alpha", "rgb with alpha"])
+def test_16_bits_are_refused(dataset: ImageSet, kind: int) -> None:
+    path = dataset.image_path("val", "val000")
+    path.unlink()
+    path = path.with_suffix(".png")
+    path.write_bytes(png(16, kind, WIDTH, HEIGHT))
+    for read in (dataset.image, dataset.pair, dataset.shape):
+        with pytest.raises(DataError, match=r"val000.png has 16 bits per channel; save it as 8-bit RGB or grey"):
+            read("val", "val000")
+    with pytest.raises(DataError, match=r"val000.png has 16 bits per channel"):
+        files.open_upright(path)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_grey_image_of_few_bits_is_an_image(dataset: ImageSet, bits: int) -> None:
+    path = dataset.image_path("val", "val000")
+    path.unlink()
+    path.with_suffix(".png").write_bytes(png(bits, 0, WIDTH, HEIGHT, b"\xff" * ((WIDTH * bits + 7) // 8)))
+    assert (dataset.image("val", "val000") == 255).all()
+
+
+@pytest.mark.parametrize(("bits", "first"), [(2, 85), (4, 17)])
+def test_a_grey_label_of_2_or_4_bits_is_refused(dataset: ImageSet, bits: int, first: int) -> None:
+    dataset.label_path("val", "val000").write_bytes(png(bits, 0, WIDTH, HEIGHT))
+    message = rf"val000.png is a grey PNG of {bits} bits, in which 1 is read as {first}: write its class indices into"
+    for read in (dataset.label, dataset.pair):
+        with pytest.raises(DataError, match=message):
+            read("val", "val000")
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "row"),
+    [(1, 0, [1, 0, 1, 1]), (1, 3, [1, 0, 1, 1]), (2, 3, [0, 1, 2, 1]), (4, 3, [2, 0, 1, 2]), (8, 0, [2, 0, 1, 255])],
+)
+def test_a_label_of_few_bits_keeps_its_indices(dataset: ImageSet, bits: int, kind: int, row: list[int]) -> None:
+    path = dataset.label_path("val", "val000")
+    packed = np.packbits(np.unpackbits(np.array(row, np.uint8)[:, None], axis=1)[:, -bits:].ravel())
+    path.write_bytes(png(bits, kind, 4, 3, packed.tobytes()))
+    np.testing.assert_array_equal(dataset.label("val", "val000"), [row] * 3)
+    contents = path.read_bytes()
+    np.testing.assert_array_equal(np.asarray(files.open_label(path, contents), np.uint8), [row] * 3)
 
 
 def test_a_rotated_photograph_is_refused(dataset: ImageSet) -> None:

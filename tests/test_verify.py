@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small import CLASSES, HEIGHT, REPOSITORY, SPLITS, WIDTH, small_settings, write_folder
+from small import CLASSES, HEIGHT, REPOSITORY, SPLITS, WIDTH, png, small_settings, write_folder
 
 from rrn.config import Settings
 from rrn.data import facts, verify
@@ -112,8 +112,20 @@ def pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+def grey(bits: int) -> Change:
+    return lambda path: path.write_bytes(png(bits, 0, WIDTH, HEIGHT))
+
+
 BAD_IMAGES: dict[str, tuple[Change, str]] = {
     "cmyk": (lambda path: Image.open(path).convert("CMYK").save(path), "has pixels of mode CMYK; save it as 8-bit RGB"),
+    **{
+        name: (
+            lambda path, kind=kind: path.write_bytes(png(16, kind, WIDTH, HEIGHT)),
+            "has 16 bits per channel; save it",
+        )
+        for name, kind in {"deep colours": 2, "deep grey with alpha": 4, "deep with alpha": 6}.items()
+    },
+    "deep grey": (grey(16), "has pixels of mode I;16; save it as 8-bit RGB or grey"),
     "rotated": (rotate, r"is stored rotated \(EXIF orientation 6\)"),
     "empty": (lambda path: path.write_bytes(b""), r"cannot be read \(it has 0 bytes\): replace it"),
     "text": (lambda path: path.write_text("<html>"), r"cannot be read \(it is no image\)"),
@@ -127,6 +139,8 @@ BAD_LABELS: dict[str, tuple[Change, str]] = {
     "rgb": (lambda path: save(noise(0, HEIGHT, WIDTH), path), "has pixels of mode RGB, .*palette PNG"),
     "size": (lambda path: save(np.zeros((5, 7)), path), f"is 7 x 5 pixels, but its image .* is {WIDTH} x {HEIGHT}"),
     "deep": (lambda path: Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16)).save(path), "of mode I;16"),
+    "two bits": (grey(2), "is a grey PNG of 2 bits, in which 1 is read as 85: write its class indices into .*8 bits"),
+    "four bits": (grey(4), "is a grey PNG of 4 bits, in which 1 is read as 17: write its class indices into .*8 bits"),
     "value": (lambda path: save(np.full((HEIGHT, WIDTH), 7), path), "has the value 7, but the classes are 0 to 2"),
     "loop": (loop, "is a symbolic link that leads back to itself"),
     "half": (cut(0.5), "incomplete"),

@@ -23,6 +23,10 @@ COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 PATH = re.compile(r"(?P<stem>.+?)\.(?:jpe?g|png)(?:\s.*)?$", re.IGNORECASE)
 """A line that begins with the path of an image."""
 INDEX_MODES = ("1", "L", "P")
+HEADER = 26
+"""Bytes at the start of a PNG that hold the bits of a sample, at 24, and the type of colours, at 25."""
+GREY = 0
+"""Type of colours of a grey PNG."""
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 """What PIL raises for files that are no image, truncated, broken inside, or absurdly large."""
 
@@ -88,7 +92,7 @@ def open_image(path: Path, decode: bool = True, contents: bytes | None = None) -
     Raises:
         DataError: see `open_file`; or its pixels are of a kind that has no obvious colours, or it is stored rotated.
     """
-    image = _with_colours(open_file(path, "image", decode, contents), path)
+    image = _with_colours(open_file(path, "image", decode, contents), path, contents)
     if decode or "exif" in image.info:  # PNG may hold it behind the pixels
         _require_upright(image, path)
     return image
@@ -116,18 +120,36 @@ def open_upright(path: Path) -> Image.Image:
     return ImageOps.exif_transpose(_with_colours(open_file(path, "image"), path))
 
 
-def _with_colours(image: Image.Image, path: Path) -> Image.Image:
-    """Refuse pixels that have no obvious colours."""
+def _with_colours(image: Image.Image, path: Path, contents: bytes | None = None) -> Image.Image:
+    """Refuse pixels that have no obvious colours, or more bits than are read."""
     if image.mode not in COLOUR_MODES:
         raise DataError(f"{path} has pixels of mode {image.mode}; save it as 8-bit RGB or grey")
+    if image.format == "PNG" and _bits(path, "image", contents)[0] == 16:
+        raise DataError(f"{path} has 16 bits per channel; save it as 8-bit RGB or grey")
     return image
+
+
+def _bits(path: Path, what: str, contents: bytes | None) -> tuple[int, int]:
+    """Return the bits of a sample and the type of colours that the header of a PNG states, which PIL keeps to itself.
+
+    Raises:
+        DataError: it cannot be read any more.
+    """
+    if contents is None:
+        try:
+            with path.open("rb") as file:
+                contents = file.read(HEADER)
+        except OSError as error:
+            raise unreadable(error, path, what) from error
+    return contents[24], contents[25]
 
 
 def open_label(path: Path, contents: bytes | None = None) -> Image.Image:
     """Open a label: one class index per pixel, grey or palette, 8 bits.
 
     Raises:
-        DataError: see `open_file`; or it is in colours, or has more than 8 bits.
+        DataError: see `open_file`; or it is in colours, has more than 8 bits, or is grey with 2 or 4, which PIL spreads
+            over 0 to 255. One bit, and a palette of any bits, stay the indices that they are.
     """
     label = open_file(path, "label", contents=contents)
     if label.mode not in INDEX_MODES:
@@ -135,6 +157,13 @@ def open_label(path: Path, contents: bytes | None = None) -> Image.Image:
             f"{path} has pixels of mode {label.mode}, but a label is one class index per "
             "pixel: convert it to a grey or palette PNG of 8 bits"
         )
+    if label.format == "PNG" and label.mode == "L":
+        bits, kind = _bits(path, "label", contents)
+        if kind == GREY and bits in (2, 4):
+            raise DataError(
+                f"{path} is a grey PNG of {bits} bits, in which 1 is read as {255 // (2**bits - 1)}: write its class "
+                "indices into a grey or palette PNG of 8 bits, and see that they are still 0, 1, 2, ..."
+            )
     return label
 
 
