@@ -25,7 +25,7 @@ from rrn.data import files
 from rrn.data.files import DataError, Size
 from rrn.data.layouts import Colour
 
-APPLICATION, VERSION = 0x52524E, 1
+APPLICATION, VERSION = 0x52524E, 2
 """What marks a database as ours; raise VERSION when facts are found or worded differently."""
 WAIT = 60.0
 """Seconds to wait for another process that writes."""
