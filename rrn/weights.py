@@ -9,6 +9,7 @@ import importlib
 import pickle
 import urllib.request
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 
 from rrn import config
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HUB_FILE = "model.safetensors"
 FILES = (".safetensors", ".pth")
+PUBLISHERS = ("timm", "torchvision")
 TIMEOUT = 5.0
 """Seconds after which a host that does not answer counts as out of reach."""
 
-SOURCES = "null, lite0, timm, timm/TAG, torchvision/ENUM.MEMBER, nor a .safetensors or .pth file that exists"
+SOURCES = (
+    "null, lite0, timm, timm/TAG, torchvision/ENUM.MEMBER, one of the last three with @FILE, "
+    "nor a .safetensors or .pth file that exists"
+)
 
 
 def load(encoder: nn.Module, weights: str) -> None:
@@ -38,20 +44,21 @@ def load(encoder: nn.Module, weights: str) -> None:
     Args:
         encoder: of a network of segmentation_models_pytorch.
         weights: `timm` or `timm/TAG`, what timm publishes for this encoder; `torchvision/ENUM.MEMBER`, such as
-            torchvision/ResNet50_Weights.IMAGENET1K_V1; a .safetensors or .pth file of one of the two, named from the
-            repository's root; `lite0`, a package.
+            torchvision/ResNet50_Weights.IMAGENET1K_V1; one of these with `@FILE` behind it, which takes the tensors
+            from a .safetensors or .pth file, named from the repository's root; such a file alone; `lite0`, a package.
 
     Raises:
         SettingsError: file or package missing and out of reach, damaged, or of another network.
     """
+    publisher, source, file = _parts(weights)
     if weights == "lite0":
         tensors = dict(zip(encoder.state_dict(), _lite0().values(), strict=False))
-    elif Path(weights).suffix in FILES:
-        tensors = _named_file(weights)
-    elif _is_timm(weights):
-        tensors = _from_timm(encoder, weights)
-    elif weights.startswith("torchvision/"):
-        tensors = _from_torchvision(weights)
+    elif file is not None:
+        tensors = _named_file(file, weights)
+    elif publisher == "timm":
+        tensors = _from_timm(encoder, source)
+    elif publisher == "torchvision":
+        tensors = _from_torchvision(source)
     else:
         raise config.SettingsError(f"model.weights: {weights!r} is neither {SOURCES}")
     _fill(encoder, tensors, weights)
@@ -60,25 +67,34 @@ def load(encoder: nn.Module, weights: str) -> None:
 def normalization(encoder: nn.Module, weights: str | None) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation, [1, 3, 1, 1] of images in 0..1, that the weights were trained with.
 
+    Those of `timm/TAG` and `timm/TAG@FILE` are the tag's; torchvision's are always those of ImageNet. A file alone does
+    not say: it gets, like no weights at all, those of timm's default tag for the encoder, or else of ImageNet.
+
     Raises:
-        SettingsError: timm publishes no such weights.
+        SettingsError: timm or torchvision publishes no such weights.
     """
     facts: Mapping[str, Any] = getattr(getattr(encoder, "model", None), "pretrained_cfg", None) or {}
-    if weights is not None and weights.startswith("torchvision/"):
+    publisher, source, _ = _parts(weights or "")
+    if publisher == "torchvision":
+        _member(source)
         facts = {}
-    elif weights is not None and _is_timm(weights):
-        facts = _published(encoder, weights)
+    elif publisher == "timm":
+        facts = _published(encoder, source)
     mean, std = (torch.tensor(facts.get(key) or usual).view(1, 3, 1, 1) for key, usual in IMAGENET.items())
     return mean, std
 
 
-def _is_timm(weights: str) -> bool:
-    """Whether the weights that timm publishes are asked for."""
-    return weights == "timm" or (weights.startswith("timm/") and Path(weights).suffix not in FILES)
+def _parts(weights: str) -> tuple[str | None, str, str | None]:
+    """Return who publishes the weights (timm, torchvision), what is named before any `@`, and the file of tensors."""
+    source, at, file = weights.partition("@")
+    publisher = source.partition("/")[0]
+    if publisher in PUBLISHERS and (at or Path(weights).suffix not in FILES):
+        return publisher, source, file if at else None
+    return None, weights, weights if Path(weights).suffix in FILES else None
 
 
 def _fill(encoder: nn.Module, tensors: Mapping[str, Tensor], weights: str) -> None:
-    """Copy tensors by name; what the encoder lacks (the classifier) is left out.
+    """Copy tensors by name; whole parts that the encoder lacks (the classifier) are left out.
 
     timm's names stand in the encoder after `model.`, and in some encoders with `_` for the first dots. Old files lack
     `num_batches_tracked`, which batch norm counts and does not use.
@@ -95,7 +111,24 @@ def _fill(encoder: nn.Module, tensors: Mapping[str, Tensor], weights: str) -> No
                 f"model.weights: {weights!r} are not the weights of this model.encoder: {name} should be of shape "
                 f"{list(tensor.shape)} and is {found}; name the encoder that they belong to, or other weights"
             )
+    _refuse_more(encoder, tensors, weights)
     encoder.load_state_dict(own | chosen)
+
+
+def _refuse_more(encoder: nn.Module, tensors: Mapping[str, Tensor], weights: str) -> None:
+    """Refuse tensors that the encoder lacks within a part that it has: they are a larger or another network's.
+
+    Buffers that are computed and no longer saved (masks of windows) stand in old files.
+    """
+    parts = {name.removeprefix("model.").partition(".")[0] for name in encoder.state_dict()}
+    known = {_bare(name) for name in [*encoder.state_dict(), *dict(encoder.named_buffers())]}
+    for name in tensors:
+        heads = accumulate(name.removeprefix("model.").split("."), "{}_{}".format)
+        if _bare(name) not in known and not parts.isdisjoint(heads):
+            raise config.SettingsError(
+                f"model.weights: {weights!r} are not the weights of this model.encoder: they hold {name}, which it "
+                "lacks; name the encoder that they belong to, or other weights"
+            )
 
 
 def _bare(name: str) -> str:
@@ -110,29 +143,29 @@ def _published(encoder: nn.Module, weights: str) -> dict[str, Any]:
         raise config.SettingsError(
             f"model.weights: {weights} is for timm's encoders; set model.encoder: tu-NAME, or name other weights"
         )
-    architecture, tag = default["architecture"], weights.partition("/")[2]
+    architecture, (_, slash, tag) = default["architecture"], weights.partition("/")
     known = {name.partition(".")[2]: facts for name, facts in get_arch_pretrained_cfgs(architecture).items()}
     published = {name: facts.to_dict() for name, facts in known.items() if facts.hf_hub_id}
     if not published:
         raise config.SettingsError(f"model.weights: timm publishes no weights of {architecture}; take another encoder")
-    if tag and tag not in published:
+    if slash and tag not in published:
         raise config.SettingsError(
             f"model.weights: timm publishes no weights {tag!r} of {architecture}; there are {', '.join(published)}"
         )
-    return published[tag or default["tag"]]
+    return published[tag if slash else default["tag"]]
 
 
 def _from_timm(encoder: nn.Module, weights: str) -> dict[str, Tensor]:
     """Read what timm publishes, from the cache of the Hugging Face hub or, the first time, through the network."""
-    repository = _published(encoder, weights)["hf_hub_id"]
+    facts = _published(encoder, weights)
     try:
-        path = huggingface_hub.hf_hub_download(repository, HUB_FILE, local_files_only=True)
+        path = huggingface_hub.hf_hub_download(facts["hf_hub_id"], HUB_FILE, local_files_only=True)
     except LocalEntryNotFoundError:
-        path = _fetch_from_hub(repository, weights)
+        path = _fetch_from_hub(facts["hf_hub_id"], facts["tag"], weights)
     return _read(Path(path), weights)
 
 
-def _fetch_from_hub(repository: str, weights: str) -> str:
+def _fetch_from_hub(repository: str, tag: str, weights: str) -> str:
     """Download the weights of a repository into the hub's own cache and return the file."""
     address = huggingface_hub.hf_hub_url(repository, HUB_FILE)
     try:
@@ -142,20 +175,13 @@ def _fetch_from_hub(repository: str, weights: str) -> str:
         raise config.SettingsError(
             f"model.weights: {weights} is not in the cache and cannot be fetched ({error}). Where there is a network, "
             f"take {HUB_FILE} of the repository {repository} on the Hugging Face hub, {address}; put it into any "
-            f"folder and set model.weights: FOLDER/{HUB_FILE}"
+            f"folder and set model.weights: timm/{tag}@FOLDER/{HUB_FILE}"
         ) from error
 
 
 def _from_torchvision(weights: str) -> dict[str, Tensor]:
     """Read what torchvision publishes, from the cache of torch.hub or, the first time, through the network."""
-    name = weights.partition("/")[2]
-    try:
-        member = torchvision.models.get_weight(name)
-    except (ValueError, KeyError, TypeError) as error:
-        raise config.SettingsError(
-            f"model.weights: torchvision has no weights {name!r}; expected such as "
-            "torchvision/ResNet50_Weights.IMAGENET1K_V1"
-        ) from error
+    member = _member(weights)
     path = Path(torch.hub.get_dir(), "checkpoints", member.url.rpartition("/")[2])
     try:
         if not path.is_file():
@@ -165,9 +191,21 @@ def _from_torchvision(weights: str) -> dict[str, Tensor]:
         raise config.SettingsError(
             f"model.weights: {weights} is not in the cache and cannot be fetched ({error}). Where there is a network, "
             f"take {path.name} from {member.url}; put it into {path.parent}, or into any folder and set "
-            f"model.weights: FOLDER/{path.name}"
+            f"model.weights: {weights}@FOLDER/{path.name}"
         ) from error
     return _read(path, weights)
+
+
+def _member(weights: str) -> WeightsEnum:
+    """Return what torchvision knows of `torchvision/ENUM.MEMBER`."""
+    name = weights.partition("/")[2]
+    try:
+        return torchvision.models.get_weight(name)
+    except (ValueError, KeyError, TypeError) as error:
+        raise config.SettingsError(
+            f"model.weights: torchvision has no weights {name!r}; expected such as "
+            "torchvision/ResNet50_Weights.IMAGENET1K_V1"
+        ) from error
 
 
 def _reach(address: str) -> None:
@@ -180,9 +218,11 @@ def _reach(address: str) -> None:
         pass
 
 
-def _named_file(weights: str) -> dict[str, Tensor]:
+def _named_file(file: str, weights: str) -> dict[str, Tensor]:
     """Read a file named from the repository's root."""
-    path = config.find_root() / weights
+    path = config.find_root() / file
+    if file != weights and (path.suffix not in FILES or not path.is_file()):
+        raise config.SettingsError(f"model.weights: {weights!r}: behind @ is no .safetensors or .pth file that exists")
     if not path.is_file():
         raise config.SettingsError(f"model.weights: {weights!r} is neither {SOURCES}")
     return _read(path, weights)

@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from conftest import ROOT
 from torch import nn
 
 from rrn import config, evaluate
@@ -15,10 +16,19 @@ from rrn.data.loaders import WholeBatch
 from rrn.inference import Predictor, windows
 
 WHOLE = {"mode": "whole", "window": None, "stride": None, "last": "shifted", "scales": [1.0], "flip": False}
+
+
+def preset(name):
+    """Return `evaluate` as a preset leaves it, but for the size of a pass."""
+    values = config.merge(config.read(ROOT / "params.yaml"), config.read(ROOT / "presets" / f"{name}.yaml"))["evaluate"]
+    del values["batch"]
+    return values
+
+
 LITERATURE = {
-    "VOC whole": WHOLE,
-    "VOC pad 512": {**WHOLE, "mode": "pad", "window": [512, 512]},
-    "Cityscapes sliding 800": {**WHOLE, "mode": "sliding", "window": [800, 800], "stride": [534, 534]},
+    "VOC whole": preset("voc"),
+    "VOC pad 512": {**preset("voc"), "mode": "pad", "window": [512, 512]},
+    "Cityscapes sliding 800": preset("cityscapes"),
 }
 SMALL = {
     "VOC whole": WHOLE,
@@ -207,9 +217,19 @@ def test_presets_are_settings():
         assert protocol(values).mode == values["mode"]
 
 
+def test_the_preset_of_voc_looks_at_whole_images_once():
+    model, images = Toy(), some_images(37, 50, count=2)
+    found = Predictor(model, protocol(LITERATURE["VOC whole"])).logits(images)
+    assert model.passes == [(2, 3, 37, 50)]
+    expected = np.stack([slow(model, image, WHOLE) for image in images], axis=1)
+    np.testing.assert_allclose(found.softmax(2).numpy(), expected, atol=2e-6, rtol=0)
+
+
 def test_windows_of_cityscapes():
-    assert LITERATURE["Cityscapes sliding 800"]["stride"] == [math.ceil(800 * 2 / 3)] * 2
-    found = windows((1024, 2048), (800, 800), (534, 534))
+    values = LITERATURE["Cityscapes sliding 800"]
+    assert (values["mode"], values["last"], values["scales"], values["flip"]) == ("sliding", "shifted", [1.0], False)
+    assert values["stride"] == [math.ceil(800 * 2 / 3)] * 2
+    found = windows((1024, 2048), tuple(values["window"]), tuple(values["stride"]))
     rows, columns = ((0, 800), (224, 1024)), ((0, 800), (534, 1334), (1068, 1868), (1248, 2048))
     assert [((r.start, r.stop), (c.start, c.stop)) for r, c in found] == [(r, c) for r in rows for c in columns]
 
@@ -223,6 +243,29 @@ def test_ragged_windows_of_cityscapes():
 def test_a_stride_that_divides_adds_no_window():
     assert [c.start for _, c in windows((4, 10), (4, 4), (3, 3))] == [0, 3, 6]
     assert [c.start for _, c in windows((4, 4), (4, 4), (3, 3))] == [0]
+
+
+class Ramp(Toy):
+    """The probability of the second of two classes is that of a pixel's place in its window."""
+
+    def logits(self, images):
+        self.passes.append(tuple(images.shape))
+        height, width = images.shape[2:]
+        place = (torch.arange(1, height + 1).view(-1, 1) / height + torch.arange(1, width + 1) / width) / 2.1
+        return torch.stack([1 - place, place]).expand(2, len(images), 2, height, width).log()
+
+
+def test_the_preset_of_cityscapes_is_the_loop_of_the_literature():
+    model = Ramp()
+    found = Predictor(model, protocol(LITERATURE["Cityscapes sliding 800"])).logits(some_images(1024, 2048, count=1))
+    assert sum(shape[0] for shape in model.passes) == 8 and {shape[2:] for shape in model.passes} == {(800, 800)}
+    place = (np.arange(1, 801)[:, None] / 800 + np.arange(1, 801) / 800) / 2.1
+    total, count = np.zeros((1024, 2048)), np.zeros((1024, 2048))
+    for top, bottom in slow_starts(1024, 800, math.ceil(800 * 2 / 3), shifted=True):
+        for left, right in slow_starts(2048, 800, math.ceil(800 * 2 / 3), shifted=True):
+            total[top:bottom, left:right] += place
+            count[top:bottom, left:right] += 1
+    np.testing.assert_allclose(found.exp()[0, 0, 1].numpy(), total / count, atol=2e-6, rtol=0)
 
 
 def test_a_voc_image_stands_in_the_middle_of_512_pixels():

@@ -3,6 +3,7 @@ import re
 import pytest
 import torch
 from conftest import ROOT, copy_repository
+from ruamel.yaml import YAML
 
 from rrn import config, preset
 from rrn.models import Segmenter
@@ -71,6 +72,63 @@ def test_the_settings_of_the_literature(here, data, crop, regions, steps, encode
     assert (settings.model.encoder, settings.model.weights) == (f"tu-{encoder}s", "timm")
     for processes in (2, 4):
         assert preset.main([f"nproc={processes}"]) == 0
+
+
+WHOLE = {"mode": "whole", "window": None, "stride": None, "last": "shifted", "scales": (1.0,), "flip": False}
+LITERATURE = {
+    "voc": {
+        "dataset": {"kind": "voc", "train": "train_aug", "val": "val", "test": "val", "void": None, "size": None},
+        "augment": {"crop": 512, "scales": (0.5, 2.0), "flip": True, "jitter": 0.0},
+        "warmup": {"steps": 1000, "lr_ramp": 100},
+        "train": {"steps": 39700 - 1000, "lr_ramp": 0},
+        "evaluate": {"batch": 1, **WHOLE},
+        "method": {"lambda_u": 1.0, "grid": 4},
+    },
+    "cityscapes": {
+        "dataset": {"kind": "cityscapes", "train": "train", "val": "val", "test": "val", "void": None, "size": None},
+        "augment": {"crop": 800, "scales": (0.5, 2.0), "flip": True, "jitter": 0.0},
+        "warmup": {"steps": 1000, "lr_ramp": 100},
+        "train": {"steps": 44500 - 1000, "lr_ramp": 0},
+        "evaluate": {"batch": 4, **WHOLE, "mode": "sliding", "window": (800, 800), "stride": (534, 534)},
+        "method": {"lambda_u": 5.0, "grid": 5},
+    },
+}
+BOTH = {
+    "split": {"protocol": "cps"},
+    "ablation": {"partitions": ("1of16", "1of8", "1of4", "1of2"), "seeds": (0, 1, 2)},
+    "batch": {"labeled": 8, "unlabeled": 8},
+    "optimizer": {"lr": 0.0025, "momentum": 0.9, "weight_decay": 0.0001, "poly": 0.9},
+    "model": {
+        "architecture": "DeepLabV3Plus",
+        "weights": "timm",
+        "output_stride": 16,
+        "decoder_channels": 256,
+        "atrous_rates": (6, 12, 18),
+    },
+}
+"""Of CPS where it says, of the released code of RRN where CPS does not, written here a second time."""
+
+TRUNK = {"input_stride": 1, "channels": (64, 128, 256, 512), "dropout": 0.5, "lr": 0.0001, "betas": (0.9, 0.99)}
+"""Of the discriminator of the released code."""
+
+
+def laid(items):
+    """Return params.yaml with presets on it, as plain values."""
+    return YAML(typ="safe", pure=True).load(preset.apply(ROOT, items))
+
+
+@pytest.mark.parametrize("encoder", ["resnet50", "resnet101"])
+@pytest.mark.parametrize("data", LITERATURE)
+def test_every_value_of_the_literature_is_in_its_preset(data, encoder):
+    values = laid([data, encoder, "dataset.path=../elsewhere"])
+    found = config.resolve(values, "rrn").model_dump()
+    for section, expected in {**BOTH, **LITERATURE[data]}.items():
+        assert {key: found[section][key] for key in expected} == expected, section
+    assert found["evaluate"] == LITERATURE[data]["evaluate"], "nothing else is said of it"
+    assert {key: found["method"]["discriminator"][key] for key in TRUNK} == TRUNK
+    assert found["model"]["encoder"] == f"tu-{encoder}s"
+    without_cutmix = {"voc": 1.5, "cityscapes": 6.0}[data]
+    assert config.resolve(values, "cps").method.lambda_u == without_cutmix
 
 
 @pytest.mark.parametrize("encoder", ["resnet50", "resnet101"])

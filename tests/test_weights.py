@@ -117,16 +117,27 @@ def test_what_torchvision_publishes_is_found_in_the_cache(root, tmp_path):
         (
             "tu-resnet50s",
             "timm",
-            ["model.safetensors of the repository timm/resnet50s.gluon_in1k", "set model.weights: FOLDER/model.safet"],
+            [
+                "model.safetensors of the repository timm/resnet50s.gluon_in1k",
+                "put it into any folder and set model.weights: timm/gluon_in1k@FOLDER/model.safetensors",
+            ],
         ),
-        ("tu-resnet50", "timm/tv_in1k", ["timm/tv_in1k is not in the cache", "repository timm/resnet50.tv_in1k"]),
+        (
+            "tu-resnet50",
+            "timm/tv_in1k",
+            [
+                "timm/tv_in1k is not in the cache",
+                "repository timm/resnet50.tv_in1k",
+                "set model.weights: timm/tv_in1k@FOLDER/model.safetensors",
+            ],
+        ),
         (
             "tu-resnet18",
             RESNET18,
             [
                 "take resnet18-f37072fd.pth from",
                 "torch/checkpoints, or into any folder",
-                "FOLDER/resnet18-f37072fd.pth",
+                f"set model.weights: {RESNET18}@FOLDER/resnet18-f37072fd.pth",
             ],
         ),
     ],
@@ -156,9 +167,18 @@ def test_without_a_network_the_error_says_within_seconds_which_file_to_put_where
         (
             "tu-resnet18",
             "imagenet",
-            r"'imagenet' is neither null, lite0, timm, timm/TAG, torchvision/ENUM.MEMBER, nor a",
+            r"'imagenet' is neither null, lite0, timm, timm/TAG, torchvision/ENUM.MEMBER, one of the",
         ),
         ("tu-resnet18", "timm/absent.pth", r"'timm/absent.pth' is neither null, lite0"),
+        ("tu-resnet18", "timm/", r"timm publishes no weights '' of resnet18; there are a1_in1k, "),
+        ("tu-resnet18", "torchvision", r"torchvision has no weights ''; expected such as torchvision/R"),
+        ("tu-resnet18", "timm@absent.pth", r"'timm@absent.pth': behind @ is no .safetensors or .pth file that exists"),
+        ("tu-resnet18", "timm/a1_in1k@", r"'timm/a1_in1k@': behind @ is no .safetensors or .pth file that exists"),
+        ("tu-resnet18", f"{RESNET18}@params.yaml", r"@params.yaml': behind @ is no .safetensors or .pth file that"),
+        ("tu-resnet18", "timm/tv2@absent.pth", r"timm publishes no weights 'tv2' of resnet18; there are a1_in1k, "),
+        ("resnet18", "timm@absent.pth", r"timm is for timm's encoders; set model.encoder: tu-NAME"),
+        ("tu-resnet18", "torchvision/ResNet18@absent.pth", r"torchvision has no weights 'ResNet18'; expected such"),
+        ("tu-resnet18", "lite0@absent.pth", r"'lite0@absent.pth' is neither null, lite0, .* with @FILE, nor a"),
     ],
 )
 def test_misspelled_weights_are_named(root, encoder, asked, message):
@@ -184,6 +204,83 @@ def test_files_that_hold_no_tensors_are_refused_and_run_nothing(root, capfd):
         segmenter(weights="nested.pth")
 
 
+def on_meta(encoder, network):
+    """An encoder and the tensors of a classifier, all without values."""
+    with torch.device("meta"):
+        return smp.Unet(encoder, encoder_weights=None).encoder, timm.create_model(network).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("encoder", "network", "name"),
+    [
+        ("tu-resnet18", "resnet34", "layer1.2.conv1.weight"),
+        ("resnet18", "resnet34", "layer1.2.conv1.weight"),
+        ("tu-resnet50s", "resnet101s", "layer3.6.conv1.weight"),
+        ("tu-resnet50_gn", "resnet50", "bn1.running_mean"),
+        ("tu-efficientnet_b0", "efficientnet_b1", "blocks.0.1.conv_dw.weight"),
+        ("tu-convnext_tiny", "convnext_small", "stages.2.blocks.9.gamma"),
+    ],
+)
+def test_a_larger_network_does_not_fill_a_smaller_encoder(encoder, network, name):
+    with pytest.raises(SettingsError, match=rf"'w' are not the weights of this .*: they hold {name}, which it lacks"):
+        weights._fill(*on_meta(encoder, network), "w")
+
+
+@pytest.mark.parametrize(
+    ("network", "dropped"),
+    [
+        ("resnet18", {"fc"}),
+        ("resnet50_gn", {"fc"}),
+        ("efficientnet_b0", {"conv_head", "bn2", "classifier"}),
+        ("tf_efficientnet_lite0", {"conv_head", "bn2", "classifier"}),
+        ("mobilenetv3_small_050", {"conv_head", "classifier"}),
+        ("convnext_atto", {"head"}),
+        ("regnetx_002", {"head"}),
+        ("densenet121", {"classifier"}),
+        ("swin_tiny_patch4_window7_224", {"norm", "head"}),
+        ("rexnet_100", {"features", "head"}),  # its features.16 is the classifier's
+        ("selecsls42", {"head", "fc"}),  # as are head.2 and head.3
+    ],
+)
+def test_classifiers_are_dropped(network, dropped):
+    encoder, tensors = on_meta(f"tu-{network}", network)
+    own = {weights._bare(name) for name in encoder.state_dict()}
+    assert {name.partition(".")[0] for name in tensors if weights._bare(name) not in own} == dropped
+    weights._fill(encoder, tensors, "w")
+
+
+def test_what_is_computed_and_no_longer_saved_may_stand_in_a_file():
+    encoder, tensors = on_meta("tu-swin_tiny_patch4_window7_224", "swin_tiny_patch4_window7_224")
+    name = "layers.0.blocks.1.attn_mask"
+    assert name not in tensors
+    weights._fill(encoder, {**tensors, name: torch.zeros(1)}, "w")
+    with pytest.raises(SettingsError, match=r"they hold layers.0.blocks.1.other"):
+        weights._fill(encoder, {**tensors, "layers.0.blocks.1.other": torch.zeros(1)}, "w")
+
+
+@pytest.mark.parametrize("source", ["timm", "timm/gluon_in1k", RESNET18])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_file_may_stand_in_for_what_is_published(root, resnet18, source, absolute):
+    (root / "some@folder").mkdir()
+    save_file(resnet18, root / "some@folder" / "model.safetensors")
+    file = f"{root if absolute else '.'}/some@folder/model.safetensors"
+    assert equal(segmenter(encoder="tu-resnet18", weights=f"{source}@{file}").network.encoder, resnet18)
+
+
+def test_with_its_tag_a_file_keeps_the_normalization_of_the_weights(root):
+    torch.manual_seed(3)
+    network = timm.create_model("resnet34").state_dict()
+    save_file(network, root / "model.safetensors")
+    means = {}
+    for asked in ("model.safetensors", "timm@model.safetensors", "timm/ra4_e3600_r224_in1k@model.safetensors"):
+        filled = segmenter(encoder="tu-resnet34", weights=asked)
+        assert equal(filled.network.encoder, network)
+        means[asked] = (filled.mean.flatten()[0].item(), filled.std.flatten()[0].item())
+    default, same, tagged = means.values()
+    assert default == same == pytest.approx((0.485, 0.229))
+    assert tagged == pytest.approx((0.5, 0.5))
+
+
 def test_encoders_whose_names_are_flattened_are_filled(root):
     network = timm.create_model("test_convnext")
     save_file(network.state_dict(), root / "convnext.safetensors")
@@ -200,7 +297,12 @@ def test_encoders_whose_names_are_flattened_are_filled(root):
         ("tu-efficientnet_b0", None, 0.485),
         ("tu-efficientnet_b0", "timm", 0.485),
         ("tu-efficientnet_b0", "timm/ra4_e3600_r224_in1k", 0.5),
+        ("tu-efficientnet_b0", "timm/ra4_e3600_r224_in1k@x.pth", 0.5),
+        ("tu-efficientnet_b0", "timm@x.pth", 0.485),
+        ("tu-efficientnet_b0", "x.pth", 0.485),
         ("tu-inception_v3", None, 0.5),
+        ("tu-inception_v3", "x.pth", 0.5),
+        ("tu-inception_v3", "torchvision/Inception_V3_Weights.IMAGENET1K_V1@x.pth", 0.485),
         ("tu-inception_v3", "torchvision/Inception_V3_Weights.IMAGENET1K_V1", 0.485),
         ("resnet18", None, 0.485),
     ],
