@@ -223,10 +223,16 @@ def test_identity_leaves_out_what_does_not_train(warm):
 
 @pytest.mark.parametrize("measure", ["_evaluate", "_diagnose"])
 def test_images_are_looked_at_as_evaluate_says(warm, measure):
-    narrow = {"evaluate": {"mode": "pad", "window": [20, 27]}}
-    run = train.Training(train.job(*KEY, warm / "none", narrow))
+    run = train.Training(train.job(*KEY, warm / "none"))
+    run.predictor.protocol = run.predictor.protocol.model_copy(update={"mode": "pad", "window": (20, 27)})
     with pytest.raises(SettingsError, match="an image of 20 x 28 pixels"):
         getattr(run, measure)(1)
+
+
+def test_an_image_that_does_not_fit_is_found_before_the_first_step(warm):
+    narrow = {"evaluate": {"mode": "pad", "window": [20, 34], "scales": [1.0, 1.25]}}
+    with pytest.raises(SettingsError, match=r"an image of 25 x 35 pixels .* does not fit window: \[20, 34\]"):
+        train.Training(train.job(*KEY, warm / "none", narrow))
 
 
 def test_learning_rate():
