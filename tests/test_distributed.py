@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import tiny
 import torch
@@ -82,6 +83,13 @@ def test_a_resumed_run_of_two_processes_equals_the_uninterrupted_one(two, reposi
     assert two["checkpoint"] == 2
     for name in ("segmenters.safetensors", "discriminators.safetensors", "history.csv", "reliability.csv"):
         assert (repository / "resumed" / name).read_bytes() == (repository / "whole" / name).read_bytes(), name
+
+
+def test_reliability_is_that_of_one_process(two, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    alone, together = pd.DataFrame(two_processes.reliability()), pd.DataFrame(two["reliability"])
+    assert set(alone["split"]) == {"val", "unlabeled"} and set(alone["segmenter"]) == {1, 2}
+    pd.testing.assert_frame_equal(together, alone, rtol=1e-6)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

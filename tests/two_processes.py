@@ -6,6 +6,7 @@ The current folder is a tiny repository with a finished warmup.
 """
 
 import copy
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,14 @@ def running(network: RRN) -> torch.Tensor:
     return torch.cat([b.flatten() for n, b in network.segmenters.named_buffers() if ".running_" in n])
 
 
+def reliability() -> list[dict[str, object]]:
+    """Return how reliable the pseudo-labels of the warmed-up segmenters are, measured by all processes together."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    run = train.Training(train.job("train", "1of4", "rrn", 0, Path("unused"), {"nproc": world}))
+    run._diagnose(1)
+    return run.reliability
+
+
 def interrupt() -> int:
     """Train without and with an interruption; write `whole` and `resumed`, return the step of the checkpoint."""
     list(training("whole").fit())
@@ -124,7 +133,7 @@ def interrupt() -> int:
 def everything() -> dict[str, object]:
     """Return all of the above."""
     found = {"losses": {row: losses(row) for row in ROWS}, "matrices": matrices(), "messages": messages()}
-    return found | {"statistics": statistics(), "checkpoint": interrupt()}
+    return found | {"statistics": statistics(), "reliability": reliability(), "checkpoint": interrupt()}
 
 
 if __name__ == "__main__":
