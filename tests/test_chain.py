@@ -112,6 +112,12 @@ def test_changing_training_leaves_the_warmup_alone(repository, params):
     assert ran(result.stdout) == [f"train@1of16-{method}-0" for method in METHODS]
 
 
+def test_how_many_images_at_once_trains_nothing_again(repository, params):
+    params("evaluate.batch=8", "dataset.cache=false")
+    result = python(repository, "-m", "dvc", "repro", "--dry")
+    assert set(ran(result.stdout)) == {f"evaluate@1of16-{method}-0" for method in METHODS}
+
+
 def test_running_again_gives_the_same_bytes(repository):
     lock = (repository / "dvc.lock").read_text()
     result = python(repository, "-m", "dvc", "repro", "--force", "--single-item", ROW[0])

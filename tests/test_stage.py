@@ -91,6 +91,14 @@ def test_results_do_not_depend_on_the_processor_or_on_what_the_user_set(tmp_path
     assert str([stage.PORTABLE[name] for name in names]) in result.stdout
 
 
+def test_the_runner_does_not_compile_a_grammar_that_it_never_uses(tmp_path):
+    path = notebook(tmp_path / "a.ipynb")
+    program = "import sys\nfrom rrn import stage\nstage.main(sys.argv[1:])\nprint('lark' in sys.modules)"
+    command = [sys.executable, "-c", program, str(path), str(tmp_path / "b.ipynb")]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "False"
+
+
 def test_a_failing_cell_shows_its_traceback_and_keeps_the_notebook(tmp_path, run):
     path = notebook(tmp_path / "a.ipynb", "print('before')", "raise ValueError('too few images')")
     result = run(path, tmp_path / "b.ipynb")

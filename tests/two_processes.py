@@ -113,7 +113,9 @@ def running(network: RRN) -> torch.Tensor:
 def reliability() -> list[dict[str, object]]:
     """Return how reliable the pseudo-labels of the warmed-up segmenters are, measured by all processes together."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    run = train.Training(train.job("train", "1of4", "rrn", 0, Path("unused"), {"nproc": world}))
+    run = train.Training(
+        train.job("train", "1of4", "rrn", 0, Path("unused"), {"nproc": world, "evaluate": {"batch": 1}})
+    )
     run._diagnose(1)
     return run.reliability
 
