@@ -14,7 +14,7 @@ import pickle
 import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationError, model_validator
@@ -24,11 +24,10 @@ from torch import nn
 
 from rrn import config
 from rrn.method import RRN
-from rrn.schema import PositiveInt, Section
+from rrn.schema import Byte, PositiveInt, Section
 
 NETWORKS = ("segmenters", "discriminators")
 DESCRIPTION = "run.json"
-Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class ResumeError(RuntimeError):

@@ -27,6 +27,7 @@ from rrn.schema import (
     Discriminator,
     Evaluate,
     Filter,
+    Method,
     Model,
     Networks,
     Optimizer,
@@ -44,6 +45,7 @@ __all__ = [
     "Discriminator",
     "Evaluate",
     "Filter",
+    "Method",
     "Model",
     "Networks",
     "Optimizer",
@@ -52,6 +54,7 @@ __all__ = [
     "SettingsError",
     "find_root",
     "fingerprint",
+    "in_row",
     "load",
     "merge",
     "read",
@@ -138,6 +141,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> 
             raise SettingsError(f"params.yaml: {name} is a section with keys {sorted(section)}, not {value!r}")
         result[key] = value
     return result
+
+
+def in_row(settings: Settings, row: str) -> Method:
+    """Return the section `method` of settings with one row of `methods:` laid on it."""
+    return Method.model_validate(merge(settings.method.model_dump(), settings.methods[row], "method."))
 
 
 def fingerprint(values: Any) -> str:

@@ -46,7 +46,7 @@ class Model(Protocol):
         """Return float32 [2, B, C, H, W], in eval mode, without gradient."""
 
     def region_scores(self, logits: Tensor, images: Tensor) -> Tensor | None:
-        """Return probabilities [2, B, rows, columns]: discriminator k on branch k's maps."""
+        """Return probabilities [2 branches, 2 discriminators, B, rows, columns], each branch's own first; or None."""
 
 
 class Predictor:
@@ -68,7 +68,7 @@ class Predictor:
         return self.model.device
 
     def region_scores(self, logits: Tensor, images: Tensor) -> Tensor | None:
-        """Return the model's own probabilities [2, B, rows, columns] of the regions of whole images, or None."""
+        """Return what the model itself says of the regions of whole images."""
         return self.model.region_scores(logits, images)
 
     @torch.no_grad()

@@ -140,17 +140,21 @@ class RRN(nn.Module):
     # ---- 2. Local pseudo-label filtering: discriminators judge regions -------------------------------------------
 
     def class_maps(self, logits: Tensor) -> Tensor:
-        """Return what a discriminator sees of logits [.., C, H, W]: probabilities, or one-hot labels, fp32."""
-        if self.row.discriminator.maps == "soft":
-            return logits.float().softmax(-3)
-        return one_hot(logits.argmax(-3), self.classes)
+        """Return what a discriminator sees of both branches' logits [2, B, C, H, W], fp32.
+
+        Probabilities, or one-hot labels; where the discriminator sees both [ours], each branch's own and behind
+        them the other's, [2, B, 2C, H, W].
+        """
+        judge = self.row.discriminator
+        maps = logits.float().softmax(2) if judge.maps == "soft" else one_hot(logits.argmax(2), self.classes)
+        return torch.cat([maps, maps.flip(0)], dim=2) if judge.sees_both else maps
 
     @torch.no_grad()
     def judge(self, maps: Tensor, images: Tensor, valid: Tensor, cross: bool = True) -> Tensor:
         """Score the branches' class maps by their own discriminator and by the other's, dropout off, fp32.
 
         Args:
-            maps: [2, B, C, H, W], one a branch.
+            maps: of `class_maps`, one a branch.
             images: normalized [B, 3, H, W].
             valid: float [B, 1, H, W].
             cross: whether the other's is asked too.
@@ -351,12 +355,12 @@ class RRN(nn.Module):
             return torch.stack([segmenter(normalized_images).float() for segmenter in self.segmenters])
 
     def region_scores(self, logits: Tensor, images: Tensor) -> Tensor | None:
-        """Return each discriminator's probability [2, B, rows, columns] of its own branch's regions, or None."""
+        """Return probabilities [2 branches, 2 discriminators, B, rows, columns], each branch's own first; or None."""
         if not self.discriminators:
             return None
         normalized_images = self.normalize(images.to(self.device))
         valid = torch.ones_like(normalized_images[:, :1])
-        return self.judge(self.class_maps(logits), normalized_images, valid, cross=False)[:, 0].sigmoid()
+        return self.judge(self.class_maps(logits), normalized_images, valid).sigmoid()
 
 
 # ---- Formulas, each a pure function ------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ class RegionDiscriminator(nn.Module):
     a region whose valid pixels all lie in cells of its neighbours is scored by all of its own cells.
 
     Args:
-        settings: channels, input stride, whether it sees the image.
+        settings: channels, input stride, whether it sees the image, and both segmenters' class maps.
         classes: number of classes.
     """
 
@@ -89,7 +89,7 @@ class RegionDiscriminator(nn.Module):
         super().__init__()
         self.sees_image, self.input_stride = settings.sees_image, settings.input_stride
         layers: list[nn.Module] = []
-        inputs = classes + 3 * settings.sees_image
+        inputs = classes * (1 + settings.sees_both) + 3 * settings.sees_image
         for depth, outputs in enumerate(settings.channels, start=1):
             layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.LeakyReLU(0.2)]
             layers += [nn.Dropout2d(settings.dropout)] if depth < len(settings.channels) else []
@@ -101,7 +101,7 @@ class RegionDiscriminator(nn.Module):
         """Score the regions of class maps.
 
         Args:
-            maps: class maps, float [B, C, H, W], every pixel sums to 1.
+            maps: class maps, float [B, C (or 2C), H, W], those of a segmenter sum to 1 at every pixel.
             images: the images they label, normalized float [B, 3, H, W].
             valid: float [B, 1, H, W], 0 where maps and images are padding or void: those pixels change nothing.
             grid: rows and columns of regions that fill H x W.

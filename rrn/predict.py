@@ -36,9 +36,9 @@ from rrn.config import Evaluate, SettingsError
 from rrn.data import files
 from rrn.data.files import DataError, Pixels
 from rrn.drawing import Array, palette
-from rrn.evaluate import region_total
 from rrn.inference import Predictor
 from rrn.method import RRN
+from rrn.regional import region_total
 
 REGION_COLUMNS = ("image", "segmenter", "row", "column", "score", "confidence", "agreement")
 
@@ -132,13 +132,13 @@ def protocol_of(description: Description) -> Evaluate:
 
 def _regions(model: RRN, logits: Tensor, probabilities: Tensor, images: Tensor) -> Regions:
     """Describe the regions of one image; logits and probabilities [2, 1, C, h, w], images uint8 [1, 3, h, w]."""
-    score = model.region_scores(logits, images)
-    if score is None:
+    scores = model.region_scores(logits, images)
+    if scores is None:
         raise SettingsError(NO_DISCRIMINATORS)
     confidence, labels = probabilities.max(2)
     area = region_total(torch.ones_like(confidence), model.region)
     same = (labels[0] == labels[1]).expand_as(labels)
-    parts = (score, region_total(confidence, model.region) / area, region_total(same, model.region) / area)
+    parts = (scores[:, 0], region_total(confidence, model.region) / area, region_total(same, model.region) / area)
     return Regions(*(part[:, 0].double().cpu().numpy() for part in parts))
 
 

@@ -21,6 +21,7 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 NaturalFloat = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Below1 = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
+Byte = Annotated[int, Field(ge=0, le=255)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
 Partition = Annotated[str, BeforeValidator(lambda value: _partition(value))]
 """1of16 (one image in sixteen is labeled), 662 (that many are), or all."""
@@ -90,6 +91,7 @@ class Ablation(Section):
     methods: tuple[Name, ...] = Field(min_length=1)
     seeds: tuple[NaturalInt, ...] = Field(min_length=1)
     beside: tuple[Name, ...]
+    explore: Name | None
 
     @model_validator(mode="after")
     def _once(self) -> Ablation:
@@ -191,6 +193,7 @@ class Evaluate(Section):
     last: Literal["shifted", "ragged"]
     scales: tuple[PositiveFloat, ...] = Field(min_length=1)
     flip: Flag
+    evidence: NaturalInt
 
     @model_validator(mode="after")
     def _possible(self) -> Evaluate:
@@ -227,6 +230,7 @@ class Discriminator(Section):
     objective: Literal["adversarial", "accuracy"]
     maps: Literal["soft", "hard"]
     sees_image: Flag
+    sees_both: Flag
     input_stride: PositiveInt
     channels: tuple[PositiveInt, ...] = Field(min_length=1)
     dropout: Below1
@@ -273,6 +277,11 @@ class Method(Section):
             raise ValueError(
                 "discriminator.maps: hard carries no gradient, so feature matching cannot work on it; "
                 "set discriminator.maps: soft, or discriminator.feature_matching: 0"
+            )
+        if judge.sees_both and self.uses_discriminators and judge.objective == "adversarial":
+            raise ValueError(
+                "discriminator.sees_both: true is for objective: accuracy; a label has no second opinion beside it: "
+                "set discriminator.sees_both: false, or discriminator.objective: accuracy"
             )
         if judge.feature_matching and self.uses_discriminators and judge.objective == "accuracy":
             raise ValueError(
@@ -338,9 +347,11 @@ class Settings(Section):
                     f"batch.{key}: {getattr(self.batch, key)} gives fewer than 2 images to each of {self.nproc} "
                     "processes, and batch norm needs 2; raise it or lower nproc"
                 )
-        for name in self.ablation.methods:
+        named = [("methods", name) for name in self.ablation.methods]
+        named += [("explore", self.ablation.explore)] if self.ablation.explore else []
+        for key, name in named:
             if name not in self.methods:
-                raise ValueError(f"ablation.methods: {name!r} is no row of methods:{nearest(name, self.methods)}")
+                raise ValueError(f"ablation.{key}: {name!r} is no row of methods:{nearest(name, self.methods)}")
         return self
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from rrn import checkpoint, config, distributed, evaluate, launch
+from rrn import checkpoint, config, distributed, evaluate, launch, regional
 from rrn.data import loaders, splits
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
@@ -96,9 +96,7 @@ class Training:
         names = self.settings.dataset
         self.val = self._whole(names.val, self.split.val)
         known = loaders.diagnosis_ids(self.dataset, self.split, self.settings.log.diagnose)
-        self.diagnosed = {"val": self.val}
-        if known:
-            self.diagnosed["unlabeled"] = self._whole(names.train, known)
+        self.unlabeled = self._whole(names.train, known) if known else None
         self.history: list[Row] = []
         self.reliability: list[dict[str, Any]] = []
 
@@ -205,21 +203,28 @@ class Training:
 
     def _evaluate(self, done: int) -> Row:
         """Evaluate both segmenters on val; in training also measure the reliability of their pseudo-labels."""
-        evaluation = evaluate.evaluate(self.predictor, self.val, self.split.classes)
+        classes, tables = self.split.classes, list[pd.DataFrame]()
+        evaluation = evaluate.evaluate(self._look(self.val, tables), classes)
         matrices = {n: distributed.total(m.to(self.device)).cpu() for n, m in evaluation.matrices.items()}
-        evaluation = replace(evaluation, matrices=matrices)
         if self.job.stage == "train":
-            self._diagnose(done)
-        return {name: value for name, value in evaluation.metrics().items() if name.startswith("miou")}
+            self._diagnose(done, "val", regional.joined(tables, classes))
+            if self.unlabeled is not None:
+                self._diagnose(done, "unlabeled", regional.region_table(self.predictor, self.unlabeled, classes))
+        metrics = replace(evaluation, matrices=matrices).metrics()
+        return {name: value for name, value in metrics.items() if name.startswith("miou")}
 
-    def _diagnose(self, done: int) -> None:
+    def _look(self, batches: loaders.WholeImages, tables: list[pd.DataFrame]) -> Iterator[regional.Seen]:
+        """Look at whole images once; in training also append the region table of each batch."""
+        for seen in regional.look(self.predictor, batches):
+            if self.job.stage == "train":
+                tables.append(regional.describe(self.predictor, seen, self.split.classes))
+            yield seen
+
+    def _diagnose(self, done: int, split: str, table: pd.DataFrame) -> None:
         """Measure, with labels that training never sees, which score tells right pseudo-labels from wrong ones."""
-        fraction, threshold = evaluate.cut(self.settings.method.filter)
-        for split, batches in self.diagnosed.items():
-            parts = distributed.everyone(evaluate.region_table(self.predictor, batches))
-            regions = pd.concat([part for part in parts if len(part)], ignore_index=True)
-            table = summarise(regions, fraction, threshold).assign(step=done, split=split)
-            self.reliability += [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+        regions = regional.joined(distributed.everyone(table), self.split.classes)
+        summary = summarise(regions, *evaluate.cut(self.settings.method.filter)).assign(step=done, split=split)
+        self.reliability += [{str(k): v for k, v in row.items()} for row in summary.to_dict("records")]
 
     def _whole(self, folder: str, ids: tuple[str, ...]) -> loaders.WholeImages:
         """Return this process's share of the whole images of a split, decoded once if `dataset.cache` allows."""
@@ -283,7 +288,7 @@ class Training:
             colours=self.split.colours,
             size=self.settings.dataset.size,
             networks=checkpoint.networks_of(self.settings) if self.job.stage == "train" else None,
-            evaluate=self.settings.evaluate.model_copy(update={"batch": 1}),  # how many at once is the user's affair
+            evaluate=self.settings.evaluate.model_copy(update={"batch": 1, "evidence": 0}),  # no matter to its answers
         )
 
 

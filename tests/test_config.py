@@ -97,6 +97,11 @@ def test_every_row_of_every_preset_loads(preset, root):
         ({"dataset": {"unlabeled": "val"}}, "dataset: unlabeled: val is a split already; name a folder of images/"),
         ({"ablation": {"seeds": []}}, "params.yaml: ablation.seeds is []: Tuple should have at least 1 item"),
         ({"ablation": {"methods": ["rnn"]}}, "ablation.methods: 'rnn' is no row of methods:; did you mean 'rrn'?"),
+        ({"ablation": {"explore": "rnn"}}, "ablation.explore: 'rnn' is no row of methods:; did you mean 'rrn'?"),
+        (
+            {"method": {"discriminator": {"objective": "adversarial", "sees_both": True}, "filter": {"by": "random"}}},
+            "discriminator.sees_both: true is for objective: accuracy; a label has no second opinion beside it",
+        ),
         ({"augment": {"scales": [2.0, 1.0]}}, "params.yaml: augment: scales [2.0, 1.0] must be [smallest, largest]"),
         ({"cutmix": {"area": [0.5, 0.1]}}, "params.yaml: cutmix: area [0.5, 0.1] must be [smallest, largest]"),
         (

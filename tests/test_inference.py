@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from conftest import ROOT
 from torch import nn
 
-from rrn import config, evaluate
+from rrn import config, regional
 from rrn.config import SettingsError
 from rrn.data.loaders import WholeBatch
 from rrn.inference import Predictor, windows
@@ -355,9 +355,8 @@ def test_the_default_changes_no_bit():
     assert (predictor.region, predictor.device) == (network.region, network.device)
     labels = torch.randint(3, (3, 37, 41), generator=torch.Generator().manual_seed(0))
     batch = WholeBatch(images, labels, ("a", "b", "c"))
-    ours, theirs = (evaluate.evaluate(model, [batch], ("a", "b", "c")).matrices for model in (predictor, network))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert evaluate.region_table(predictor, [batch]).equals(evaluate.region_table(network, [batch]))
+    ours, theirs = (regional.region_table(model, [batch], ("a", "b", "c")) for model in (predictor, network))
+    assert ours.equals(theirs)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -367,9 +366,9 @@ def test_a_real_network_can_be_measured_under_every_protocol(name):
     stride = SMALL[name]["stride"] and [20, 24]
     predictor = Predictor(network, protocol({**SMALL[name], "window": window, "stride": stride}, flip=True))
     batch = WholeBatch(images, torch.zeros(2, 33, 50, dtype=torch.int64), ("a", "b"))
-    assert evaluate.evaluate(predictor, [batch], ("a", "b", "c")).matrices["ensemble"].sum() == 2 * 33 * 50
-    scores = evaluate.region_table(predictor, [batch])[["region_score", "confidence"]]
-    assert np.isfinite(scores.astype(float)).all(axis=None) and network.training
+    table = regional.region_table(predictor, [batch], ("a", "b", "c"))
+    assert table.groupby("segmenter")["pixels"].sum().tolist() == [2 * 33 * 50] * 2
+    assert np.isfinite(table[["region_score", "other_score", "confidence"]]).all(axis=None) and network.training
 
 
 def test_padding_is_nearly_nothing_to_a_real_network():

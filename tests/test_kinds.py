@@ -9,7 +9,7 @@ from PIL import Image
 from small import small_settings, write_folder
 from trees import CITIES, FINE, FURTHER, VAL, write_camvid, write_cityscapes, write_voc
 
-from rrn import checkpoint, config, evaluate, preset, train
+from rrn import checkpoint, config, examine, preset, train
 from rrn.config import IGNORE_INDEX
 from rrn.data import cityscapes, partitions, splits, verify, voc
 from rrn.data.files import DataError
@@ -223,7 +223,8 @@ def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, mon
     rows = list(train.run("train", "1of4", "rrn", 0, runs / "train" / "1of4-rrn-0"))
     assert rows[-1]["step"] == 2
     model = checkpoint.load(runs / "train" / "1of4-rrn-0", settings, len(split.classes))
-    metrics = evaluate.report(model, settings, dataset, split, tmp_path / "out", {"seed": 0})
+    extra = {"partition": "1of4", "method": "rrn", "seed": 0}
+    metrics = examine.report(model, settings, dataset, split, tmp_path / "out", extra)
     assert 0 <= metrics["miou_mean"] <= 100
     pixels = np.genfromtxt(tmp_path / "out" / "per_class.csv", delimiter=",", skip_header=1, usecols=4).sum()
     labels = [dataset.label("val", name) for name in split.test]

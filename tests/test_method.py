@@ -178,9 +178,14 @@ def test_rows_begin_with_the_same_segmenters_that_differ_from_each_other():
     assert not equal(state(rows[0].segmenters), state(tiny.model("supervised", seed=4).segmenters))
 
 
+SEES_BOTH = {"objective": "accuracy", "feature_matching": 0.0, "sees_both": True}
+
+
+@pytest.mark.parametrize("judge", [{}, SEES_BOTH])
 @pytest.mark.parametrize("rho", ["none", "product", "mean", "votes", "agreement", "divergence"])
-def test_swapping_segmenters_with_their_discriminators_swaps_the_losses(rho):
-    network = tiny.still(tiny.model("rrn", {"method": {"rho": rho, "teacher_statistics": "running"}}))
+def test_swapping_segmenters_with_their_discriminators_swaps_the_losses(rho, judge):
+    changes = {"rho": rho, "teacher_statistics": "running", "discriminator": judge}
+    network = tiny.still(tiny.model("rrn", {"method": changes}))
     batch = tiny.batch()
     weights, terms, maps = [], [], []
     for _ in range(2):
@@ -522,6 +527,31 @@ def test_hard_maps_are_what_labels_look_like():
 # ---- Weights, ramps and dropout ----------------------------------------------------------------------------------
 
 
+def test_a_discriminator_may_see_both_segmenters_maps_its_own_first():
+    network, terms, evidence = losses("rrn", {"method": {"discriminator": SEES_BOTH}})
+    own = evidence.teachers.softmax(2)
+    maps = network.class_maps(evidence.teachers)
+    assert torch.equal(maps[:, :, : tiny.CLASSES], own) and torch.equal(maps[:, :, tiny.CLASSES :], own.flip(0))
+    assert network.discriminators[0].trunk[0].in_channels == 2 * tiny.CLASSES + 3 * network.row.discriminator.sees_image
+    terms |= network.discriminator_losses(evidence, 0)
+    assert all(term.isfinite() for term in terms.values())
+    scores = network.judge(maps, evidence.unlabeled, evidence.valid)
+    other = evidence.teachers.clone()
+    other[1] = -other[1]
+    changed = network.judge(network.class_maps(other), evidence.unlabeled, evidence.valid)
+    assert not torch.equal(scores[0], changed[0]), "what the second segmenter says tells on the first one's scores"
+
+
+def test_answers_about_regions_are_of_the_own_discriminator_first():
+    network, batch = tiny.still(tiny.model("rrn")), tiny.batch()
+    logits = network.logits(batch.images)
+    scores = network.region_scores(logits, batch.images)
+    valid = torch.ones(len(batch.images), 1, 32, 32)
+    judged = network.judge(network.class_maps(logits), network.normalize(batch.images), valid)
+    assert torch.equal(scores, judged.sigmoid()) and scores.shape[:2] == (2, 2)
+    assert tiny.model("cps").region_scores(logits, batch.images) is None
+
+
 def test_terms_are_weighted():
     _, once, _ = losses("local_filter")
     changes = {"method": {"lambda_u": 3.0, "discriminator": {"feature_matching": 0.2}}}
@@ -567,7 +597,7 @@ def test_answers_need_no_gradient_and_leave_the_mode():
     before = state(network)
     logits = network.logits(images)
     scores = network.region_scores(logits, images)
-    assert logits.shape == (2, 2, 3, 40, 57) and scores.shape == (2, 2, 3, 4) and not logits.requires_grad
+    assert logits.shape == (2, 2, 3, 40, 57) and scores.shape == (2, 2, 2, 3, 4) and not logits.requires_grad
     assert ((scores >= 0) & (scores <= 1)).all() and network.training and same(before, state(network))
     assert torch.equal(logits, network.logits(images))
     assert tiny.model("cps_cutmix").region_scores(logits, images) is None

@@ -127,7 +127,7 @@ def test_regions(runs, photos, tmp_path):
     for name, (height, width) in SIZES.items():
         logits, probabilities, images = both(model, photos / f"{name}.png")
         part = table[table["image"] == name]
-        scores = model.region_scores(logits, images)[:, 0]
+        scores = model.region_scores(logits, images)[:, 0, 0]
         assert part["score"].to_numpy() == pytest.approx(scores.flatten().numpy(), rel=1e-5)
         assert (part["row"].max() + 1, part["column"].max() + 1) == (-(-height // 16), -(-width // 16))
         last = part[(part["segmenter"] == 2) & (part["row"] == 1) & (part["column"] == 1)].iloc[0]
@@ -167,7 +167,7 @@ def test_images_are_resized_as_in_training_and_labels_have_the_size_of_the_image
     label = np.asarray(Image.open(tmp_path / "out" / "labels" / "deep" / "c.png"))
     assert np.array_equal(label, expected.argmax(0).numpy())
     table = pd.read_csv(tmp_path / "out" / "regions.csv")
-    scores = loaded(runs).region_scores(logits, images)[:, 0]
+    scores = loaded(runs).region_scores(logits, images)[:, 0, 0]
     found = table[table["image"] == "deep/c"]["score"].to_numpy()
     assert scores.shape == (2, 2, 3) and found == pytest.approx(scores.flatten().numpy(), rel=1e-5)
 

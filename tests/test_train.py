@@ -6,7 +6,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from rrn import checkpoint, config, distributed, train
+from rrn import checkpoint, config, distributed, reliability, train
 from rrn.checkpoint import ResumeError, Scratch
 from rrn.config import SettingsError
 from rrn.train import LossError
@@ -203,8 +203,11 @@ def test_a_training_is_diagnosed_by_the_rule_of_its_row(warm, rule, coverage):
     changes = {"train": {"steps": 1}, "method": {"filter": rule}}
     list(train.run(*KEY, warm / "rule", changes))
     found = pd.read_csv(warm / "rule" / "reliability.csv")
-    assert set(found["score"]) == {"region_score", "confidence", "agreement"}
-    assert set(found["split"]) == {"val", "unlabeled"} and (found["coverage"] == coverage).all()
+    assert set(found["score"]) == set(reliability.SCORES)
+    assert set(found["split"]) == {"val", "unlabeled"}
+    kept = found.loc[found["class"] == reliability.EVERYTHING, "coverage"]
+    assert kept.notna().all() and kept.mean() == pytest.approx(coverage, abs=0.08)  # of pixels: regions hold void
+    assert kept.max() < 0.45 if coverage < 1 else kept.min() == 1
 
 
 def test_another_number_of_processes_than_nproc_is_refused(warm, monkeypatch):
@@ -216,17 +219,26 @@ def test_another_number_of_processes_than_nproc_is_refused(warm, monkeypatch):
 
 def test_identity_leaves_out_what_does_not_train(warm):
     first = train.job(*KEY, warm / "a").identity()
-    assert first == train.job(*KEY, warm / "b", {"name": "tiny", "evaluate": {"batch": 1}}).identity()
+    assert first == train.job(*KEY, warm / "b", {"name": "tiny", "evaluate": {"batch": 1, "evidence": 1}}).identity()
     assert first != train.job(*KEY, warm / "b", {"threads": 2}).identity()
     assert first != train.job(*KEY, warm / "b", {"evaluate": {"flip": True}}).identity()  # history depends on it
 
 
-@pytest.mark.parametrize("measure", ["_evaluate", "_diagnose"])
-def test_images_are_looked_at_as_evaluate_says(warm, measure):
+@pytest.mark.parametrize("images", ["val", "unlabeled"])
+def test_images_are_looked_at_as_evaluate_says(warm, images):
     run = train.Training(train.job(*KEY, warm / "none"))
     run.predictor.protocol = run.predictor.protocol.model_copy(update={"mode": "pad", "window": (20, 27)})
     with pytest.raises(SettingsError, match="an image of 20 x 28 pixels"):
-        getattr(run, measure)(1)
+        list(run._look(getattr(run, images), []))
+
+
+def test_val_goes_through_the_networks_once_for_miou_and_reliability(warm, monkeypatch):
+    run = train.Training(train.job(*KEY, warm / "none"))
+    seen = []
+    monkeypatch.setattr(run.predictor, "logits", lambda images: seen.append(len(images)) or run.model.logits(images))
+    run._evaluate(1)
+    assert sum(seen) == len(run.val.ids) + len(run.unlabeled.ids)
+    assert {row["split"] for row in run.reliability} == {"val", "unlabeled"}
 
 
 def test_an_image_that_does_not_fit_is_found_before_the_first_step(warm):

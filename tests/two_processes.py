@@ -14,7 +14,7 @@ from pathlib import Path
 import tiny
 import torch
 
-from rrn import distributed, evaluate, train
+from rrn import distributed, evaluate, regional, train
 from rrn.data.loaders import Batch, WholeBatch
 from rrn.inference import Predictor
 from rrn.method import RRN
@@ -59,7 +59,8 @@ def matrices() -> torch.Tensor:
     batches = [tiny.batch(images=2, seed=seed) for seed in range(3)]
     whole = [WholeBatch(b.images, b.labels, b.labeled_ids) for b in batches]
     mine = whole[distributed.rank() :: distributed.world()]
-    found = [evaluate.evaluate(model, mine, ("a", "b", "c")) for model in (network, Predictor(network, SLIDING))]
+    models = network, Predictor(network, SLIDING)
+    found = [evaluate.evaluate(regional.look(model, mine), ("a", "b", "c")) for model in models]
     return torch.stack([distributed.total(matrix) for each in found for matrix in each.matrices.values()])
 
 
@@ -116,7 +117,7 @@ def reliability() -> list[dict[str, object]]:
     run = train.Training(
         train.job("train", "1of4", "rrn", 0, Path("unused"), {"nproc": world, "evaluate": {"batch": 1}})
     )
-    run._diagnose(1)
+    run._evaluate(1)
     return run.reliability
 
 

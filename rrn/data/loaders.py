@@ -298,6 +298,7 @@ class WholeImages:
         cache: keep the decoded batches in memory for the next iteration.
 
     Attributes:
+        ids: of all images, on any process.
         sizes: all different (height, width) of the images, on any process.
 
     Raises:
@@ -315,7 +316,7 @@ class WholeImages:
         cache: bool = False,
     ) -> None:
         """Look at the sizes of all images; nothing is decoded yet."""
-        self.dataset, self.split, self.cache = dataset, split, cache
+        self.dataset, self.split, self.ids, self.cache = dataset, split, tuple(ids), cache
         shapes = [dataset.shape(split, name) for name in ids]
         self.sizes = tuple(dict.fromkeys(shapes))
         self.groups = _equal_sizes(ids, shapes, batch)[rank::world]

@@ -1,0 +1,150 @@
+"""What the evaluate stage says of a finished run: its numbers on test, what its scores are worth, and evidence.zip."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rrn import evidence, regional
+from rrn.config import Settings
+from rrn.data.loaders import WholeImages, diagnosis_ids, whole_images
+from rrn.data.sets import ImageSet
+from rrn.data.splits import Split
+from rrn.evaluate import Evaluation, cut, evaluate
+from rrn.evidence import About, Pictures
+from rrn.inference import Model, Predictor, require_fit
+from rrn.regional import Seen
+from rrn.reliability import summarise
+
+
+def report(
+    model: Model, settings: Settings, dataset: ImageSet, split: Split, out: Path, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Evaluate a trained model on the test images, and `write` everything and evidence.zip into `out`.
+
+    Args:
+        model: of `rrn.checkpoint.load`.
+        settings: of the row that was trained; `evaluate` says how images are looked at, the filter decides
+            which regions count as kept, and its threads are those of torch from here on.
+        dataset: where the images lie.
+        split: names the images and the classes.
+        out: folder of the results, made if missing.
+        extra: partition, method and seed.
+
+    Returns:
+        what stands in metrics.json; macs are those of one image of the size of a training crop.
+
+    Raises:
+        DataError: if an image or a label is missing or wrong.
+        SettingsError: an image does not fit `evaluate.window` in mode pad.
+    """
+    torch.set_num_threads(settings.threads)
+    crop, predictor = settings.augment.crop, Predictor(model, settings.evaluate)
+    images = images_of(settings, dataset, split)
+    for batches in images.values():
+        require_fit(settings.evaluate, batches.sizes)
+    out.mkdir(parents=True, exist_ok=True)
+    evaluations, scores = {}, []
+    about = about_run(settings, split, {name: batches.ids for name, batches in images.items()}, extra)
+    with evidence.Writer(out / evidence.NAME, about) as writer:
+        for name, batches in images.items():
+            tables: list[pd.DataFrame] = []
+            seen = _noted(predictor, regional.look(predictor, batches), name, writer, tables)
+            evaluations[name] = evaluate(seen, split.classes)
+            table = summarise(regional.joined(tables, split.classes), *cut(settings.method.filter))
+            scores.append(table.assign(split=name))
+    everything = {**extra, **cost(model.segmenters[0], crop, crop)}
+    last = list(evaluations)[-1]
+    return write(out, evaluations[last], pd.concat(scores), everything)
+
+
+def images_of(settings: Settings, dataset: ImageSet, split: Split) -> dict[str, WholeImages]:
+    """Return the images that are looked at, by what they are called: val, unlabeled, and last the test images.
+
+    These are called val, too, where the data set has no test split of its own. Unlabeled images are those with labels
+    for diagnosis.
+    """
+    known = diagnosis_ids(dataset, split, settings.log.diagnose)
+    wanted = {"val": (dataset.val, split.val), "unlabeled": (dataset.train, known), "test": (dataset.test, split.test)}
+    if dataset.test == dataset.val:
+        wanted = {"unlabeled": wanted["unlabeled"], "val": wanted["val"]}
+    size, keep = settings.evaluate.batch, settings.dataset.cache
+    return {name: whole_images(dataset, *where, size, cache=keep) for name, where in wanted.items() if where[1]}
+
+
+def about_run(settings: Settings, split: Split, ids: Mapping[str, Sequence[str]], extra: Mapping[str, Any]) -> About:
+    """Say which run evidence.zip is of, and which of its images have pictures."""
+    row = settings.method
+    return About(
+        name=settings.name,
+        **extra,
+        classes=split.classes,
+        colours=split.colours,
+        region=settings.region,
+        rule=row.filter,
+        rho=row.rho,
+        objective=row.discriminator.objective if row.uses_discriminators else None,
+        images={name: evidence.spread(names, settings.evaluate.evidence) for name, names in ids.items()},
+    )
+
+
+def _noted(
+    model: Model, seen: Iterable[Seen], split: str, writer: evidence.Writer, tables: list[pd.DataFrame]
+) -> Iterator[Seen]:
+    """Hand on what is seen; on the way write its pictures, and append its region table to `tables`."""
+    for batch in seen:
+        tables.append(regional.describe(model, batch, writer.about.classes))
+        writer.add(split, tables[-1], _pictures(batch))
+        yield batch
+
+
+def _pictures(seen: Seen) -> dict[str, Pictures]:
+    """Return the pictures of a batch by id."""
+    images = seen.batch.images.permute(0, 2, 3, 1).cpu().numpy()
+    labels = seen.batch.labels.byte().cpu().numpy()
+    predictions = seen.predictions.byte().cpu().numpy()
+    return {
+        name: Pictures(images[i], labels[i], predictions[:2, i], predictions[2, i])
+        for i, name in enumerate(seen.batch.ids)
+    }
+
+
+def cost(segmenter: nn.Module, height: int, width: int) -> dict[str, int]:
+    """Return parameters of one segmenter and macs (multiply-accumulates) of one image."""
+    counter = FlopCounterMode(display=False)
+    network = copy.deepcopy(segmenter).to("meta").eval()
+    with torch.no_grad(), counter:
+        network(torch.empty(1, 3, height, width, device="meta"))
+    parameters = sum(parameter.numel() for parameter in segmenter.parameters())
+    return {"parameters": parameters, "macs": counter.get_total_flops() // 2}
+
+
+def write(out: Path, evaluation: Evaluation, scores: pd.DataFrame, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Write metrics.json, per_class.csv, reliability.csv: same numbers, same bytes.
+
+    Args:
+        out: folder, which exists.
+        evaluation: of `evaluate`.
+        scores: of `rrn.reliability.summarise`.
+        extra: what else metrics.json holds: partition, method, seed, parameters, macs.
+
+    Returns:
+        what stands in metrics.json; None where an IoU is undefined.
+    """
+    metrics = {k: None if np.isnan(v) else round(v, 4) for k, v in evaluation.metrics().items()}
+    values = {**extra, **metrics}
+    text = json.dumps(values, indent=2, allow_nan=False)
+    (out / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    for name, table in {"per_class": evaluation.per_class(), "reliability": scores}.items():
+        path = out / f"{name}.csv"
+        table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    return values
