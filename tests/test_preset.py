@@ -5,7 +5,7 @@ import torch
 from conftest import ROOT, copy_repository
 from ruamel.yaml import YAML
 
-from rrn import config, preset
+from rrn import config, preset, tables
 from rrn.models import Segmenter
 
 
@@ -81,7 +81,7 @@ LITERATURE = {
         "augment": {"crop": 512, "scales": (0.5, 2.0), "flip": True, "jitter": 0.0},
         "warmup": {"steps": 1000, "lr_ramp": 100},
         "train": {"steps": 39700 - 1000, "lr_ramp": 0},
-        "evaluate": {"batch": 1, **WHOLE},
+        "evaluate": {"batch": 1, **WHOLE, "evidence": 64},
         "method": {"lambda_u": 1.0, "grid": 4},
     },
     "cityscapes": {
@@ -89,7 +89,14 @@ LITERATURE = {
         "augment": {"crop": 800, "scales": (0.5, 2.0), "flip": True, "jitter": 0.0},
         "warmup": {"steps": 1000, "lr_ramp": 100},
         "train": {"steps": 44500 - 1000, "lr_ramp": 0},
-        "evaluate": {"batch": 4, **WHOLE, "mode": "sliding", "window": (800, 800), "stride": (534, 534)},
+        "evaluate": {
+            **WHOLE,
+            "batch": 4,
+            "mode": "sliding",
+            "window": (800, 800),
+            "stride": (534, 534),
+            "evidence": 16,
+        },
         "method": {"lambda_u": 5.0, "grid": 5},
     },
 }
@@ -108,7 +115,14 @@ BOTH = {
 }
 """Of CPS where it says, of the released code of RRN where CPS does not, written here a second time."""
 
-TRUNK = {"input_stride": 1, "channels": (64, 128, 256, 512), "dropout": 0.5, "lr": 0.0001, "betas": (0.9, 0.99)}
+TRUNK = {
+    "sees_image": True,
+    "input_stride": 1,
+    "channels": (64, 128, 256, 512),
+    "dropout": 0.5,
+    "lr": 0.0001,
+    "betas": (0.9, 0.99),
+}
 """Of the discriminator of the released code."""
 
 
@@ -141,6 +155,59 @@ def test_the_encoders_have_the_stem_of_the_literature_and_weights_of_timm(encode
     assert stem == [64, 64, 128]
     assert network.encoder.out_channels[-1] == 2048 and network.encoder.output_stride == 16
     assert network.encoder.model.pretrained_cfg["hf_hub_id"] == f"timm/{encoder}s.gluon_in1k"
+
+
+STUDIES = {
+    "partitions": ("partitions", {}),
+    "sweep-threshold": (
+        "sweep_threshold",
+        {
+            **{f"keep_{n}": {"filter.keep": "fraction", "filter.fraction": str(n / 100)} for n in (50, 75, 90)},
+            **{f"tau_{n}": {"filter.keep": "threshold", "filter.tau": str(n / 100)} for n in (60, 80, 90)},
+        },
+    ),
+    "sweep-grid": ("sweep_grid", {f"grid_{n}": {"grid": str(n)} for n in (2, 4, 8)}),
+    "sweep-objective": (
+        "sweep_objective",
+        {
+            f"{objective}{'_image' if image == 'yes' else ''}_{maps}": {
+                "discriminator.objective": objective,
+                "discriminator.sees_image": image,
+                "discriminator.maps": maps,
+            }
+            for objective in ("accuracy", "adversarial")
+            for image, maps in (("yes", "soft"), ("no", "soft"), ("no", "hard"))
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_studies_have_results_and_a_budget_of_their_own(name):
+    values = laid([name])
+    assert values["name"] == STUDIES[name][0]
+    assert values["ablation"]["seeds"] == [0, 1] and values["ablation"]["beside"] == []
+    assert "cps_cutmix" in values["ablation"]["methods"], "differences are paired within the study"
+    assert values["ablation"]["explore"] is None and values["evaluate"]["evidence"] == 24
+    usual = config.read(ROOT / "params.yaml")
+    assert all(values[section] == usual[section] for section in ("warmup", "train", "method", "dataset"))
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("sweep")])
+def test_rows_of_a_sweep_differ_in_what_it_is_about(name):
+    settings = config.resolve(laid([name]))
+    found = tables.differing(settings)
+    assert found.pop("cps_cutmix")["filter.by"] == "none"
+    assert {row.pop("filter.by") for row in found.values()} == {"region_score"}
+    expected = STUDIES[name][1]
+    assert list(found) == list(expected) == list(settings.ablation.methods[1:])
+    assert {row: {k: v for k, v in values.items() if v} for row, values in found.items()} == expected
+
+
+def test_the_study_of_partitions_reaches_from_a_32nd_to_an_eighth():
+    lists = laid(["partitions"])["ablation"]
+    assert lists["partitions"] == ["1of32", "1of16", "1of8"]
+    assert lists["methods"] == ["supervised", "cps_cutmix", "rrn"]
 
 
 def test_published_camvid_has_a_test_split(here):
@@ -180,6 +247,6 @@ def test_an_unknown_key_in_a_preset_names_the_file(here, capsys):
 def test_without_arguments_it_lists_the_presets(here, capsys):
     assert preset.main([]) == 2
     assert (
-        "presets: camvid, camvid_public, cityscapes, controls, lite0, resnet101, resnet50, smoke, voc"
-        in capsys.readouterr().err
+        "presets: camvid, camvid_public, cityscapes, controls, lite0, partitions, resnet101, resnet50, smoke, "
+        "sweep-grid, sweep-objective, sweep-threshold, voc" in capsys.readouterr().err
     )

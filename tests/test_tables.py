@@ -1,187 +1,403 @@
-"""Ablation tables: numbers by hand, missing runs, formatting, the same bytes."""
+"""Tables: numbers by hand, intervals, nothing bold within noise, the same bytes."""
 
-from __future__ import annotations
-
-import json
 import math
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
+from studies import make_history, make_reliability, make_runs, make_settings
 
-from rrn import config, tables
-from rrn.config import Settings
+from rrn import paired, tables, typeset
 
-ROOT = Path(__file__).resolve().parents[1]
-METRICS = {"miou_ensemble": 50.0, "pixel_accuracy": 80.0, "parameters": 1_500_000, "macs": 2 * 10**9}
-
-
-def make_settings(methods: list[str], seeds: list[int], **more: object) -> Settings:
-    lists = {"partitions": ["1of16"], "methods": methods, "seeds": seeds, "beside": [], **more}
-    return config.load(overrides={"name": "study", "ablation": lists}, root=ROOT)
+STUDY = {"cps_cutmix": (40, 42, 44), "rrn": (46, 47, 51)}
+T_OF_TWO, T_OF_ONE = 4.302653, 12.706205  # quantiles 0.975 of Student's t, as printed in any table
 
 
-def write_run(runs: Path, method: str, seed: int, one: float, two: float, **more: object) -> None:
-    folder = runs / "study" / "evaluate" / f"1of16-{method}-{seed}"
-    folder.mkdir(parents=True)
-    values = {"miou_1": one, "miou_2": two, "miou_mean": (one + two) / 2, **METRICS, **more}
-    (folder / "metrics.json").write_text(json.dumps(values))
-    table = {"class": ["sky", "road"], "iou_1": [one, None], "iou_2": [two, 30.0]}
-    table |= {"iou_ensemble": [40.0, 20.0], "pixels": [7, 9]}
-    pd.DataFrame(table).to_csv(folder / "per_class.csv", index=False)
+def numbers(means, **more):
+    return tables.ablation(make_runs(means, **more)).numbers.set_index("method")
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> tuple[Path, Settings]:
-    runs = tmp_path / "runs"
-    for method, means in {"cps_cutmix": (40, 42, 44), "rrn": (46, 47, 51)}.items():
-        for seed, mean in enumerate(means):
-            write_run(runs, method, seed, mean - 1, mean + 1)
-    return runs, make_settings(["cps_cutmix", "rrn"], [0, 1, 2])
+# ---- differences
 
 
-def test_numbers_by_hand(study):
-    table = tables.ablation(tables.collect(*study)).set_index("method")
+def test_interval_by_hand():
+    found = paired.paired(pd.Series([6.0, 5.0, 7.0]))
+    assert found["difference"] == 6 and found["difference_std"] == 1
+    assert found["difference_high"] - 6 == pytest.approx(T_OF_TWO / math.sqrt(3), abs=1e-5)
+    assert 6 - found["difference_low"] == pytest.approx(T_OF_TWO / math.sqrt(3), abs=1e-5)
+    two = paired.paired(pd.Series([1.0, 3.0, math.nan]))
+    assert two["difference_high"] == pytest.approx(2 + T_OF_ONE, abs=1e-5)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan]])
+def test_there_is_no_interval_of_one(values):
+    assert all(map(math.isnan, paired.paired(pd.Series(values, dtype=float)).values()))
+
+
+def test_numbers_by_hand():
+    table = numbers(STUDY)
     assert table.index.tolist() == ["cps_cutmix", "rrn"]
-    assert table["n"].tolist() == [3, 3]
-    assert table["miou_mean"].tolist() == [42, 48]
+    assert table["n"].tolist() == [3, 3] and table["miou_mean"].tolist() == [42, 48]
     assert table.loc["cps_cutmix", "miou_std"] == pytest.approx(2)
     assert table.loc["rrn", "miou_std"] == pytest.approx(math.sqrt(7))
-    # paired over seeds: 6, 5, 7
-    assert table.loc["rrn", "difference"] == pytest.approx(6)
-    assert table.loc["rrn", "difference_std"] == pytest.approx(1)
-    assert math.isnan(table.loc["cps_cutmix", "difference"])
+    row = table.loc["rrn"]  # paired over seeds: 6, 5, 7
+    assert (row["difference"], row["difference_std"]) == (pytest.approx(6), pytest.approx(1))
+    assert row["difference_low"] == pytest.approx(6 - T_OF_TWO / math.sqrt(3), abs=1e-5)
+    assert table.loc["cps_cutmix", tables.DIFFERENCE].isna().all()
     assert table["ensemble_std"].tolist() == [0, 0]
     assert table.loc["rrn", ["parameters", "macs"]].tolist() == [1_500_000, 2 * 10**9]
     assert table["best"].tolist() == [False, True]
 
 
-def test_a_lead_within_the_noise_is_not_bold(study):
-    runs = tables.collect(*study)
-    runs.loc[runs["method"] == "rrn", "miou_mean"] -= 4  # leads by 2, deviations 2 and 2.6
-    assert not tables.ablation(runs)["best"].any()
-    assert "**" not in tables.markdown(tables.ablation(runs))
+def test_only_common_seeds_are_paired():
+    table = numbers({"cps_cutmix": (40, None, 44), "rrn": (46, 90, 51)})
+    assert table.loc["rrn", "n"] == 3 and table.loc["rrn", "difference"] == pytest.approx(6.5)
+    alone = numbers({"cps_cutmix": (40, None, None), "rrn": (46, 47, 51)})
+    assert alone[tables.DIFFERENCE].isna().all(axis=None) and not alone["best"].any()
 
 
-def test_one_seed_has_no_deviation_no_difference_and_no_winner(study):
-    runs = tables.collect(*study)
-    table = tables.ablation(runs[runs["seed"] == 1])
-    assert table["n"].tolist() == [1, 1] and not table["best"].any()
-    columns = ["miou_std", "ensemble_std", "difference", "difference_std"]
-    assert table[columns].isna().all(axis=None)
-    text = tables.markdown(table)
-    assert "**" not in text and "±" not in text
-    assert "n = 1, so no deviation and no ranking" in text
+def test_another_study_gives_the_reference_if_the_own_has_none():
+    main = make_runs({"cps_cutmix": (40, 42, 44)}).assign(name="main")
+    table = tables.ablation(pd.concat([make_runs({"rrn": (46, 47, 51)}), main]))
+    assert table.numbers["difference"].iloc[0] == pytest.approx(6)
+    assert table.numbers["best"].tolist() == [True, False]
+    assert table.markdown().startswith("| name | partition | method |")
+    own = tables.ablation(pd.concat([make_runs({"rrn": (46, 47), "cps_cutmix": (45, 46)}), main]))
+    assert own.numbers["difference"].iloc[0] == pytest.approx(1)
 
 
-def test_upper_bound_does_not_compete(tmp_path):
-    runs = tmp_path / "runs"
-    for seed in range(2):
-        write_run(runs, "supervised", seed, 40 + seed, 40 + seed)
-        write_run(runs, "rrn", seed, 50 + seed, 50 + seed)
-        write_run(runs, "supervised_all", seed, 70 + seed, 70 + seed)
-    settings = make_settings(["supervised", "rrn", "supervised_all"], [0, 1])
-    table = tables.ablation(tables.collect(runs, settings))
+def test_partitions_do_not_mix():
+    other = make_runs({"cps_cutmix": (60, 62, 64), "rrn": (61, 63, 65.5)}, partition="1of8")
+    table = tables.ablation(pd.concat([make_runs(STUDY), other])).numbers
+    assert table["difference"].tolist()[1::2] == [pytest.approx(6), pytest.approx(3.5 / 3)]
+    assert table["best"].tolist() == [False, True, False, True]
+
+
+# ---- bold
+
+
+def test_a_lead_within_noise_is_not_bold():
+    noisy = tables.ablation(make_runs({"cps_cutmix": (40, 42, 44), "rrn": (42, 42, 48)}))  # leads by 2, 0, 4
+    assert not noisy.numbers["best"].any()
+    assert "**" not in noisy.markdown() and "textbf" not in noisy.latex()
+    assert "none is bold" in noisy.caption
+
+
+def test_a_small_lead_that_every_seed_shows_is_bold():
+    """Seeds differ by 10 points; the lead is one, on each of them: pairing sees it."""
+    table = tables.ablation(make_runs({"cps_cutmix": (40, 50, 60), "rrn": (41, 51.1, 61)}))
+    assert table.numbers["best"].tolist() == [False, True]
+    assert "**51.03 ± 10.00**" in table.markdown()
+
+
+def test_the_lead_must_hold_over_every_row():
+    means = {"cps_cutmix": (40, 42, 44), "other": (45.9, 47.2, 50.9), "rrn": (46, 47, 51)}
+    assert not numbers(means)["best"].any()
+    means["other"] = (44.9, 46.2, 49.9)
+    assert numbers(means)["best"].tolist() == [False, False, True]
+
+
+def test_two_seeds_that_happen_to_differ_by_the_same_make_nothing_bold():
+    assert not numbers({"cps_cutmix": (40, 50), "rrn": (40.5, 50.5)})["best"].any()
+
+
+def test_a_difference_is_to_the_reference_of_the_same_name_first():
+    runs = pd.concat(
+        [make_runs({"cps_cutmix": (10, 11)}).assign(name="other"), make_runs({"cps_cutmix": (40, 41), "rrn": (42, 43)})]
+    )
+    table = tables.ablation(runs).numbers.set_index(["name", "method"])
+    assert table.loc[("study", "rrn"), "difference"] == pytest.approx(2)
+
+
+def test_a_class_that_is_absent_in_a_seed_says_how_many_seeds_know_it():
+    rows = [
+        {
+            "name": "study",
+            "partition": "1of16",
+            "method": m,
+            "seed": s,
+            "labels": "partition",
+            "class": "sky",
+            "iou_mean": v,
+        }
+        for m, values in {"cps_cutmix": (40, 41, 42), "rrn": (None, 43, 45)}.items()
+        for s, v in enumerate(values)
+    ]
+    classes = pd.DataFrame(rows).assign(iou_ensemble=1.0, pixels=1)
+    assert tables.per_class(classes).numbers["n"].tolist() == [3, 2]
+    assert tables.class_gain(classes).numbers["n"].tolist() == [2]
+
+
+def test_rows_that_are_the_same_are_not_bold():
+    assert not numbers({"cps_cutmix": (40, 42), "rrn": (40, 42)})["best"].any()
+
+
+def test_a_single_row_leads_nobody():
+    assert not numbers({"rrn": (46, 47, 51)})["best"].any()
+
+
+def test_the_upper_bound_does_not_compete():
+    means = {"supervised": (40, 41, 42), "rrn": (50, 51, 52.5), "supervised_all": (70, 71, 72.5)}
+    table = numbers(means, labels={"supervised_all": "all"})
     assert table["labels"].tolist() == ["partition", "partition", "all"]
     assert table["best"].tolist() == [False, True, False]
     assert table["difference"].isna().all()  # there is no cps_cutmix
+    everything = numbers(means, labels={"supervised_all": "all"}, partition="all")
+    assert everything["best"].tolist() == [False, False, True]
 
 
-def test_a_missing_run_names_the_stage(study, tmp_path):
-    for file, collect in {"metrics.json": tables.collect, "per_class.csv": tables.collect_classes}.items():
-        (study[0] / "study/evaluate/1of16-rrn-2" / file).unlink()
-        message = rf"^runs/study/evaluate/1of16-rrn-2/{file} is missing: run `dvc repro evaluate@1of16-rrn-2`$"
-        with pytest.raises(tables.MissingRunError, match=message):
-            collect(*study)
+def test_one_seed_has_no_deviation_no_difference_and_no_winner():
+    table = tables.ablation(make_runs({"cps_cutmix": (42,), "rrn": (47,)}))
+    columns = ["miou_std", "ensemble_std", "difference_std", *tables.DIFFERENCE]
+    assert table.numbers[columns].isna().all(axis=None) and not table.numbers["best"].any()
+    assert "**" not in table.markdown() and "±" not in table.markdown()
+    assert "n = 1, so no deviation and no ranking." in table.markdown()
 
 
-def test_curves_and_evidence_of_all_runs_are_joined(study):
-    runs, settings = study
-    with pytest.raises(tables.MissingRunError, match=r"history.csv is missing: run `dvc repro train@"):
-        tables.collect_curves(runs, settings, "history.csv")
-    for method in settings.ablation.methods:
-        for seed in settings.ablation.seeds:
-            folder = runs / "study/train" / f"1of16-{method}-{seed}"
-            folder.mkdir(parents=True)
-            (folder / "history.csv").write_text(f"step,loss\n1,{seed}\n2,{seed}\n")
-            np.savez(runs / "study/evaluate" / f"1of16-{method}-{seed}" / "evidence.npz", seed=seed)
-    curves = tables.collect_curves(runs, settings, "history.csv")
-    assert len(curves) == 2 * len(settings.ablation.methods) * len(settings.ablation.seeds)
-    assert (curves["loss"] == curves["seed"]).all() and set(curves["method"]) == set(settings.ablation.methods)
-    evidence = tables.collect_evidence(runs, settings, "1of16")
-    assert list(evidence) == list(settings.ablation.methods)
-    assert {int(arrays["seed"]) for arrays in evidence.values()} == {settings.ablation.seeds[0]}
+# ---- text
 
 
-def test_the_caption_names_the_split(study):
-    table = tables.ablation(tables.collect(*study))
-    assert "mIoU on val in per cent" in tables.markdown(table, "val")
-    assert "mIoU on test in per cent" in tables.markdown(table)
-
-
-def test_other_studies_stand_beside(study, tmp_path):
-    runs, _ = study
-    settings = make_settings(["rrn"], [0, 1, 2], beside=["main"])
-    with pytest.raises(tables.MissingRunError, match=r"beside: results/main/runs.csv is missing"):
-        tables.collect(runs, settings)
-    reference = tables.collect(*study).query("method == 'cps_cutmix'").assign(name="main")
-    tables.write_csv(reference, tmp_path / "results/main/runs.csv")
-    table = tables.ablation(tables.collect(runs, settings))
-    assert table["name"].tolist() == ["study", "main"]
-    assert table["difference"].iloc[0] == pytest.approx(6)
-    assert table["best"].tolist() == [True, False]
-    assert tables.markdown(table).startswith("| name | partition | method |")
-
-
-def test_a_metric_that_is_null_becomes_empty(study):
-    path = study[0] / "study/evaluate/1of16-rrn-2/metrics.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "miou_ensemble": None}))
-    assert tables.collect(*study)["miou_ensemble"].isna().sum() == 1
-
-
-def test_per_class_means_over_segmenters_and_seeds(study):
-    table = tables.collect_classes(*study)
-    assert table.columns.tolist() == [
-        *("name", "partition", "method", "class"),
-        *("iou_mean", "iou_ensemble", "pixels", "n"),
-    ]
-    assert table[["method", "class"]].to_numpy().tolist() == [
-        *(["cps_cutmix", "sky"], ["cps_cutmix", "road"]),
-        *(["rrn", "sky"], ["rrn", "road"]),
-    ]
-    assert table["iou_mean"].tolist() == [42, 30, 48, 30]
-    assert table["n"].tolist() == [3] * 4 and table["pixels"].tolist() == [7, 9, 7, 9]
-
-
-def test_markdown_and_latex(study):
-    table = tables.ablation(tables.collect(*study))
-    lines = tables.markdown(table).splitlines()
-    assert lines[0].startswith("| partition | method | n | mIoU |")
-    cells = "1of16 | rrn | 3 | **48.00 ± 2.65** | 50.00 ± 0.00 | +6.00 ± 1.00 | 1.50 M | 2.000 G"
+def test_markdown_and_latex():
+    table = tables.ablation(make_runs(STUDY))
+    lines = table.markdown().splitlines()
+    assert lines[0] == "| partition | method | n | mIoU | ensemble | difference | parameters | MACs |"
+    assert lines[1] == "| :-- | :-- | --: | --: | --: | --: | --: | --: |"
+    cells = "1of16 | rrn | 3 | **48.00 ± 2.65** | 50.00 ± 0.00 | +6.00 [+3.52, +8.48] | 1.50 M | 2.000 G"
     assert lines[3] == f"| {cells} |"
-    assert "n = 3" in lines[-1]
-    text = tables.latex(table)
+    assert lines[4] == "" and "n = 3" in lines[5] and "95 % interval (Student t)" in lines[5]
+    text = table.latex()
     assert r"1of16 & cps\_cutmix & 3 & 42.00 $\pm$ 2.00 & 50.00 $\pm$ 0.00 &  &" in text
-    assert r"\textbf{48.00 $\pm$ 2.65}" in text
+    assert r"\textbf{48.00 $\pm$ 2.65}" in text and r"\begin{tabular}{llrrrrrr}" in text
     assert text.index("\\caption{") < text.index("n = 3") < text.index("\\toprule")
-    assert text.count("{") == text.count("}")
+    assert text.count("{") == text.count("}") and "95 \\%" in text
 
 
-def test_latex_escapes_everything(study):
-    runs = tables.collect(*study)
-    runs["method"] = runs["method"].replace("rrn", r"a&b_%#{}$\x")
-    assert r"a\&b\_\%\#\{\}\$\textbackslash{}x &" in tables.latex(tables.ablation(runs))
+def test_a_minus_is_set_as_one():
+    text = tables.ablation(make_runs({"cps_cutmix": (40, 42, 44), "rrn": (39, 41, 43)})).latex()
+    assert "$-$1.00 [$-$1.00, $-$1.00]" in text
 
 
-def test_files_are_the_same_bytes_and_read_back(study, tmp_path):
-    table = tables.ablation(tables.collect(*study))
+def test_the_caption_names_the_split_and_the_seeds():
+    runs = make_runs({"cps_cutmix": (40, 42, None), "rrn": (46, 47, 51)})
+    assert "mIoU on val in per cent" in tables.ablation(runs, "val").caption
+    assert "n = 2 to 3" in tables.ablation(runs).markdown()
+
+
+def test_latex_escapes_everything_and_markdown_keeps_its_cells():
+    table = typeset.Table("x", pd.DataFrame(), [r"a&b_%#{}$\x~^"], [["p|q"]], 1, "50 % †")
+    assert r"a\&b\_\%\#\{\}\$\textbackslash{}x\textasciitilde{}\textasciicircum{} \\" in table.latex()
+    assert r"\caption{50 \% $^\dagger$}" in table.latex()
+    assert table.markdown().splitlines()[2] == r"| p\|q |"
+
+
+def test_files_are_the_same_bytes_and_read_back(tmp_path):
     for name in ("first", "second"):
-        tables.write(table, tmp_path / name)
+        tables.ablation(make_runs(STUDY)).write(tmp_path / name)
     names = sorted(path.name for path in (tmp_path / "first").iterdir())
     assert names == ["ablation.csv", "ablation.md", "ablation.tex"]
     for name in names:
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
     read = pd.read_csv(tmp_path / "first/ablation.csv")
-    assert {"method", "miou_mean", "miou_std", "n"} <= set(read.columns)
-    assert read["macs"].tolist() == [2 * 10**9] * 2
+    assert read.columns.tolist() == [
+        *("name", "partition", "method", "labels", "n", "miou_mean", "miou_std", "miou_ensemble", "ensemble_std"),
+        *("difference", "difference_std", "difference_low", "difference_high", "parameters", "macs", "best"),
+    ]
+    assert read["macs"].tolist() == [2 * 10**9] * 2 and read["difference_low"].round(2).tolist()[1] == 3.52
+
+
+# ---- partitions
+
+
+def two_partitions():
+    return pd.concat([make_runs(STUDY), make_runs({"cps_cutmix": (50, 52), "rrn": (51, 51)}, partition="1of8")])
+
+
+def make_quoted(**more):
+    row = {"method": "CPS", "dataset": "voc", "backbone": "resnet50", "crop": "512", "lists": "cps"}
+    row |= {"partition": "1of8", "miou": 73.2, "epoch": "best", "source": "arXiv", **more}
+    return pd.DataFrame([row, {**row, "partition": "1of4", "miou": 75.0}])
+
+
+def test_one_partition_makes_no_table_of_partitions():
+    assert tables.partitions(make_runs(STUDY)) is None
+
+
+def test_partitions_by_hand():
+    table = tables.partitions(two_partitions())
+    assert table.header == ["method", "1of16", "1of8"]
+    assert table.rows == [
+        ["cps_cutmix", "42.00 ± 2.00 (3)", "51.00 ± 1.41 (2)"],
+        ["rrn", "**48.00 ± 2.65** (3)", "51.00 ± 0.00 (2)"],
+    ]
+    assert "n = 2 to 3 in brackets" in table.caption and "†" not in table.caption
+    assert table.numbers["n"].tolist() == [3, 3, 2, 2] and not table.numbers["source"].any()
+    alike = tables.partitions(two_partitions().query("seed < 2"))
+    assert alike.rows[0] == ["cps_cutmix", "41.00 ± 1.41", "51.00 ± 1.41"] and "; n = 2, mean" in alike.caption
+
+
+def test_a_row_that_was_not_run_is_empty():
+    runs = pd.concat([two_partitions(), make_runs({"cps": (30, 31)}, partition="1of8")])
+    assert tables.partitions(runs).rows[-1] == ["cps", "", "30.50 ± 0.71 (2)"]
+
+
+def test_quoted_numbers_are_marked_and_have_their_source():
+    table = tables.partitions(two_partitions(), "val", make_quoted())
+    assert table.rows[-1] == ["CPS† (best epoch)", "", "73.20"]  # 1of4 was not run
+    footnote = "† quoted, not measured here: CPS: resnet50, crop 512, lists cps, best epoch, arXiv."
+    assert table.caption.endswith(footnote)
+    assert r"CPS$^\dagger$ (best epoch)" in table.latex()
+    last = table.numbers.iloc[-1]
+    assert (last["name"], last["miou_mean"], last["epoch"], last["source"]) == ("quoted", 73.2, "best", "arXiv")
+    assert not last["best"]
+    unknown = tables.partitions(two_partitions(), "val", make_quoted(epoch="unknown"))
+    assert unknown.rows[-1][0] == "CPS†" and "unknown epoch" in unknown.caption
+
+
+def test_quoted_numbers_of_other_partitions_leave_no_trace():
+    runs = two_partitions()
+    table = tables.partitions(runs, quoted=make_quoted(partition="1of2"))
+    assert table.markdown() == tables.partitions(runs).markdown()
+
+
+# ---- variants
+
+GRID = {f"grid_{side}": {"filter": {"by": "region_score"}, "grid": side} for side in (2, 4)}
+
+
+def make_variants(rows, methods, means=None, **more):
+    settings = make_settings(methods, [0, 1], rows=rows)
+    runs = make_runs(means or {method: (50 + place, 51) for place, method in enumerate(methods)})
+    history = make_history({method: (0.0, 0.4, 0.6, 0.8) for method in methods})
+    return tables.variants(runs, settings, history, make_reliability(methods, **more))
+
+
+def test_settings_that_differ_are_found():
+    assert tables.differing(make_settings(["cps_cutmix", "grid_2", "grid_4"], [0], rows=GRID)) == {
+        "cps_cutmix": {"filter.by": "none", "grid": ""},
+        "grid_2": {"filter.by": "region_score", "grid": "2"},
+        "grid_4": {"filter.by": "region_score", "grid": "4"},
+    }
+
+
+def test_settings_without_effect_do_not_count():
+    keep = {f"keep_{n}": {"filter": {"by": "region_score", "fraction": n / 100}} for n in (50, 90)}
+    tau = {f"tau_{n}": {"filter": {"by": "region_score", "keep": "threshold", "tau": n / 100}} for n in (60, 70)}
+    found = tables.differing(make_settings(["supervised", *keep, *tau], [0], rows=keep | tau))
+    columns = ("consistency", "filter.keep", "filter.tau", "filter.fraction")
+    assert {row: tuple(values.get(c) for c in columns) for row, values in found.items()} == {
+        "supervised": ("no", "", "", ""),
+        "keep_50": ("yes", "fraction", "", "0.5"),
+        "keep_90": ("yes", "fraction", "", "0.9"),
+        "tau_60": ("yes", "threshold", "0.6", ""),
+        "tau_70": ("yes", "threshold", "0.7", ""),
+    }
+    assert set(found["tau_60"]) == set(columns)  # filter.by is none in supervised, where it has no effect
+    votes = {"votes": {"filter": {"by": "region_score"}, "rho": "votes"}}
+    assert tables.differing(make_settings(["local_filter", "votes"], [0], rows=votes))["votes"] == {"rho": "votes"}
+
+
+def test_variants_by_hand():
+    methods = ["cps_cutmix", "grid_2", "grid_4"]
+    table = make_variants(GRID, methods, {"cps_cutmix": (50, 52), "grid_2": (51, 53), "grid_4": (49, 53)})
+    row = table.numbers.set_index("method").loc["grid_2"]
+    assert (row["coverage"], row["weight"]) == (pytest.approx(0.8), pytest.approx(0.4))  # the last of four rows
+    assert row["auroc_region_score"] == pytest.approx(0.70) and row["auroc_confidence"] == pytest.approx(0.72)
+    assert row["accuracy_kept"] == pytest.approx(0.80) and row["difference"] == pytest.approx(1)
+    head = ["method", "filter", "grid", "n", "kept (%)", "weight", "AUROC", "AUROC of confidence", "kept right (%)"]
+    assert table.header == [*head, "mIoU", "difference"]
+    assert table.rows[1] == [
+        *("grid_2", "region_score", "2", "2", "80.0", "0.40", "0.700", "0.720", "80.0", "52.00 ± 1.41"),
+        "+1.00 [+1.00, +1.00]",
+    ]
+    assert table.rows[0][1:3] == ["none", ""] and table.rows[0][-1] == ""
+    assert "n = 2" in table.caption and "last quarter" in table.caption
+    assert [cell for cell in table.markdown().splitlines()[1].split() if cell != "|"][:4] == [":--"] * 3 + ["--:"]
+
+
+def test_the_rows_own_score_says_what_is_kept():
+    found = make_variants({}, ["confidence_filter", "random_filter", "local_filter"]).numbers.set_index("method")
+    assert found["accuracy_kept"].tolist() == pytest.approx([0.82, 0.75, 0.80])  # at random as right as everything
+
+
+def test_rows_without_discriminators_have_no_region_score():
+    row = make_variants({}, ["cps_cutmix", "supervised"], scores=("confidence", "agreement")).numbers.iloc[0]
+    assert math.isnan(row["auroc_region_score"]) and math.isnan(row["accuracy_kept"])
+    assert row["auroc_confidence"] == pytest.approx(0.70)
+
+
+def test_rows_that_differ_in_their_name_only_work():
+    twins = {"one": {"filter": {"by": "region_score"}}, "two": {"filter": {"by": "region_score"}}}
+    table = make_variants(twins, ["one", "two"])
+    assert table.header[:2] == ["method", "n"] and [row[0] for row in table.rows] == ["one", "two"]
+
+
+def test_partitions_do_not_mix_what_was_kept_and_known():
+    settings = make_settings(["cps_cutmix", "rrn"], [0, 1], partitions=("1of16", "1of8"))
+    means = {"cps_cutmix": (40, 41), "rrn": (42, 43)}
+    runs = pd.concat([make_runs(means), make_runs(means, partition="1of8")])
+    first = make_history({"cps_cutmix": (1, 1, 1, 1), "rrn": (0.9, 0.9, 0.9, 0.9)})
+    second = make_history({"cps_cutmix": (1, 1, 1, 1), "rrn": (0.5, 0.5, 0.5, 0.5)}).assign(partition="1of8")
+    reliability = make_reliability(["cps_cutmix", "rrn"])
+    other = reliability.assign(partition="1of8", auroc=reliability["auroc"] / 2)
+    table = tables.variants(runs, settings, pd.concat([first, second]), pd.concat([reliability, other]))
+    found = table.numbers.set_index(["partition", "method"])
+    assert found.loc[("1of16", "rrn"), "coverage"] == 0.9 and found.loc[("1of8", "rrn"), "coverage"] == 0.5
+    aurocs = found.xs("rrn", level="method")["auroc_region_score"]
+    assert aurocs["1of8"] == pytest.approx(aurocs["1of16"] / 2)
+
+
+def test_the_threshold_matters_to_votes():
+    votes = {f"votes_{n}": {"filter": {"by": "region_score", "tau": n / 10}, "rho": "votes"} for n in (5, 7)}
+    found = tables.differing(make_settings(list(votes), [0, 1], rows=votes))
+    assert [row["filter.tau"] for row in found.values()] == ["0.5", "0.7"]
+
+
+def test_variants_take_the_reference_from_beside():
+    settings = make_settings(["local_filter"], [0, 1])
+    beside = make_runs({"cps_cutmix": (40, 41)}).assign(name="main")
+    runs = pd.concat([make_runs({"local_filter": (42, 43)}), beside])
+    history = make_history({"local_filter": (0.9,) * 4})
+    table = tables.variants(runs, settings, history, make_reliability(["local_filter"]))
+    assert table.numbers["method"].tolist() == ["local_filter"]
+    assert table.numbers["difference"].tolist() == [pytest.approx(2)]
+
+
+# ---- classes
+
+
+def make_classes(means=STUDY, partition="1of16"):
+    runs = make_runs(means, partition=partition)
+    sky = runs.assign(**{"class": "sky", "iou_mean": runs["miou_mean"], "iou_ensemble": 50.0, "pixels": 7})
+    return pd.concat([sky, sky.assign(**{"class": "road", "iou_mean": 30.0, "iou_ensemble": math.nan, "pixels": 9})])
+
+
+def test_per_class_by_hand():
+    table = tables.per_class(make_classes())
+    assert table.numbers.columns.tolist() == [
+        *("name", "partition", "method", "class", "iou_mean", "iou_std", "iou_ensemble", "pixels", "n"),
+    ]
+    sky = table.numbers.query("method == 'rrn' and `class` == 'sky'").iloc[0]
+    assert (sky["iou_mean"], sky["iou_std"], sky["n"]) == (48, pytest.approx(math.sqrt(7)), 3)
+    assert table.header == ["class", "cps_cutmix", "rrn"]
+    assert table.rows == [["sky", "42.00 ± 2.00", "48.00 ± 2.65"], ["road", "30.00 ± 0.00", "30.00 ± 0.00"]]
+    assert "n = 3, mean ± standard deviation over seeds" in table.caption
+
+
+def test_per_class_of_several_partitions_and_of_one_seed():
+    classes = pd.concat([make_classes(), make_classes(partition="1of8")])
+    table = tables.per_class(classes)
+    assert table.header[:2] == ["partition", "class"] and [row[0] for row in table.rows] == ["1of16"] * 2 + ["1of8"] * 2
+    one = tables.per_class(make_classes({"cps_cutmix": (40,), "rrn": (41,)}))
+    assert "±" not in one.markdown() and one.caption.endswith("; n = 1.")
+
+
+def test_class_gain_by_hand():
+    table = tables.class_gain(make_classes(), "val")
+    assert table.header == ["class", "rrn"]
+    assert table.rows == [["sky", "+6.00 [+3.52, +8.48]"], ["road", "+0.00 [+0.00, +0.00]"]]
+    assert table.numbers["difference_low"].tolist() == [pytest.approx(3.5159, abs=1e-4), 0]
+    assert "on val less that of cps_cutmix" in table.caption
+
+
+@pytest.mark.parametrize("means", [{"rrn": (46, 47)}, {"cps_cutmix": (46, 47)}, {"cps_cutmix": (40,), "rrn": (41,)}])
+def test_there_is_no_gain_without_something_to_compare(means):
+    assert tables.class_gain(make_classes(means)) is None

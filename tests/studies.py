@@ -1,0 +1,82 @@
+"""Finished runs made up by hand, for the tests of what reads them."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from rrn import config
+
+ROOT = Path(__file__).resolve().parents[1]
+METRICS = {"miou_ensemble": 50.0, "pixel_accuracy": 80.0, "parameters": 1_500_000, "macs": 2 * 10**9}
+SCORES = ("region_score", "product", "confidence", "certainty", "agreement")
+
+
+def make_settings(methods, seeds, partitions=("1of16",), rows=None, **more):
+    """Return the settings of a study of these lists; `rows` are further rows of `methods:`."""
+    lists = {"partitions": list(partitions), "methods": methods, "seeds": seeds, "beside": [], **more}
+    return config.load(overrides={"name": "study", "ablation": lists, "methods": rows or {}}, root=ROOT)
+
+
+def write_run(runs, method, seed, one, two, partition="1of16", **more):
+    """Write what `evaluate` leaves of a run whose segmenters reach `one` and `two`."""
+    folder = runs / "study" / "evaluate" / f"{partition}-{method}-{seed}"
+    folder.mkdir(parents=True)
+    values = {"miou_1": one, "miou_2": two, "miou_mean": (one + two) / 2, **METRICS, **more}
+    (folder / "metrics.json").write_text(json.dumps(values))
+    table = {"class": ["sky", "road"], "iou_1": [one, None], "iou_2": [two, 30.0]}
+    table |= {"iou_ensemble": [40.0, 20.0], "pixels": [7, 9]}
+    pd.DataFrame(table).to_csv(folder / "per_class.csv", index=False)
+
+
+def make_runs(means, partition="1of16", labels=None):
+    """Return runs as `collect` does: method -> mIoU of seeds 0, 1, ...; None: that seed was not run."""
+    rows = [
+        {
+            **{"name": "study", "partition": partition, "method": method, "seed": seed},
+            **{"labels": (labels or {}).get(method, "partition")},
+            **{"miou_1": mean - 1, "miou_2": mean + 1, "miou_mean": float(mean), **METRICS},
+        }
+        for method, values in means.items()
+        for seed, mean in enumerate(values)
+        if mean is not None
+    ]
+    return pd.DataFrame(rows)
+
+
+def make_history(coverages, steps=(20, 40, 60, 80), seeds=(0, 1)):
+    """Return history.csv of runs, joined: method -> coverage at each step; the weight is half of it."""
+    return pd.DataFrame(
+        [
+            {"partition": "1of16", "method": method, "seed": seed, "step": step, "coverage": c, "weight": c / 2}
+            for method, values in coverages.items()
+            for seed in seeds
+            for step, c in zip(steps, values, strict=True)
+        ]
+    )
+
+
+def make_reliability(methods, seeds=(0, 1), scores=SCORES):
+    """Return reliability.csv of runs, joined; numbers tell step, split, class, segmenter and score apart.
+
+    On val at the last step: AUROC 0.7 + 0.01 for the place of the score (and 0.001 more or less by
+    segmenter), accuracy_kept 0.8 + 0.01 for that place, accuracy 0.75; other rows hold 0.1.
+    """
+    rows = []
+    for method in methods:
+        for seed in seeds:
+            for step in (40, 80):
+                for split in ("val", "unlabeled"):
+                    for segmenter, more in ((1, 0.001), (2, -0.001)):
+                        for place, score in enumerate(scores):
+                            for name in ("(all)", "sky"):
+                                shown = (step, split, name) == (80, "val", "(all)")
+                                values = {
+                                    "auroc": 0.7 + 0.01 * place + more if shown else 0.1,
+                                    "accuracy_kept": 0.8 + 0.01 * place if shown else 0.1,
+                                    "accuracy": 0.75 if shown else 0.1,
+                                }
+                                run = {"partition": "1of16", "method": method, "seed": seed, "step": step}
+                                where = {"split": split, "segmenter": segmenter, "score": score, "class": name}
+                                rows.append({**run, **where, **values})
+    return pd.DataFrame(rows)

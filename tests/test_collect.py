@@ -1,0 +1,188 @@
+"""Finished runs -> DataFrames: numbers by hand, missing runs, what was run."""
+
+import json
+import tomllib
+
+import pandas as pd
+import pytest
+from studies import ROOT, make_settings, write_run
+
+from rrn import collect, config
+from rrn.config import SettingsError
+from rrn.typeset import read_csv
+
+
+@pytest.fixture
+def study(tmp_path):
+    runs = tmp_path / "runs"
+    for method, means in {"cps_cutmix": (40, 42, 44), "rrn": (46, 47, 51)}.items():
+        for seed, mean in enumerate(means):
+            write_run(runs, method, seed, mean - 1, mean + 1)
+    return runs, make_settings(["cps_cutmix", "rrn"], [0, 1, 2])
+
+
+def test_runs_stand_in_the_order_of_the_lists(study):
+    table = collect.collect(study[0], make_settings(["rrn", "cps_cutmix"], [2, 0]))
+    assert table.columns.tolist() == [*collect.RUN, *collect.MIOUS, *collect.COST]
+    assert table[["method", "seed", "miou_mean"]].to_numpy().tolist() == [
+        *(["rrn", 2, 51], ["rrn", 0, 46]),
+        *(["cps_cutmix", 2, 44], ["cps_cutmix", 0, 40]),
+    ]
+    assert table["miou_1"].tolist() == [50, 45, 43, 39] and set(table["labels"]) == {"partition"}
+    assert set(table["name"]) == {"study"} and set(table["partition"]) == {"1of16"}
+
+
+def test_the_upper_bound_says_that_it_reads_all_labels(tmp_path):
+    for method in ("supervised", "supervised_all"):
+        write_run(tmp_path / "runs", method, 0, 40, 40)
+    table = collect.collect(tmp_path / "runs", make_settings(["supervised", "supervised_all"], [0]))
+    assert table["labels"].tolist() == ["partition", "all"]
+
+
+def test_a_missing_run_names_the_stage(study):
+    for file, read in {"metrics.json": collect.collect, "per_class.csv": collect.collect_classes}.items():
+        (study[0] / "study/evaluate/1of16-rrn-2" / file).unlink()
+        message = rf"^runs/study/evaluate/1of16-rrn-2/{file} is missing: run `dvc repro evaluate@1of16-rrn-2`$"
+        with pytest.raises(collect.MissingRunError, match=message):
+            read(*study)
+
+
+def test_a_metric_that_is_null_becomes_empty(study):
+    path = study[0] / "study/evaluate/1of16-rrn-2/metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "miou_ensemble": None}))
+    assert collect.collect(*study)["miou_ensemble"].isna().sum() == 1
+
+
+def test_other_studies_stand_beside(study, tmp_path):
+    runs, _ = study
+    settings = make_settings(["rrn"], [0, 1, 2], beside=["main"])
+    with pytest.raises(collect.MissingRunError, match=r"beside: results/main/runs.csv is missing: run `dvc repro` wi"):
+        collect.collect(runs, settings)
+    (tmp_path / "results/main").mkdir(parents=True)
+    rows = collect.collect(*study).query("method == 'cps_cutmix'").assign(name="main", partition="662")
+    rows.to_csv(tmp_path / "results/main/runs.csv", index=False)
+    about = collect.about(settings)
+    (tmp_path / "results/main/settings.json").write_text(json.dumps(about))
+    table = collect.collect(runs, settings)
+    assert table["name"].tolist() == ["study"] * 3 + ["main"] * 3
+    assert table["partition"].tolist() == ["1of16"] * 3 + ["662"] * 3  # a text, not a number
+
+
+def test_a_study_of_other_settings_does_not_stand_beside(study, tmp_path):
+    runs, _ = study
+    settings = make_settings(["rrn"], [0, 1, 2], beside=["main"])
+    about = collect.about(settings)
+    about["params"]["warmup"]["steps"] = 7
+    (tmp_path / "results/main").mkdir(parents=True)
+    (tmp_path / "results/main/settings.json").write_text(json.dumps(about))
+    (tmp_path / "results/main/runs.csv").write_text("")
+    wanted = (
+        r"results/main was made with other settings, warmup: \{'steps': 7, .*, here \{'steps': 250.* take main out of"
+    )
+    with pytest.raises(SettingsError, match=wanted):
+        collect.collect(runs, settings)
+
+
+@pytest.mark.parametrize("beside", [["study"], ["main", "main"]])
+def test_no_study_stands_beside_itself_or_twice(study, beside):
+    with pytest.raises(SettingsError, match=r"ablation.beside: \[.*\] names study or another twice"):
+        collect.collect(study[0], make_settings(["rrn"], [0, 1, 2], beside=beside))
+
+
+def test_names_are_texts_whatever_they_look_like(tmp_path):
+    (tmp_path / "x.csv").write_text("method,class,partition,seed,auroc\nNone,NA,662,1,0.5\nnan,null,1of16,2,\n")
+    table = read_csv(tmp_path / "x.csv")
+    assert table[["method", "class", "partition"]].to_numpy().tolist() == [
+        ["None", "NA", "662"],
+        ["nan", "null", "1of16"],
+    ]
+    assert table["auroc"].isna().tolist() == [False, True] and table["seed"].tolist() == [1, 2]
+
+
+def test_classes_keep_their_seeds(study):
+    table = collect.collect_classes(*study)
+    columns = [*collect.RUN, "class", "iou_1", "iou_2", "iou_mean", "iou_ensemble", "pixels"]
+    assert table.columns.tolist() == columns and len(table) == 2 * 3 * 2
+    sky = table[(table["class"] == "sky") & (table["method"] == "rrn")]
+    assert sky["seed"].tolist() == [0, 1, 2] and sky["iou_mean"].tolist() == [46, 47, 51]
+    road = table[table["class"] == "road"]  # segmenter 1 has none: the mean is that of the other
+    assert set(road["iou_mean"]) == {30} and road["iou_1"].isna().all()
+
+
+def test_a_class_may_be_called_none(study):
+    path = study[0] / "study/evaluate/1of16-rrn-0/per_class.csv"
+    path.write_text(path.read_text().replace("sky", "None").replace("road", "7"))
+    assert collect.collect_classes(*study)["class"].tolist()[6:8] == ["None", "7"]
+
+
+def test_curves_of_all_runs_are_joined(study):
+    runs, settings = study
+    with pytest.raises(collect.MissingRunError, match=r"history.csv is missing: run `dvc repro train@"):
+        collect.collect_curves(runs, settings, "history.csv")
+    for method in settings.ablation.methods:
+        for seed in settings.ablation.seeds:
+            folder = runs / "study/train" / f"1of16-{method}-{seed}"
+            folder.mkdir(parents=True)
+            (folder / "history.csv").write_text(f"step,loss\n1,{seed}\n2,{seed}\n")
+    curves = collect.collect_curves(runs, settings, "history.csv")
+    assert len(curves) == 2 * 2 * 3 and (curves["loss"] == curves["seed"]).all()
+    assert set(curves["method"]) == {"cps_cutmix", "rrn"}
+
+
+def test_evidence_is_found_of_the_first_seed_and_of_all(study):
+    runs, _ = study
+    settings = make_settings(["rrn", "cps_cutmix"], [1, 0])
+    folder = runs / "study/evaluate"
+    message = r"^runs/study/evaluate/1of16-rrn-1/evidence.zip is missing: run `dvc repro evaluate@1of16-rrn-1`$"
+    with pytest.raises(collect.MissingRunError, match=message):
+        collect.evidence_paths(runs, settings, "1of16")
+    for run in folder.iterdir():
+        (run / "evidence.zip").touch()
+    first = {method: folder / f"1of16-{method}-1" / "evidence.zip" for method in ("rrn", "cps_cutmix")}
+    assert collect.evidence_paths(runs, settings, "1of16") == first
+    assert list(collect.evidence_paths(runs, settings, "1of16")) == ["rrn", "cps_cutmix"]
+    every = collect.every_evidence(runs, settings, "1of16")
+    assert every["rrn"] == {seed: folder / f"1of16-rrn-{seed}" / "evidence.zip" for seed in (1, 0)}
+    assert collect.every_evidence(runs, settings, "all") == {}
+
+
+def test_about_says_what_was_run_alike_on_every_machine():
+    settings = make_settings(["cps_cutmix", "rrn"], [0])
+    said = collect.about(settings)
+    assert json.loads(json.dumps(said)) == said
+    assert list(said["params"]["methods"]) == ["cps_cutmix", "rrn"]
+    assert said["params"]["dataset"]["kind"] == "folder" and "path" not in said["params"]["dataset"]
+    assert said["params"]["train"] == {"steps": settings.train.steps, "lr_ramp": settings.train.lr_ramp}
+    elsewhere = {"workers": 3, "dataset": {"path": "elsewhere", "cache": False}}
+    changed = config.load(root=ROOT, overrides={"methods": {"other": {"rho": "none"}}, **elsewhere}).model_copy(
+        update={"name": "study", "ablation": settings.ablation}
+    )
+    assert collect.about(changed) == said
+    longer = settings.model_copy(update={"train": settings.train.model_copy(update={"steps": 7})})
+    assert collect.about(longer)["settings"] != said["settings"]
+    asked = {
+        text.split(">")[0] for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    }
+    assert set(said["versions"]) <= asked
+    assert not any("+" in version for version in said["versions"].values())
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (None, None),
+        ("timm/gluon_in1k", "timm/gluon_in1k"),
+        ("lite0", "lite0"),
+        ("timm/gluon_in1k@somewhere/of/mine/a.pth", "timm/gluon_in1k@a.pth"),
+        ("somewhere/of/mine/b.safetensors", "b.safetensors"),
+    ],
+)
+def test_about_names_weights_without_their_folder(weights, said):
+    settings = make_settings(["rrn"], [0])
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"weights": weights})})
+    assert collect.about(settings)["params"]["model"]["weights"] == said
+
+
+def test_no_number_of_a_paper_stands_beside_the_embedded_data():
+    assert collect.quoted(config.load(root=ROOT)).empty
+    assert isinstance(collect.quoted(config.load(root=ROOT)), pd.DataFrame)
