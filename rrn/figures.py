@@ -6,8 +6,8 @@ are the same bytes whenever the numbers are the same.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,28 +17,37 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from rrn.drawing import COLUMN, METHOD_STYLE, PAGE, STYLE, grid, method_style, save, styled
-from rrn.pictures import batch, qualitative, samples
+from rrn.drawing import (
+    COLUMN,
+    HATCHES,
+    METHOD_STYLE,
+    PAGE,
+    SCORE_STYLE,
+    STYLE,
+    below,
+    grid,
+    known,
+    method_style,
+    name_ticks,
+    save,
+    styled,
+)
+from rrn.pictures import batch, samples
+from rrn.reliability import EVERYTHING
 
 __all__ = [
     "METHOD_STYLE",
     "STYLE",
     "batch",
     "class_frequencies",
-    "learning_curves",
+    "class_reliability",
     "loss_curves",
     "per_class",
-    "qualitative",
     "reliability_curves",
     "samples",
     "save",
 ]
 
-SCORE_STYLE = {
-    "region_score": ("#EE6677", "region score"),
-    "confidence": ("#228833", "confidence"),
-    "agreement": ("#4477AA", "agreement"),
-}
 TERMS = {
     "supervised": "supervised",
     "consistency": "consistency",
@@ -48,48 +57,16 @@ TERMS = {
 }
 SHARES = {"coverage": "regions kept", "weight": "mean weight", "agreement": "agreement"}
 MIOUS = {"miou_1": "segmenter 1", "miou_2": "segmenter 2", "miou_ensemble": "ensemble"}
-LABELS = {
-    "miou_mean": "val mIoU (%)",
-    "supervised": "supervised loss",
-    "consistency": "consistency loss",
-    **SHARES,
-}
 
 
 # ---- curves
 
 
 @styled
-def learning_curves(history: pd.DataFrame) -> Figure:
-    """Draw val mIoU, losses and pseudo-label statistics of every method against the step.
-
-    Args:
-        history: history.csv of all runs, joined: method, seed, step, miou_mean and others. The band
-            is one standard deviation over seeds; there is none where a method has one seed.
-    """
-    panels = _known(history, LABELS)
-    columns = min(3, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    fig, axes = grid(rows, columns, (PAGE, 0.3 + 1.8 * rows))
-    styles = [method_style(method) for method in dict.fromkeys(history["method"])]
-    colours = {label: colour for colour, label in styles}
-    data = history.assign(label=[method_style(method)[1] for method in history["method"]])
-    options: dict[str, Any] = {"hue": "label", "palette": colours, "errorbar": "sd"}
-    for axis, (column, label) in zip(axes.flat, panels.items(), strict=False):
-        part = data.dropna(subset=[column])
-        sns.lineplot(part, x="step", y=column, ax=axis, legend=False, err_kws={"lw": 0}, **options)
-        axis.set(xlabel="step", ylabel=label)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
-    _line_legend(fig, colours)
-    return fig
-
-
-@styled
 def loss_curves(history: pd.DataFrame) -> Figure:
     """Draw loss terms, pseudo-label statistics and val mIoU of one run (history.csv)."""
     groups = {"loss, weighted": TERMS, "share": SHARES, "val mIoU (%)": MIOUS}
-    shown = {label: _known(history, names) for label, names in groups.items()}
+    shown = {label: known(history, names) for label, names in groups.items()}
     shown = {label: names for label, names in shown.items() if names}
     fig, axes = grid(1, len(shown), (COLUMN if len(shown) == 1 else PAGE, 2.6))
     for axis, (label, names) in zip(axes.flat, shown.items(), strict=True):
@@ -103,43 +80,67 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     return fig
 
 
+MEASURES = {
+    "auroc": "AUROC",
+    "aurc": "AURC (%)",
+    "ece": "calibration error (%)",
+    "accuracy_kept": "right of the kept (%)",
+}
+"""Column of reliability.csv -> its name; AURC is the area under the risk-coverage curve. All but AUROC in per cent."""
+
+
 @styled
 def reliability_curves(reliability: pd.DataFrame) -> Figure:
     """Draw what each score of pseudo-labels is worth, against the step.
 
     Args:
-        reliability: reliability.csv: step, split, segmenter, score, auroc, accuracy, accuracy_kept;
-            segmenters, and runs if several are joined, are averaged.
+        reliability: reliability.csv: step, split, segmenter, score, class, accuracy, and the columns of MEASURES; only
+            what it says of all classes together is drawn; segmenters, and runs if several are joined, are averaged.
     """
+    reliability = reliability[reliability["class"] == EVERYTHING]
+    looks = {score: look for score, look in SCORE_STYLE.items() if score in set(reliability["score"])}
     splits = list(dict.fromkeys(reliability["split"]))
-    fig, axes = grid(len(splits), 2, (PAGE, 0.3 + 2.0 * len(splits)))
-    for (left, right), split in zip(axes, splits, strict=True):
+    fig, axes = grid(len(splits), len(MEASURES), (PAGE, 0.4 + 1.7 * len(splits)))
+    for line, split in zip(axes, splits, strict=True):
         part = reliability[reliability["split"] == split]
-        for score, (colour, _) in SCORE_STYLE.items():
-            mean = part[part["score"] == score].groupby("step").mean(numeric_only=True)
-            left.plot(mean.index, mean["auroc"], color=colour, marker="o")
-            right.plot(mean.index, 100 * mean["accuracy_kept"], color=colour, marker="o")
-        everything = 100 * part.groupby("step")["accuracy"].mean()
-        right.plot(everything.index, everything, color="black", ls="--")
-        left.axhline(0.5, color="black", ls=":", lw=0.8)
-        left.set(ylabel="AUROC of right pixels", title=f"{split} images", xlabel="step")
-        right.set(ylabel="accuracy of kept (%)", title=f"{split} images", xlabel="step")
-    present = set(reliability["score"])
-    colours = {name: colour for key, (colour, name) in SCORE_STYLE.items() if key in present}
-    _line_legend(fig, colours, Line2D([], [], color="black", ls="--", label="all regions"))
+        means = part.groupby(["score", "step"]).mean(numeric_only=True)
+        for axis, (measure, label) in zip(line, MEASURES.items(), strict=True):
+            scale = 1 if measure == "auroc" else 100
+            for score, look in looks.items():
+                axis.plot(means.loc[score].index, scale * means.loc[score, measure], **look.line)
+            axis.set(ylabel=label, xlabel="step", title=f"{split} images")
+        everything = part.groupby("step")["accuracy"].mean()
+        line[-1].plot(everything.index, 100 * everything, color="black", ls="--")
+    below(fig, [*looks.values()], Line2D([], [], color="black", ls="--", label="all regions"))
     return fig
 
 
-def _known(history: pd.DataFrame, names: Mapping[str, str]) -> dict[str, str]:
-    """Return those names whose column exists and holds something."""
-    return {k: v for k, v in names.items() if k in history and history[k].notna().any()}
+@styled
+def class_reliability(reliability: pd.DataFrame) -> Figure:
+    """Draw by class of the pseudo-label what each score is worth at the last step: AUROC, and how right the kept are.
 
-
-def _line_legend(fig: Figure, colours: Mapping[str, str], *more: Line2D) -> None:
-    """Put label -> colour, and more lines, below the figure."""
-    handles = [Line2D([], [], color=colour, label=label) for label, colour in colours.items()]
-    handles += more
-    fig.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)))
+    Args:
+        reliability: as for `reliability_curves`, of one split; crosses are the dropped pixels.
+    """
+    last = reliability[reliability["step"] == reliability["step"].max()]
+    last = last[last["class"] != EVERYTHING]
+    classes = list(dict.fromkeys(last["class"]))
+    looks = {score: look for score, look in SCORE_STYLE.items() if score in set(last["score"])}
+    fig, axes = grid(2, 1, (PAGE, 4.0), sharex=True)
+    means = last.groupby(["score", "class"]).mean(numeric_only=True)
+    for place, (score, look) in enumerate(looks.items()):
+        at = [index + 0.13 * (place - (len(looks) - 1) / 2) for index in range(len(classes))]
+        values, options = means.loc[score].reindex(classes), {"color": look.colour, "ls": "none"}
+        axes[0, 0].plot(at, values["auroc"], marker=look.marker, **options)
+        axes[1, 0].plot(at, 100 * values["accuracy_kept"], marker=look.marker, **options)
+        axes[1, 0].plot(at, 100 * values["accuracy_dropped"], marker="x", **options)
+    axes[0, 0].axhline(0.5, color="black", ls=":", lw=0.8)
+    axes[0, 0].set(ylabel="AUROC", title=f"{last['split'].iloc[0]} images, step {last['step'].iloc[0]}")
+    axes[1, 0].set(ylabel="right (%)", xticks=range(len(classes)), xticklabels=classes)
+    name_ticks(fig, axes[1, 0])
+    dropped = Line2D([], [], color="black", marker="x", ls="none", label="right of the dropped")
+    below(fig, [*looks.values()], dropped)
+    return fig
 
 
 # ---- classes
@@ -155,6 +156,7 @@ def class_frequencies(frequencies: pd.DataFrame) -> Figure:
     """
     numbers = frequencies.select_dtypes("number")
     colours = dict(zip(numbers.columns, sns.color_palette(n_colors=numbers.shape[1]), strict=True))
+    hatches = dict(zip(numbers.columns, itertools.cycle(HATCHES.values()), strict=False))
     sets = numbers.dropna(axis="columns", how="all").columns.tolist()
     shares = frequencies.set_index("class")[sets]
     shares = 100 * shares / shares.sum()
@@ -163,8 +165,9 @@ def class_frequencies(frequencies: pd.DataFrame) -> Figure:
     fig, axes = grid(1, 1, (PAGE if wide else COLUMN, 2.3))
     sns.barplot(data, x="class", y="share", hue="images", hue_order=sets, ax=axes[0, 0], palette=colours, saturation=1)
     axes[0, 0].set(xlabel="", ylabel="pixels (%)")
-    _name_ticks(axes[0, 0])
-    axes[0, 0].legend(title="")
+    _hatch(axes[0, 0], [hatches[name] for name in sets])
+    name_ticks(fig, axes[0, 0])
+    axes[0, 0].legend(axes[0, 0].containers, sets, title="")
     return fig
 
 
@@ -177,24 +180,22 @@ def per_class(table: pd.DataFrame) -> Figure:
     partitions = table["partition"] if "partition" in table else pd.Series("", table.index)
     names = list(dict.fromkeys(partitions))
     fig, axes = grid(len(names), 1, (PAGE, 0.4 + 2.0 * len(names)))
-    styles = {method: method_style(method) for method in dict.fromkeys(table["method"])}
-    colours = {method: colour for method, (colour, _) in styles.items()}
+    looks = {method: method_style(method) for method in dict.fromkeys(table["method"])}
+    colours = {method: look.colour for method, look in looks.items()}
     for axis, name in zip(axes.flat, names, strict=True):
         part = table[partitions == name]
-        options: dict[str, Any] = {"hue": "method", "palette": colours, "saturation": 1}
+        options: dict[str, Any] = {"hue": "method", "hue_order": list(looks), "palette": colours, "saturation": 1}
         sns.barplot(part, x="class", y="iou_mean", ax=axis, legend=False, errorbar=None, **options)
         axis.set(xlabel="", ylabel="IoU (%)", title=name)
-        _name_ticks(axis)
-    handles = [Patch(color=colour, label=label) for colour, label in styles.values()]
+        _hatch(axis, [look.hatch for look in looks.values()])
+        name_ticks(fig, axis)
+    handles = [Patch(**look.bar, label=look.label) for look in looks.values()]
     fig.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)))
     return fig
 
 
-def _name_ticks(axis: Axes) -> None:
-    """Turn long class names so that they do not touch each other."""
-    names = [text.get_text() for text in axis.get_xticklabels()]
-    inches = axis.get_window_extent().width / axis.figure.dpi / max(1, len(names))
-    if max(map(len, names), default=0) * 0.065 > inches:
-        axis.tick_params(axis="x", rotation=35)
-        for text in axis.get_xticklabels():
-            text.set(ha="right", rotation_mode="anchor")
+def _hatch(axis: Axes, hatches: Sequence[str]) -> None:
+    """Hatch the bars, each kind of them in its own way."""
+    for bars, hatch in zip(axis.containers, hatches, strict=True):
+        for bar in bars:
+            bar.set(hatch=hatch, edgecolor="white", hatchcolor="white")

@@ -1,4 +1,4 @@
-"""Figures made of images: training batches, labels, and what became of pseudo-labels.
+"""Figures made of images: samples and training batches.
 
 A label map has the same colours everywhere; void is white and hatched.
 """
@@ -6,8 +6,7 @@ A label map has the same colours everywhere; void is white and hatched.
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,7 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 from rrn.config import IGNORE_INDEX
-from rrn.drawing import COLUMN, PAGE, Array, grid, method_style, palette, styled, tight
-
-NARROW = 0.55
-"""Columns of a qualitative figure below so many inches have upright titles, which would overlap otherwise."""
+from rrn.drawing import COLUMN, PAGE, Array, grid, palette, styled, tight
 
 
 @styled
@@ -104,83 +100,6 @@ def _sheet(rows: Sequence[Row], classes: Sequence[str], colours: ArrayLike) -> F
             axis.set_axis_off()
     class_legend(fig, classes, colours, void)
     return fig
-
-
-@styled
-def qualitative(evidence: Mapping[str, Mapping[str, Array]], classes: Sequence[str]) -> Figure:
-    """Draw, for every image, what the pseudo-labels of one method are and what is kept of them.
-
-    Columns: image, label, then of one method, which the title names (`rrn`, else the first that drops
-    regions by their scores, else the first), pseudo-labels 1 and 2, region scores and kept regions of
-    segmenter 1; then the prediction of every method. Dropped regions are white.
-
-    Args:
-        evidence: method -> evidence.npz, of the same images.
-        classes: names.
-    """
-    focus = _focus(evidence)
-    arrays = evidence[focus]
-    colours = palette(len(classes), arrays["colours"])
-    scored = bool(np.isfinite(arrays["region_scores"]).any())
-    titles = ["image", "label", "pseudo-label 1", "pseudo-label 2"]
-    titles += ["region score 1"] * scored + ["kept of 1"]
-    titles += [method_style(method)[1] for method in evidence]
-    height, width = arrays["labels"].shape[1:]
-    rows = len(arrays["images"])
-    side = (PAGE - 0.5 * scored) / len(titles)
-    narrow = side < NARROW
-    fig, axes = grid(rows, len(titles), (PAGE, 0.7 + 0.8 * narrow + rows * side * height / width))
-    tight(fig)
-    for image, line in enumerate(axes):
-        _row(list(line), arrays, image, colours, scored)
-        for axis, shown in zip(line[-len(evidence) :], evidence.values(), strict=True):
-            show_labels(axis, shown["prediction"][image], colours)
-    for axis, title in zip(axes[0], titles, strict=True):
-        lines = textwrap.wrap(title, 16 if narrow else max(11, int(17 * side)))
-        axis.set_title("\n".join(lines), fontsize=6.5, rotation=90 * narrow)
-    if scored:
-        fig.colorbar(axes[0, 4].images[0], ax=axes, aspect=30, pad=0.01, label="region score")
-    fig.suptitle(f"pseudo-labels of: {method_style(focus)[1]}", fontsize=8)
-    class_legend(fig, classes, colours, bool((arrays["labels"] == IGNORE_INDEX).any()))
-    return fig
-
-
-def _focus(evidence: Mapping[str, Mapping[str, Array]]) -> str:
-    """Return the method whose pseudo-labels are shown."""
-    scored = [m for m, a in evidence.items() if np.isfinite(a["region_scores"]).any() and not a["kept"].all()]
-    return "rrn" if "rrn" in evidence else [*scored, *evidence][0]
-
-
-def _row(axes: list[Axes], arrays: Mapping[str, Array], image: int, colours: Array, scored: bool) -> None:
-    """Draw one image up to what is kept of its first pseudo-label."""
-    show(axes[0], arrays["images"][image])
-    maps = [arrays["labels"][image], *arrays["pseudo_labels"][:, image]]
-    for axis, labels in zip(axes[1:4], maps, strict=True):
-        show_labels(axis, labels, colours)
-    size, region = maps[0].shape, int(arrays["region"])
-    if scored:
-        scores = np.asarray(arrays["region_scores"][0, image], dtype=float)
-        axes[4].imshow(_spread(scores, size, region), vmin=0, vmax=1, interpolation="none")
-        _lines(axes[4], size, region)
-        frame(axes[4])
-    kept = _spread(arrays["kept"][0, image], size, region)
-    axis = axes[4 + scored]
-    show(axis, np.where(kept[..., None], colours[maps[1]], 255).astype(np.uint8))
-    hatch(axis, ~kept, "....")
-    _lines(axis, size, region, "#444444")
-
-
-def _spread(values: Array, size: tuple[int, ...], region: int) -> Array:
-    """Give every pixel of `size` the value of its region; values [rows, columns]."""
-    rows, columns = (np.arange(length) // region for length in size)
-    return values[rows[:, None], columns]
-
-
-def _lines(axis: Axes, size: tuple[int, ...], region: int, color: str = "white") -> None:
-    """Draw the borders of the regions."""
-    for draw, length in ((axis.axhline, size[0]), (axis.axvline, size[1])):
-        for place in range(region, length, region):
-            draw(place - 0.5, color=color, lw=0.4)
 
 
 def show(axis: Axes, image: Array) -> None:

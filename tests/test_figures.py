@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import re
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -34,10 +33,11 @@ def make_history(seeds: int = 2) -> pd.DataFrame:
 
 
 def make_reliability() -> pd.DataFrame:
-    values = {"auroc": 0.7, "coverage": 0.5, "accuracy": 0.8, "accuracy_kept": 0.9}
+    values = {"aurc": 0.1, "ece": 0.05, "coverage": 0.5, "accuracy": 0.8, "accuracy_kept": 0.9, "accuracy_dropped": 0.4}
     return pd.DataFrame(
         [
-            {"step": step, "split": split, "segmenter": k, "score": score, **values}
+            {"step": step, "split": split, "segmenter": k, "score": score, "class": name, **values, "auroc": auroc}
+            for name, auroc in (("(all)", 0.7), ("brick", 0.1))
             for step in (100, 200)
             for split in ("val", "unlabeled")
             for k in (1, 2)
@@ -63,37 +63,18 @@ def make_images(count: int = 3, height: int = 16, width: int = 24) -> tuple[np.n
     return images, labels.astype(np.int64)
 
 
-def make_evidence(scored: bool) -> dict[str, np.ndarray]:
-    images, labels = make_images(2)
-    maps = np.where(labels == 255, 0, labels).astype(np.uint8)
-    scores = np.linspace(0, 1, 24, dtype=np.float32).reshape(2, 2, 2, 3)
-    return {
-        "ids": np.array(["a", "b"]),
-        "images": images,
-        "labels": labels.astype(np.uint8),
-        "pseudo_labels": np.stack([maps, maps]),
-        "prediction": maps,
-        "region_scores": scores if scored else np.full_like(scores, np.nan),
-        "kept": scores > 0.4,
-        "region": np.array(8),
-        "colours": np.zeros((0, 3), np.uint8),
-    }
-
-
 def draw(name: str) -> Figure:
     images, labels = make_images()
     mask = np.zeros((3, 1, 16, 24), bool)
     frequencies = {"class": CLASSES, "labeled": [4, 3, 2, 1], "unlabeled": [5, 3, 2, 2], "val": [10, 10, 10, 10]}
-    evidence = {"supervised": make_evidence(False), "rrn": make_evidence(True)}
     return {
-        "learning_curves": lambda: figures.learning_curves(make_history()),
         "loss_curves": lambda: figures.loss_curves(make_history(1).query("method == 'rrn'")),
         "reliability_curves": lambda: figures.reliability_curves(make_reliability()),
+        "class_reliability": lambda: figures.class_reliability(make_reliability().query("split == 'val'")),
         "class_frequencies": lambda: figures.class_frequencies(pd.DataFrame(frequencies)),
         "per_class": lambda: figures.per_class(make_classes()),
         "samples": lambda: figures.samples(images, labels, CLASSES),
         "batch": lambda: figures.batch(images, labels, (images, images), mask, CLASSES),
-        "qualitative": lambda: figures.qualitative(evidence, CLASSES),
     }[name]()
 
 
@@ -110,7 +91,7 @@ def test_a_figure_has_the_width_of_a_paper_and_leaves_no_trace(name):
     assert fig.legends or any(axis.get_legend() for axis in fig.axes)
 
 
-@pytest.mark.parametrize("name", ["learning_curves", "qualitative"])
+@pytest.mark.parametrize("name", ["reliability_curves", "batch"])
 def test_files_are_the_same_bytes_on_a_rerun_without_a_date(name, tmp_path):
     files = [figures.save(draw(name), tmp_path / folder / "1.5_x") for folder in ("one", "two")]
     for first, second in zip(*files, strict=True):
@@ -118,7 +99,7 @@ def test_files_are_the_same_bytes_on_a_rerun_without_a_date(name, tmp_path):
         assert first.read_bytes() == second.read_bytes()
     png, pdf = files[0]
     with Image.open(png) as image:
-        assert image.width == 1440 and set(image.info) == {"dpi"}
+        assert image.width == {"batch": 700}.get(name, 1440) and set(image.info) == {"dpi"}
     text = pdf.read_bytes()
     assert b"CreationDate" not in text
     assert b"/FontFile2" in text and b"/Type3" not in text
@@ -128,31 +109,78 @@ def test_a_notebook_gets_a_picture():
     assert draw("class_frequencies")._repr_png_().startswith(b"\x89PNG")
 
 
+def rows_of_the_settings(root):
+    """Return the rows that stand in one figure: of params.yaml, and of each preset with those beside them."""
+    main = config.load(root=root).ablation.methods
+    sets = {"params.yaml": set(main)}
+    for preset in (root / "presets").glob("*.yaml"):
+        ablation = config.read(preset).get("ablation", {})
+        sets[preset.name] = {*ablation.get("methods", []), *(main if "shapes" in ablation.get("beside", []) else [])}
+    return sets
+
+
 def test_every_row_of_the_settings_has_its_own_style_and_others_a_stable_one(root):
     rows = set(config.load(root=root).methods)
     for preset in (root / "presets").glob("*.yaml"):
         rows |= set(config.read(preset).get("methods", {}))
-    styles = [drawing.method_style(method) for method in rows]
-    assert len({colour for colour, _ in styles}) == len({label for _, label in styles}) == len(rows)
+    assert rows <= set(drawing.METHOD_STYLE)
+    styles = list(drawing.METHOD_STYLE.values())
+    assert len({look.label for look in styles}) == len(styles)
+    assert len({(look.marker, look.dash) for look in styles}) == len(styles)
+    own = [look.colour for row, look in drawing.METHOD_STYLE.items() if row not in drawing.SWEEP_ROWS]
+    assert len(set(own)) == len(own)
+    assert not set(own) & set(drawing.OTHER_COLOURS)
     assert drawing.method_style("my_row") == drawing.method_style("my_row")
-    assert drawing.method_style("my_row")[1] == "my row"
-    assert drawing.method_style("my_row")[0] not in {colour for colour, _ in styles}
+    assert drawing.method_style("my_row").label == "my row"
+    assert drawing.method_style("my_row").colour in drawing.OTHER_COLOURS
 
 
-def test_a_method_keeps_its_colour_whatever_stands_beside_it():
-    for methods in (["rrn"], ["cps_cutmix", "rrn"]):
-        history = make_history().query(f"method in {methods}")
-        lines = figures.learning_curves(history).axes[0].lines
-        assert to_hex(lines[methods.index("rrn")].get_color()) == "#ee6677"
+def test_rows_of_one_figure_have_colours_of_their_own_unless_it_is_a_sweep(root):
+    for name, rows in rows_of_the_settings(root).items():
+        looks = [drawing.METHOD_STYLE[row] for row in rows if row not in drawing.SWEEP_ROWS]
+        assert len({look.colour for look in looks}) == len(looks), name
 
 
-def test_curves_and_bands_show_the_data():
-    axis = figures.learning_curves(make_history()).axes[0]
-    assert axis.lines[0].get_xydata().tolist() == [[50, 50.5], [100, 100.5]]
-    assert len(axis.collections) == 3
-    alone = figures.learning_curves(make_history(seeds=1)).axes[0]
-    edges = [p.vertices for band in alone.collections for p in band.get_paths()]
-    assert not edges  # one seed: no deviation
+def test_methods_and_scores_are_told_apart_without_colour():
+    for looks in (drawing.METHOD_STYLE, drawing.SCORE_STYLE):
+        assert len({(look.marker, look.dash) for look in looks.values()}) == len(looks)
+    assert len({look.hatch for look in drawing.SCORE_STYLE.values()}) == len(drawing.SCORE_STYLE)
+    with plt.style.context(drawing.STYLE):
+        cycle = list(itertools.islice(plt.rcParams["axes.prop_cycle"], 5))
+    assert len({str(item["linestyle"]) for item in cycle}) == 5
+
+
+def test_bars_of_different_methods_differ_without_colour():
+    fig = figures.per_class(make_classes())
+    hatches = [container[0].get_hatch() for container in fig.axes[0].containers]
+    assert hatches == [drawing.METHOD_STYLE[method].hatch for method in METHODS]
+    assert [handle.get_hatch() for handle in fig.legends[0].legend_handles] == hatches
+    assert len(set(hatches)) == len(METHODS)
+    axis = draw("class_frequencies").axes[0]
+    bars = [container[0].get_hatch() for container in axis.containers]
+    assert [handle.get_hatch() for handle in axis.get_legend().get_patches()] == bars == ["", "..", "//"]
+
+
+def test_reliability_curves_show_every_score_that_the_run_has_and_all_classes_together():
+    fig = figures.reliability_curves(make_reliability())
+    lines = fig.axes[0].lines
+    assert [line.get_ydata().tolist() for line in lines[:2]] == [[0.7, 0.7]] * 2
+    assert len(lines) == 3
+    assert [text.get_text() for text in fig.legends[0].texts] == [
+        *("region score", "confidence", "agreement", "all regions")
+    ]
+    drawn = [axis.lines[0].get_ydata()[0] for axis in fig.axes]
+    assert drawn == pytest.approx([0.7, 10, 5, 90] * 2)
+    assert [len(axis.lines) for axis in fig.axes] == [3, 3, 3, 4] * 2  # of all regions: how many are right
+
+
+def test_class_reliability_shows_the_last_step_by_class():
+    table = make_reliability()
+    table.loc[table["step"] == 100, "auroc"] = 0.0
+    fig = figures.class_reliability(table[table["split"] == "val"])
+    assert [text.get_text() for text in fig.axes[1].get_xticklabels()] == ["brick"]
+    assert [line.get_ydata().tolist() for line in fig.axes[0].lines[:3]] == [[0.1]] * 3
+    assert [line.get_ydata().tolist() for line in fig.axes[1].lines[:2]] == [[90], [40]]
 
 
 def test_class_colours_are_distinct_and_void_is_white():
@@ -184,47 +212,3 @@ def test_a_batch_shows_the_mix_and_does_without_unlabeled_images():
     none = images[:0]
     alone = figures.batch(images, labels, (none, none), mask[:0], CLASSES)
     assert len([axis for axis in alone.axes if axis.images]) == 6
-
-
-@pytest.mark.parametrize(
-    ("methods", "focus", "title"),
-    [
-        (["cps_cutmix", "local_filter", "rrn"], "rrn", "RRN"),
-        (["cps_cutmix", "random_filter", "local_filter"], "local_filter", "local filter"),
-        (["random_filter", "cps_cutmix"], "random_filter", "random filter"),
-        (["supervised", "random_filter"], "supervised", "supervised"),
-    ],
-)
-def test_qualitative_names_the_method_whose_pseudo_labels_it_shows(methods, focus, title):
-    evidence = {method: make_evidence(scored=method.endswith(("filter", "rrn"))) for method in methods}
-    for place, (method, arrays) in enumerate(evidence.items()):
-        arrays["pseudo_labels"] = np.full_like(arrays["pseudo_labels"], place)
-        if method == "random_filter":
-            arrays["kept"] = np.ones_like(arrays["kept"])
-    fig = figures.qualitative(evidence, CLASSES)
-    assert fig.get_suptitle() == f"pseudo-labels of: {title}"
-    shown = fig.axes[2].images[0].get_array()
-    assert (shown == drawing.palette(len(CLASSES))[methods.index(focus)]).all()
-
-
-def test_qualitative_shows_scores_only_where_there_are_some():
-    titles = {
-        scored: [
-            re.sub(r"\n", " ", axis.get_title())
-            for axis in figures.qualitative({"rrn": make_evidence(scored)}, CLASSES).axes[:7]
-        ]
-        for scored in (True, False)
-    }
-    assert titles[True][4:] == ["region score 1", "kept of 1", "RRN"]
-    assert titles[False][4:6] == ["kept of 1", "RRN"]
-    fig = figures.qualitative({"rrn": make_evidence(True)}, CLASSES)
-    kept = fig.axes[5].images[0].get_array()
-    assert (kept[:8, :8] == 255).all()  # score 0, dropped
-
-
-def test_titles_of_many_methods_do_not_overlap():
-    evidence = {method: make_evidence(True) for method in list(figures.METHOD_STYLE)[4:14]}
-    fig = figures.qualitative(evidence, CLASSES)
-    fig.draw_without_rendering()
-    boxes = sorted((axis.title.get_window_extent() for axis in fig.axes[:16]), key=lambda box: box.x0)
-    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))

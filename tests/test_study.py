@@ -1,0 +1,185 @@
+"""A study: which tables and figures there are follows from what was run."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from studies import make_history, make_reliability, make_settings, write_run
+
+from rrn import config, evidence, paper
+from rrn.evidence import About, Evidence, Pictures
+from rrn.study import Study
+
+MEANS = {"cps_cutmix": (40, 42), "rrn": (46, 47), "local_filter": (41, 43)}
+CLASSES = ("sky", "road")
+KEYS = [(method, seed) for method in MEANS for seed in (0, 1)]
+
+
+def write_evidence(folder, settings, method, seed, splits, pictures):
+    """Write evidence of two images of val, unlabeled and test, with two regions each; `pictures`: of how many."""
+    row = config.in_row(settings, method)
+    draw = np.random.default_rng(seed)
+    named = {split: (f"{split}_0", f"{split}_1") for split in splits}
+    images = {split: ids[:pictures] for split, ids in named.items()}
+    about = About(
+        **{"name": "study", "partition": "1of16", "method": method, "seed": seed, "classes": CLASSES, "colours": ()},
+        **{"region": 8, "rule": row.filter, "rho": row.rho, "objective": "accuracy", "images": images},
+    )
+    with evidence.Writer(folder / "evidence.zip", about) as writer:
+        for split, ids in named.items():
+            rows = [{"id": name, "segmenter": k, "row": 0, "column": c} for name in ids for k in (1, 2) for c in (0, 1)]
+            table = pd.DataFrame(rows)
+            scores = ("region_score", "other_score", "product", "confidence", "certainty", "agreement", "divergence")
+            table[list(scores)] = draw.uniform(0.1, 0.9, (len(rows), len(scores)))
+            table["pixels"], table["right"] = 64, draw.integers(20, 64, len(rows))
+            maps = draw.integers(0, 2, (4, 8, 16)).astype(np.uint8)
+            shown = Pictures(np.zeros((8, 16, 3), np.uint8), maps[0], maps[1:3], maps[3])
+            writer.add(split, table, dict.fromkeys(ids, shown))
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Write the runs of a study and return it; `settings` changes what is listed."""
+
+    def study(splits=("val", "unlabeled", "test"), pictures=2, **lists):
+        settings = make_settings(list(MEANS), [0, 1], **lists)
+        runs = tmp_path / "runs"
+        for partition in settings.ablation.partitions:
+            for method, seed in KEYS:
+                key = f"{partition}-{method}-{seed}"
+                write_run(runs, method, seed, MEANS[method][seed] - 1, MEANS[method][seed] + 1, partition)
+                write_evidence(runs / "study" / "evaluate" / key, settings, method, seed, splits, pictures)
+                trained = runs / "study" / "train" / key
+                trained.mkdir(parents=True)
+                history = make_history({method: (1.0, 0.9, 0.9, 0.9)}, seeds=[seed])
+                history[["supervised", "consistency", "agreement", "miou_mean"]] = 0.5
+                history.drop(columns=["partition", "method", "seed"]).to_csv(trained / "history.csv", index=False)
+                reliability = make_reliability([method], seeds=[seed])
+                reliability[["aurc", "ece", "coverage", "accuracy", "accuracy_dropped"]] = 0.2
+                reliability.drop(columns=["partition", "method", "seed"]).to_csv(
+                    trained / "reliability.csv", index=False
+                )
+        return Study(runs, settings)
+
+    return study
+
+
+def drawn(study):
+    return {
+        name: fig for figures in (study.results, study.curves, study.pictures, study.trust) for name, fig in figures()
+    }
+
+
+def test_everything_is_written_and_drawn(make, tmp_path):
+    study = make(explore="rrn")
+    study.write(tmp_path / "out")
+    tables = {"ablation", "variants", "per_class", "class_gain"}
+    names = {f"{table}.{kind}" for table in tables for kind in ("csv", "md", "tex")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *names,
+        *("runs.csv", "scores.csv", "settings.json", "evidence.zip"),
+    }
+    assert set(drawn(study)) == {
+        *("variants_1of16", "per_class", "per_class_gain", "training_curves_1of16", "qualitative_1of16"),
+        *(f"{kind}_1of16_rrn" for kind in ("reliability", "risk_coverage", "calibration")),
+    }
+    assert json.loads((tmp_path / "out/settings.json").read_text())["params"]["name"] == "study"
+
+
+def test_what_ships_is_of_the_row_that_is_asked_for_and_without_test_images(make, tmp_path):
+    make(explore="local_filter").write(tmp_path / "out")
+    shipped = Evidence.read(tmp_path / "out" / "evidence.zip")
+    assert (shipped.about.method, shipped.about.seed) == ("local_filter", 0)
+    assert shipped.splits == ("val", "unlabeled")
+
+
+@pytest.mark.parametrize("explore", [None, "supervised"])
+def test_nothing_ships_where_no_row_or_one_that_is_not_run_is_named(make, explore, tmp_path):
+    study = make(explore=explore)
+    study.write(tmp_path / "out")
+    assert not (tmp_path / "out" / "evidence.zip").exists()
+    assert not [name for name in drawn(study) if name.startswith(("reliability", "risk", "calibration"))]
+
+
+def test_without_unlabeled_images_that_have_labels_val_ships_alone(make, tmp_path):
+    study = make(explore="rrn", splits=("val", "test"))
+    study.write(tmp_path / "out")
+    assert Evidence.read(tmp_path / "out" / "evidence.zip").splits == ("val",)
+    assert "risk_coverage_1of16_rrn" in drawn(study)
+
+
+def test_without_pictures_there_are_no_figures_of_images_and_nothing_ships(make, tmp_path):
+    study = make(explore="rrn", pictures=0)
+    study.write(tmp_path / "out")
+    assert not (tmp_path / "out" / "evidence.zip").exists()
+    assert "qualitative_1of16" not in drawn(study) and "calibration_1of16_rrn" in drawn(study)
+
+
+def test_pictures_and_trust_are_of_the_test_images_and_of_all_seeds(make, monkeypatch):
+    study, asked = make(explore="rrn"), {}
+    monkeypatch.setattr(
+        paper, "qualitative", lambda evidences, split: asked.update(split=split, methods=list(evidences))
+    )
+    monkeypatch.setattr(paper, "risk_coverage", lambda regions, coverage: asked.update(regions=regions, share=coverage))
+    list(study.pictures()), list(study.trust())
+    assert (asked["split"], asked["methods"]) == ("test", list(MEANS))
+    assert set(asked["regions"]["split"]) == {"test"} and set(asked["regions"]["seed"]) == {0, 1}
+    assert asked["share"] == pytest.approx(1.0)  # nine tenths of four regions are four
+
+
+def test_what_ships_is_of_the_first_partition(make, tmp_path):
+    study = make(explore="rrn", partitions=("1of8", "1of16"))
+    study.write(tmp_path / "out")
+    assert Evidence.read(tmp_path / "out" / "evidence.zip").path.exists()
+    paths = []
+    original = Evidence.read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evidence, "read", lambda path: paths.append(path) or original(path))
+        study.write(tmp_path / "out")
+    assert [path.parent.name for path in paths] == ["1of8-rrn-0"]
+
+
+def test_variants_are_drawn_against_the_reference_of_a_study_beside(make, monkeypatch):
+    study = make()
+    runs = study.runs.assign(name="main").query("method == 'cps_cutmix'")
+    study.runs = pd.concat([study.runs.query("method != 'cps_cutmix'"), runs])
+    seen = []
+    monkeypatch.setattr(paper, "sweep", lambda table: seen.append(table))
+    next(study.results())
+    reference = seen[0][seen[0]["method"] == "cps_cutmix"]
+    assert reference["miou_mean"].tolist() == [41]
+
+
+def test_several_partitions_are_set_against_each_other(make):
+    study = make(partitions=("1of16", "1of8"))
+    assert "partitions" in study.tables()
+    figures = drawn(study)
+    assert "partitions" in figures and {"qualitative_1of8", "variants_1of8", "risk_coverage_1of8_rrn"} <= set(figures)
+
+
+def test_scores_are_those_of_all_classes_together_of_every_run_and_step(make):
+    study = make()
+    scores = study.scores().set_index(["partition", "method", "seed", "step", "split", "score"])
+    assert scores.index.is_unique and len(scores) == 3 * 2 * 2 * 2 * 5
+    row = scores.loc[("1of16", "rrn", 1, 80, "val", "confidence")]
+    assert (row["auroc"], row["accuracy_kept"]) == (pytest.approx(0.72), pytest.approx(0.82))
+    last = study.last_scores()
+    assert last.loc[("1of16", "rrn", "val", "confidence"), "auroc"] == pytest.approx(0.72)
+    assert len(last) == 3 * 2 * 5
+
+
+def test_the_same_runs_give_the_same_bytes(make, tmp_path):
+    study = make(explore="rrn")
+    for name in ("one", "two"):
+        study.write(tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+
+
+def test_a_row_of_the_settings_is_laid_on_the_method():
+    settings = config.load(root=ROOT)
+    row = config.in_row(settings, "rrn")
+    assert (row.filter.by, row.rho) == ("region_score", "agreement")
+    assert row == config.load("rrn", root=ROOT).method
