@@ -7,8 +7,9 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(abspath $(VENV))/bin
 STAMP = $(VENV)/rrn-installed
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help environment data repro test check smoke
+.PHONY: help environment data repro explore test check smoke
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 22
@@ -26,6 +27,9 @@ data: environment ## fetch the embedded data
 
 repro: environment ## fetch the embedded data, run all stages, fill results/
 	$(BIN)/python -m rrn.repro
+
+explore: environment ## see in a browser which pseudo-labels are kept, and whether they are right
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(AS_ROOT) notebooks/explore_pseudo_labels.ipynb
 
 test: check data ## every check and test
 	$(BIN)/python -m pytest

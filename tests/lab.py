@@ -1,0 +1,131 @@
+"""A JupyterLab as `make explore` starts it, in a folder of its own, and a browser that opens it."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+from conftest import ROOT
+from playwright.sync_api import TimeoutError, sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+QUIET = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+NOTEBOOK = "explore_pseudo_labels.ipynb"
+NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A server that runs: its process, address and token."""
+
+    process: psutil.Process
+    url: str
+    token: str
+
+    @property
+    def page(self):
+        return f"{self.url}lab/tree/{NOTEBOOK}?token={self.token}"
+
+
+def command():
+    """Return the words of `make explore`."""
+    make = ["make", "--dry-run", "--assume-old=environment", "explore", f"VENV={sys.prefix}"]
+    return subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+
+
+def surroundings(folder):
+    """Return the environment of a server whose settings and files lie in a folder."""
+    settings = folder / "config" / "labconfig"
+    settings.mkdir(parents=True)
+    (settings / "default_setting_overrides.json").write_text(json.dumps(NO_NEWS))
+    names = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime"}
+    names |= {"IPYTHONDIR": "ipython", "HOME": "home", "JUPYTERLAB_SETTINGS_DIR": "user", "MPLCONFIGDIR": "mpl"}
+    names |= {"JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
+    for name in names.values():
+        (folder / name).mkdir(exist_ok=True)
+    own = {variable: str(folder / name) for variable, name in names.items()}
+    return {**os.environ, **own, "PYTHONPATH": str(ROOT)}
+
+
+@contextmanager
+def running(copy, folder):
+    """Start the server in a copy of the repository, and end it and its kernels whatever happens."""
+    environment = surroundings(folder)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [*command(), "--no-browser", f"--port={port}"]
+    with (folder / "log.txt").open("w") as log:
+        server = subprocess.Popen(words, cwd=copy, env=environment, stdout=log, stderr=log)
+    process = psutil.Process(server.pid)
+    try:
+        yield described(process, folder)
+    finally:
+        family = [*process.children(recursive=True), process]
+        process.terminate()
+        _, alive = psutil.wait_procs(family, timeout=15)
+        for left in alive:
+            left.kill()
+        server.wait(timeout=15)
+
+
+def described(process, folder, seconds=60):
+    """Wait until a server says where it listens."""
+    path, end = folder / "runtime" / f"jpserver-{process.pid}.json", time.monotonic() + seconds
+    while time.monotonic() < end and process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        if path.exists() and path.read_text().endswith("}"):
+            about = json.loads(path.read_text())
+            return Lab(process, about["url"], about["token"])
+        time.sleep(0.2)
+    raise AssertionError((folder / "log.txt").read_text())
+
+
+@contextmanager
+def page(lab, size=(1500, 1400)):
+    """Open the notebook in chromium, and run it."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        try:
+            view = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True)))
+            view.goto(lab.page)
+            view.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
+            run_all(view)
+            yield view
+        finally:
+            browser.close()
+
+
+def run_all(view):
+    """Run all cells; a JupyterLab that is still starting closes its menu or drops the wish, and is asked again."""
+    begun = view.locator(".jp-InputPrompt", has_text=re.compile(r"\[(\d+|\*)\]")).first
+    for _ in range(10):
+        view.keyboard.press("Escape")
+        try:
+            view.get_by_role("menuitem", name="Run", exact=True).click(timeout=4_000)
+            view.get_by_text("Run All Cells", exact=True).click(timeout=4_000)
+            begun.wait_for(timeout=4_000)
+        except TimeoutError:
+            continue
+        break
+    view.locator("img.widget-image").nth(1).wait_for(timeout=60_000)
+
+
+def control(view, name):
+    """Return a control of the explorer by what stands before it."""
+    words = view.locator("label.widget-label").get_by_text(name, exact=True)
+    return view.locator(".jupyter-widgets.widget-inline-hbox").filter(has=words)
+
+
+def picture(view):
+    """Return the address of the picture, which is new whenever it is."""
+    return view.locator("img.widget-image").first.get_attribute("src")

@@ -1,0 +1,98 @@
+"""The explorer in a real browser: JupyterLab as `make explore` starts it, Debian's chromium, a slider that is moved."""
+
+import shutil
+import time
+import urllib.error
+import urllib.request
+
+import evidences
+import lab
+import psutil
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.browser
+SHOTS = ROOT / "scratch" / "browser"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A JupyterLab in a copy of what the notebook needs, with evidence of its own."""
+    folder = tmp_path_factory.mktemp("lab")
+    copy = folder / "copy"
+    for name in ("params.yaml", "dvc.yaml", f"notebooks/{lab.NOTEBOOK}"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+    evidences.write(copy / "results" / "x" / "evidence.zip", size=(64, 64), region=16, images=12, shown=8)
+    evidences.write(copy / "runs" / "x" / "evaluate" / "p-cps_cutmix-0" / "evidence.zip", judged=False)
+    with lab.running(copy, folder) as running:
+        yield running
+
+
+def family(server):
+    return [server.process, *server.process.children(recursive=True)]
+
+
+def status(url):
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_server_listens_on_loopback_and_wants_its_token(server):
+    listening = [c for p in family(server) for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    assert listening and {connection.laddr.ip for connection in listening} <= {"127.0.0.1", "::1"}
+    assert len(server.token) >= 32
+    address = f"{server.url}api/contents/{lab.NOTEBOOK}"
+    assert status(address) == 403
+    assert status(f"{address}?token={server.token}") == 200
+
+
+def changed(view, before, seconds=20):
+    """Wait until the picture is another one; return whether it became so."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if lab.picture(view) != before:
+            return True
+        view.wait_for_timeout(100)
+    return False
+
+
+def readout(view):
+    return float(lab.control(view, "value").locator(".widget-readout").inner_text())
+
+
+@pytest.mark.skipif(lab.CHROMIUM is None, reason="there is no chromium here: apt-get install chromium")
+def test_a_slider_moves_the_picture(server):
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with lab.page(server) as view:
+        handle = lab.control(view, "value").locator(".noUi-handle")
+        handle.scroll_into_view_if_needed()
+        assert readout(view) == 0.75
+        before, image = lab.picture(view), view.locator("img.widget-image").first
+        pixels = image.screenshot()
+        handle.focus()
+        for _ in range(12):
+            handle.press("ArrowLeft")
+        assert changed(view, before)
+        view.wait_for_timeout(1500)
+        assert readout(view) == pytest.approx(0.63)
+        assert image.screenshot() != pixels
+        view.screenshot(path=SHOTS / "slider.png")
+
+        before = lab.picture(view)
+        lab.control(view, "keep by").locator("select").select_option(label="confidence")
+        assert changed(view, before)
+        before = lab.picture(view)
+        lab.control(view, "images").locator("select").select_option(label="most disagreement")
+        assert changed(view, before)
+        before = lab.picture(view)
+        lab.control(view, "run").locator("select").select_option(label="runs/x/evaluate/p-cps_cutmix-0")
+        assert changed(view, before)
+        offered = lab.control(view, "keep by").locator("option").all_inner_texts()
+        assert offered[1:] == ["confidence", "certainty", "agreement"]
+        assert view.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+        view.screenshot(path=SHOTS / "run.png")
+    assert all((SHOTS / name).stat().st_size > 10_000 for name in ("slider.png", "run.png"))
