@@ -1,10 +1,11 @@
 """How the defaults are chosen: differences to a row, each trained with the selection seeds and judged on val.
 
     python -m rrn.preset ablation.seeds='[100, 101]' && python -m rrn.repro warmup     # once; their warmups
-    python benchmarks/trials.py trials.csv                                             # goes on where it stopped
+    python benchmarks/trials.py filtering trials.csv                                   # goes on where it stopped
 
-Adds a line to the CSV for each trial and seed: mIoU on val at the last step (mean of the two segmenters), coverage and
-mean weight of the last rows, and the AUROC of each score. docs/choices.md says what was made of it.
+Adds a line to the CSV for each trial of a list and seed: mIoU on val at the last step (mean of the two segmenters),
+coverage and mean weight of the last rows, the AUROC of each score and the accuracy of what is kept by it, on val.
+docs/choices.md and docs/filtering.md say what was made of it.
 """
 
 from __future__ import annotations
@@ -17,28 +18,44 @@ from typing import Any
 import pandas as pd
 
 from rrn import train
+from rrn.reliability import EVERYTHING
 
 SEEDS = (100, 101)
 """Seeds that no result reports."""
 
-TRIALS: list[tuple[str, str, dict[str, Any]]] = [
-    ("supervised", "supervised", {}),
-    ("cps_cutmix", "cps_cutmix", {}),
-    ("cps_cutmix, lambda_u ramp over half", "cps_cutmix", {"lambda_u_ramp": 60}),
-    ("cps_cutmix, lambda_u 0.5", "cps_cutmix", {"lambda_u": 0.5}),
-    ("random_filter, 3/4", "random_filter", {}),
-    ("confidence_filter, 3/4", "confidence_filter", {}),
-    ("local_filter, 3/4", "local_filter", {}),
-    ("local_filter, 3/4, from half of the steps", "local_filter", {"filter": {"start": 60}}),
-    ("local_filter, 9/10", "local_filter", {"filter": {"fraction": 0.9}}),
-    ("rrn, 3/4, agreement", "rrn", {}),
-    ("rrn, 9/10, agreement", "rrn", {"filter": {"fraction": 0.9}}),
-    ("rrn, all, agreement", "rrn", {"filter": {"fraction": 1.0}}),
-    ("rrn, 9/10, product", "rrn", {"filter": {"fraction": 0.9}, "rho": "product"}),
-    ("rrn, all, product", "rrn", {"filter": {"fraction": 1.0}, "rho": "product"}),
-    ("rrn, 9/10, divergence", "rrn", {"filter": {"fraction": 0.9}, "rho": "divergence"}),
-]
-"""Name, row, and difference to the row; written before the first of them was run."""
+Trial = tuple[str, str, dict[str, Any]]
+THREE_QUARTERS = {"filter": {"fraction": 0.75}}
+BLIND = {"discriminator": {"sees_image": False}}
+FINE = {"grid": 8}
+
+LISTS: dict[str, list[Trial]] = {
+    "choices": [
+        ("supervised", "supervised", {}),
+        ("cps_cutmix", "cps_cutmix", {}),
+        ("cps_cutmix, lambda_u ramp over half", "cps_cutmix", {"lambda_u_ramp": 60}),
+        ("cps_cutmix, lambda_u 0.5", "cps_cutmix", {"lambda_u": 0.5}),
+        ("random_filter, 3/4", "random_filter", THREE_QUARTERS),
+        ("confidence_filter, 3/4", "confidence_filter", THREE_QUARTERS),
+        ("local_filter, 3/4", "local_filter", THREE_QUARTERS),
+        ("local_filter, 3/4, from half of the steps", "local_filter", {"filter": {"fraction": 0.75, "start": 60}}),
+        ("local_filter, 9/10", "local_filter", {}),
+        ("rrn, 3/4, agreement", "rrn", THREE_QUARTERS),
+        ("rrn, 9/10, agreement", "rrn", {}),
+        ("rrn, all, agreement", "rrn", {"filter": {"fraction": 1.0}}),
+        ("rrn, 9/10, product", "rrn", {"rho": "product"}),
+        ("rrn, all, product", "rrn", {"filter": {"fraction": 1.0}, "rho": "product"}),
+        ("rrn, 9/10, divergence", "rrn", {"rho": "divergence"}),
+    ],
+    "filtering": [
+        *((row, row, {}) for row in ("cps_cutmix", "random_filter", "confidence_filter", "local_filter", "rrn")),
+        ("local_filter, without the image", "local_filter", BLIND),
+        ("rrn, without the image", "rrn", BLIND),
+        ("confidence_filter, 8 x 8 regions", "confidence_filter", FINE),
+        ("local_filter, without the image, 8 x 8 regions", "local_filter", BLIND | FINE),
+        ("rrn, without the image, 8 x 8 regions", "rrn", BLIND | FINE),
+    ],
+}
+"""Name, row, and difference to the row; each list was written before the first of its rows was run."""
 
 
 def trial(row: str, difference: dict[str, Any], seed: int) -> dict[str, float]:
@@ -47,18 +64,22 @@ def trial(row: str, difference: dict[str, Any], seed: int) -> dict[str, float]:
         *_, last = train.run("train", "1of16", row, seed, Path(folder), {"method": difference})
         found = {"miou_mean": last["miou_mean"], "coverage": last.get("coverage"), "weight": last.get("weight")}
         scores = pd.read_csv(Path(folder) / "reliability.csv")
-    final = scores[(scores["split"] == "val") & (scores["step"] == last["step"])]
-    return found | final.groupby("score")["auroc"].mean().add_prefix("auroc_").to_dict()
+    scores = scores[(scores["split"] == "val") & (scores["step"] == last["step"]) & (scores["class"] == EVERYTHING)]
+    for measure in ("auroc", "accuracy_kept"):
+        found |= scores.groupby("score")[measure].mean().add_prefix(f"{measure}_").to_dict()
+    return found
 
 
 def main() -> None:
     """Run what the file does not hold yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("list", choices=LISTS)
     parser.add_argument("file", type=Path)
-    file = parser.parse_args().file
+    options = parser.parse_args()
+    file = options.file
     lines = pd.read_csv(file).to_dict("records") if file.exists() else []
     finished = {(line["trial"], line["seed"]) for line in lines}
-    for name, row, difference in TRIALS:
+    for name, row, difference in LISTS[options.list]:
         for seed in SEEDS:
             if (name, seed) not in finished:
                 lines.append({"trial": name, "seed": seed, **trial(row, difference, seed)})

@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 from conftest import copy_repository, git, python
 
+from rrn.evidence import Evidence
+
 METHODS = ["cps_cutmix", "rrn"]
+JOINED = ["ablation", "report"]
 ROW = ["train@1of16-rrn-0", "evaluate@1of16-rrn-0", "ablation"]
 
 pytestmark = pytest.mark.chain
@@ -24,7 +27,7 @@ def repository(tmp_path_factory):
     git(folder, "commit", "--quiet", "--all", "--message", "smoke")
     result = python(folder, "-m", "rrn.repro")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert len(ran(result.stdout)) == 3 + 1 + 2 * len(METHODS)
+    assert len(ran(result.stdout)) == 3 + 2 * len(METHODS) + len(JOINED)
     return folder
 
 
@@ -47,9 +50,21 @@ def test_results_hold_tables_and_figures(repository):
     assert {"miou_mean", "miou_std", "n", "parameters", "macs"} <= set(table.columns)
     assert table["miou_std"].isna().all()
     names = {path.name for path in results.iterdir()}
-    assert {"ablation.md", "ablation.tex", "runs.csv", "per_class.csv", "figures"} <= names
-    for kind in ("per_class", "learning_curves", "qualitative", "reliability"):
+    assert {
+        "ablation.md",
+        "ablation.tex",
+        "variants.csv",
+        "runs.csv",
+        "scores.csv",
+        "per_class.csv",
+        "figures",
+    } <= names
+    kinds = "overview", "per_class", "training_curves", "qualitative", "reliability", "variants", "risk", "calibration"
+    for kind in kinds:
         assert {path.suffix for path in (results / "figures").glob(f"{kind}*")} == {".png", ".pdf"}
+    shipped = Evidence.read(results / "evidence.zip")
+    assert shipped.about.method == "rrn" and shipped.splits == ("val", "unlabeled") and shipped.ids("val")
+    assert "smoke" in (repository / "results" / "report.html").read_text()
 
 
 def test_runs_hold_what_the_architecture_says(repository):
@@ -58,7 +73,7 @@ def test_runs_hold_what_the_architecture_says(repository):
         "prepare/1of16": {"split.json", "frequencies.csv"},
         "warmup/1of16-0": {"segmenters.safetensors", "run.json", "history.csv"},
         "train/1of16-rrn-0": {"discriminators.safetensors", "reliability.csv", "history.csv"},
-        "evaluate/1of16-rrn-0": {"metrics.json", "per_class.csv", "reliability.csv", "evidence.npz"},
+        "evaluate/1of16-rrn-0": {"metrics.json", "per_class.csv", "reliability.csv", "evidence.zip"},
     }
     for folder, names in expected.items():
         assert names | {"notebook.ipynb"} <= {path.name for path in (runs / folder).iterdir()}
@@ -137,7 +152,7 @@ def test_rows_that_are_taken_away_leave_no_trace_in_the_table(repository, params
     params("ablation.methods=[cps_cutmix]")
     result = python(repository, "-m", "rrn.repro")
     assert "runs/smoke/train/1of16-rrn-0 is not listed in params.yaml" in result.stdout
-    assert ran(result.stdout) == ["ablation"]
+    assert ran(result.stdout) == JOINED
     table = pd.read_csv(repository / "results" / "smoke" / "ablation.csv")
     assert list(table["method"]) == METHODS[:1]
 

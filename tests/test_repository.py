@@ -47,20 +47,54 @@ MAY_IMPORT = {
     "rrn/method.py": {"models", "regions", "draws", "distributed", "data.loaders", "config"},
     "rrn/reliability.py": {"config"},
     "rrn/inference.py": {"config"},
-    "rrn/evaluate.py": {"config", "regions", "reliability", "inference", "data"},
+    "rrn/regional.py": {"config", "regions", "reliability", "inference", "method", "data.loaders"},
+    "rrn/evaluate.py": {"config", "regional", "reliability"},
+    "rrn/evidence.py": {"config", "schema", "drawing"},
+    "rrn/examine.py": {"config", "evaluate", "evidence", "regional", "reliability", "inference", "data"},
+    "rrn/explore.py": {"evidence", "reliability"},
+    "rrn/panels.py": {"config", "drawing", "evidence", "explore"},
+    "rrn/dashboard.py": {"drawing", "explore", "panels", "reliability"},
+    "rrn/widget.py": {"dashboard", "evidence", "explore", "panels"},
+    "rrn/study.py": {
+        "config",
+        "collect",
+        "paired",
+        "qualitative",
+        "tables",
+        "typeset",
+        "figures",
+        "paper",
+        "evidence",
+        "reliability",
+    },
     "rrn/checkpoint.py": {"config", "schema", "method"},
     "rrn/jobs.py": {"config", "checkpoint"},
+    "rrn/drawing.py": {"config"},
+    "rrn/pictures.py": {"config", "drawing"},
+    "rrn/figures.py": {"reliability", "drawing", "pictures"},
+    "rrn/overview.py": {"drawing"},
+    "rrn/trust.py": {"drawing", "reliability"},
+    "rrn/qualitative.py": {"config", "drawing", "pictures", "evidence", "reliability"},
+    "rrn/paper.py": {"paired", "drawing", "overview", "trust", "qualitative", "schema"},
     "rrn/stage.py": {"config"},
     "rrn/strip.py": {"config"},
     "rrn/launch.py": {"config"},
     "rrn/repro.py": {"config"},
     "rrn/preset.py": {"config", "data.lists", "data.files"},
+    "rrn/collect.py": {"typeset", "config"},
+    "rrn/paired.py": set(),
+    "rrn/typeset.py": set(),
+    "rrn/tables.py": {"reliability", "config", "paired", "typeset"},
+    "rrn/inline.py": set(),
+    "rrn/report.py": {"config", "inline"},
 }
 NO_TORCH = {
+    *("rrn/evidence.py", "rrn/study.py", "rrn/widget.py"),
     *("rrn/schema.py", "rrn/config.py", "rrn/data/folder.py", "rrn/data/splits.py", "rrn/data/shapes.py"),
     "rrn/data/verify.py",
-    *("rrn/figures.py", "rrn/tables.py", "rrn/reliability.py", "rrn/stage.py", "rrn/strip.py"),
+    *("rrn/paper.py", "rrn/figures.py", "rrn/tables.py", "rrn/reliability.py", "rrn/stage.py", "rrn/strip.py"),
     *("rrn/launch.py", "rrn/repro.py", "rrn/preset.py", "rrn/data/__main__.py"),
+    *("rrn/collect.py", "rrn/paired.py", "rrn/typeset.py", "rrn/inline.py", "rrn/report.py"),
 }
 
 
@@ -158,7 +192,9 @@ def notebook_of(stage):
     return NOTEBOOKS[name]
 
 
-RUNS = [stage for stage in STAGES if stage != "notebooks"]
+RUNS = [stage for stage in STAGES if "build/notebooks/" in STAGES[stage]["cmd"]]
+PLAIN = [stage for stage in STAGES if stage not in RUNS and stage != "notebooks"]
+"""Stages that run a module, not a notebook."""
 
 
 @pytest.mark.parametrize("stage", RUNS)
@@ -166,8 +202,22 @@ def test_stages_depend_on_what_their_notebooks_import(stage):
     listed = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
     assert listed == closure(notebook_of(stage))
     assert f"build/notebooks/{notebook_of(stage).name}" in STAGES[stage]["deps"]
-    for module, file in {"rrn/drawing.py": "rrn/paper.mplstyle", "rrn/data/lists.py": "rrn/data/lists.json"}.items():
+    files = {
+        "rrn/drawing.py": "rrn/paper.mplstyle",
+        "rrn/data/lists.py": "rrn/data/lists.json",
+        "rrn/collect.py": "rrn/quoted.csv",
+    }
+    for module, file in files.items():
         assert (module in listed) == (file in STAGES[stage]["deps"])
+
+
+@pytest.mark.parametrize("stage", PLAIN)
+def test_stages_without_a_notebook_depend_on_their_module(stage):
+    (module,) = re.findall(r"python -m rrn\.(\w+)", STAGES[stage]["cmd"])
+    name = f"rrn/{module}.py"
+    assert {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")} == {name} | closure(MODULES[name])
+    templates = {f"rrn/{file}" for file in re.findall(r'"(\w+\.jinja)"', MODULES[name].read_text())}
+    assert {dep for dep in STAGES[stage]["deps"] if dep.endswith(".jinja")} == templates
 
 
 def test_the_data_are_hashed_by_one_stage_and_known_to_the_others_by_their_checksum():
