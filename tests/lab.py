@@ -38,9 +38,11 @@ class Lab:
 
 
 def command():
-    """Return the words of `make explore`."""
+    """Return the words of `make explore`, whatever make these tests were started by."""
     make = ["make", "--dry-run", "--assume-old=environment", "explore", f"VENV={sys.prefix}"]
-    return subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
+    own = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(make, cwd=ROOT, env=own, capture_output=True, text=True, check=True).stdout.split()
 
 
 def surroundings(folder):
