@@ -118,7 +118,7 @@ class Writer:
         self._tables.append(table.assign(split=split))
         wanted = self.about.images[split]
         colours = palette(len(self.about.classes), self.about.colours)
-        for name in pictures.keys() & set(wanted):
+        for name in (name for name in pictures if name in wanted):  # in their order: a set has another in each process
             for member, contents in _files(pictures[name], colours).items():
                 _store(self._archive, f"{split}/{wanted.index(name)}/{member}", contents)
 

@@ -78,6 +78,13 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
     assert first == second
 
 
+def test_pictures_lie_in_the_order_in_which_images_come(tmp_path):
+    many(tmp_path / "evidence.zip", 20, np.random.default_rng(0))
+    with zipfile.ZipFile(tmp_path / "evidence.zip") as archive:
+        places = [name.rsplit("/", 1)[0] for name in archive.namelist() if name.endswith("label.png")]
+    assert places == [f"{split}/{place}" for split in ("val", "unlabeled") for place in range(20)]
+
+
 def test_anything_can_look_into_it(tmp_path):
     with zipfile.ZipFile(write(tmp_path / "evidence.zip")) as archive:
         names = archive.namelist()
