@@ -18,6 +18,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
+from test_figures import make_history
 
 from rrn import drawing, overview, paper, qualitative
 from rrn.config import Filter
@@ -30,20 +31,6 @@ RULE = {"by": "region_score", "keep": "fraction", "tau": 0.6, "fraction": 0.75, 
 
 
 # ---- what is drawn
-
-
-def make_history(seeds: int = 2, methods: tuple[str, ...] = METHODS) -> pd.DataFrame:
-    rows = []
-    for place, method in enumerate(methods):
-        for seed in range(seeds):
-            for step in (25, 50, 75, 100):
-                row = {"method": method, "seed": seed, "step": step, "supervised": 100 / step + seed}
-                if method != "supervised":
-                    row |= {"consistency": 1.0, "coverage": 0.5, "weight": 0.4, "agreement": 0.9}
-                if step % 50 == 0:
-                    row["miou_mean"] = float(step + place + seed)
-                rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def make_regions(seeds: int = 2, scored: bool = True) -> pd.DataFrame:
@@ -141,7 +128,7 @@ QUOTED = pd.DataFrame(
 def draw(name: str, folder: Path) -> Figure:
     return {
         "overview": paper.overview,
-        "training_curves": lambda: paper.training_curves(make_history()),
+        "training_curves": lambda: paper.training_curves(make_history(methods=METHODS)),
         "risk_coverage": lambda: paper.risk_coverage(make_regions(), 0.9),
         "reliability_diagram": lambda: paper.reliability_diagram(make_regions()),
         "qualitative": lambda: paper.qualitative(make_evidences(folder), count=2),
@@ -241,13 +228,13 @@ def test_a_method_keeps_its_colour_dash_and_marker_whatever_stands_beside_it():
     for methods in (("rrn",), ("cps_cutmix", "rrn")):
         line = paper.training_curves(make_history(methods=methods)).axes[0].lines[methods.index("rrn")]
         assert (to_hex(line.get_color()), line.get_marker()) == ("#ee6677", "o")
-    dashes = [line._dash_pattern for line in paper.training_curves(make_history()).axes[0].lines]
+    dashes = [line._dash_pattern for line in paper.training_curves(make_history(methods=METHODS)).axes[0].lines]
     assert dashes == [Line2D([], [], lw=1.2, ls=METHOD_STYLE[method].dash)._dash_pattern for method in METHODS]
     assert len({str(dash) for dash in dashes}) == 3  # rrn and cps_cutmix are solid, and differ in the marker
 
 
 def test_curves_and_bands_show_the_data():
-    axis = paper.training_curves(make_history()).axes[0]
+    axis = paper.training_curves(make_history(methods=METHODS)).axes[0]
     assert axis.lines[1].get_xydata().tolist() == [[50, 51.5], [100, 101.5]]
     assert len(axis.collections) == len(METHODS)
     top = axis.collections[1].get_paths()[0].vertices[:, 1].max()
@@ -258,7 +245,7 @@ def test_curves_and_bands_show_the_data():
 def test_what_no_method_has_is_no_panel_and_who_has_nothing_no_line():
     titles = [axis.get_ylabel() for axis in paper.training_curves(make_history(methods=("supervised",))).axes]
     assert [title for title in titles if title] == ["val mIoU (%)", "supervised loss"]
-    fig = paper.training_curves(make_history())
+    fig = paper.training_curves(make_history(methods=METHODS))
     kept = next(axis for axis in fig.axes if axis.get_ylabel() == "regions kept")
     assert len(kept.lines) == len(METHODS) - 1
 
