@@ -9,7 +9,7 @@ BIN = $(abspath $(VENV))/bin
 STAMP = $(VENV)/rrn-installed
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help environment data repro explore test check smoke
+.PHONY: help environment data repro explore bench test check smoke
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 22
@@ -31,8 +31,11 @@ repro: environment ## fetch the embedded data, run all stages, fill results/
 explore: environment ## see in a browser which pseudo-labels are kept, and whether they are right
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(AS_ROOT) notebooks/explore_pseudo_labels.ipynb
 
+bench: environment ## measure speed and memory beside the rivals, hours on a quiet machine; ONLY='rivals memory': some
+	$(BIN)/python benchmarks/run.py $(ONLY)
+
 test: check data ## every check and test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 check: environment ## lint, format, types, notebooks stripped
 	$(BIN)/ruff check .

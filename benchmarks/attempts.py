@@ -31,7 +31,7 @@ from rrn.data import loaders, splits
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
 from rrn.inference import Predictor
-from rrn.method import RRN, Evidence
+from rrn.method import RRN
 from rrn.models import evaluating
 from rrn.regional import region_table
 
@@ -68,15 +68,15 @@ def learn(model: RRN, settings: config.Settings, dataset: ImageSet, split: Split
     batches = loaders.training_loader(dataset, split, settings, seed, 0, steps, "train")
     for step, batch in enumerate(batches):
         with torch.no_grad(), evaluating(model.segmenters):
-            images = model.normalize(batch.images)
-            logits = torch.stack([segmenter(images) for segmenter in model.segmenters])
-            evidence = Evidence(batch.labels, images, logits)
+            evidence = model.evidence(batch, model.count([batch]))
+            evidence.said = [segmenter(evidence.images) for segmenter in model.segmenters]
             evidence.unlabeled = model.normalize(torch.cat(batch.unlabeled))
             evidence.teachers = torch.stack([segmenter(evidence.unlabeled) for segmenter in model.segmenters])
             evidence.valid = torch.cat(batch.unlabeled_valid).float()
-        loss = torch.stack(list(model.discriminator_losses(evidence, step).values())).sum()
         optimizer.zero_grad()
-        loss.backward()
+        for losses in model.discriminator_losses(evidence, step):
+            for loss in losses.values():
+                loss.backward()
         optimizer.step()
 
 

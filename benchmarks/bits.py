@@ -26,14 +26,15 @@ def main() -> None:
 
     import torch  # reads the environment when it starts
 
-    from rrn import config, train
+    from rrn import config
     from rrn.data.loaders import Batch
+    from rrn.learner import Learner, prepare_for
     from rrn.method import RRN
 
     torch.set_num_threads(1)
     settings = config.load("rrn")
-    model = train.prepare_for(RRN(settings, CLASSES, seed=0), torch.device("cpu"))
-    optimizers = train.optimizers(model, settings)
+    model = prepare_for(RRN(settings, CLASSES, seed=0), torch.device("cpu"), settings.speed).train()
+    learner = Learner(model, settings, settings.train, decay=True)
     draw = torch.Generator().manual_seed(0)
     crop = settings.augment.crop
 
@@ -45,11 +46,8 @@ def main() -> None:
     mix = torch.rand(4, 1, crop, crop, generator=draw) < 0.5
     batch = Batch(images(), labels, (images(), images()), (valid, valid), mix, (), ((), ()))
     for step in range(STEPS):
-        terms, evidence = model.segmenter_losses(batch, step)
-        for networks, losses in (("segmenters", terms), ("discriminators", model.discriminator_losses(evidence, step))):
-            optimizers[networks].zero_grad()
-            torch.stack(list(losses.values())).sum().backward()
-            optimizers[networks].step()
+        learner.step(batch, step)
+        for networks in ("segmenters", "discriminators"):
             weights = b"".join(p.detach().numpy().tobytes() for p in getattr(model, networks).state_dict().values())
             print(step, networks, hashlib.sha256(weights).hexdigest()[:16], flush=True)
 

@@ -37,7 +37,7 @@ def main() -> None:
             taken = {}
             for row, run in runs.items():
                 before = time.perf_counter()
-                run.step(batches[row].to(run.device), min(step, run.job.schedule.steps - 1))
+                run.learner.step(batches[row].to(run.device), min(step, run.job.schedule.steps - 1))
                 taken[row] = time.perf_counter() - before
             seconds.append(taken)
     table = pd.DataFrame(seconds).iloc[len(seconds) // 10 :]

@@ -1,11 +1,12 @@
-"""How the defaults are chosen: differences to a row, each trained with the selection seeds and judged on val.
+"""What differences to a row are worth, each trained with several seeds and judged on val: how the defaults are chosen.
 
     python -m rrn.preset ablation.seeds='[100, 101]' && python -m rrn.repro warmup     # once; their warmups
     python benchmarks/trials.py filtering trials.csv                                   # goes on where it stopped
 
 Adds a line to the CSV for each trial of a list and seed: mIoU on val at the last step (mean of the two segmenters),
 coverage and mean weight of the last rows, the AUROC of each score and the accuracy of what is kept by it, on val.
-docs/choices.md and docs/filtering.md say what was made of it.
+docs/choices.md, docs/filtering.md and, of the list `speed`, docs/performance.md say what was made of it. `speed`
+chooses nothing and takes the seeds of the results: `python -m rrn.repro warmup` on the defaults is all that it needs.
 """
 
 from __future__ import annotations
@@ -20,15 +21,19 @@ import pandas as pd
 from rrn import train
 from rrn.reliability import EVERYTHING
 
-SEEDS = (100, 101)
-"""Seeds that no result reports."""
+SEEDS = {"choices": (100, 101), "filtering": (100, 101), "speed": (0, 1, 2)}
+"""Of each list; those that a choice is made with are none that a result reports."""
 
 Trial = tuple[str, str, dict[str, Any]]
 THREE_QUARTERS = {"filter": {"fraction": 0.75}}
 BLIND = {"discriminator": {"sees_image": False}}
 FINE = {"grid": 8}
+MERGED = {"speed": {"merged": True}}
+HALVES = {"speed": {"accumulate": 2}}
+RELEASED = {"channels": [64, 128, 256, 512], "input_stride": 1, "sees_image": True, "dropout": 0.5}
+THRESHOLD = {"method": {"filter": {"keep": "threshold", "tau": 0.5}}}
 
-LISTS: dict[str, list[Trial]] = {
+METHODS: dict[str, list[Trial]] = {
     "choices": [
         ("supervised", "supervised", {}),
         ("cps_cutmix", "cps_cutmix", {}),
@@ -55,13 +60,30 @@ LISTS: dict[str, list[Trial]] = {
         ("rrn, without the image, 8 x 8 regions", "rrn", BLIND | FINE),
     ],
 }
-"""Name, row, and difference to the row; each list was written before the first of its rows was run."""
+"""Name, row, and difference of the row; each list was written before the first of its rows was run."""
+
+LISTS: dict[str, list[Trial]] = {
+    **{name: [(trial, row, {"method": method}) for trial, row, method in rows] for name, rows in METHODS.items()},
+    "speed": [
+        ("cps_cutmix", "cps_cutmix", {}),
+        ("cps_cutmix, merged", "cps_cutmix", MERGED),
+        ("cps_cutmix, in 2 parts", "cps_cutmix", HALVES),
+        ("local_filter, threshold", "local_filter", THRESHOLD),
+        ("local_filter, threshold, in 2 parts", "local_filter", THRESHOLD | HALVES),
+        ("rrn", "rrn", {}),
+        ("rrn, merged", "rrn", MERGED),
+        ("rrn, bf16", "rrn", {"precision": "bf16"}),
+        ("rrn, 4 x 4 regions", "rrn", {"method": {"grid": 4}}),
+        ("rrn, 4 x 4 regions, released trunk", "rrn", {"method": {"grid": 4, "discriminator": RELEASED}}),
+    ],
+}
+"""Name, row, and difference to the settings."""
 
 
 def trial(row: str, difference: dict[str, Any], seed: int) -> dict[str, float]:
     """Train once and return what it reached on val."""
     with tempfile.TemporaryDirectory() as folder:
-        *_, last = train.run("train", "1of16", row, seed, Path(folder), {"method": difference})
+        *_, last = train.run("train", "1of16", row, seed, Path(folder), difference)
         found = {"miou_mean": last["miou_mean"], "coverage": last.get("coverage"), "weight": last.get("weight")}
         scores = pd.read_csv(Path(folder) / "reliability.csv")
     scores = scores[(scores["split"] == "val") & (scores["step"] == last["step"]) & (scores["class"] == EVERYTHING)]
@@ -80,7 +102,7 @@ def main() -> None:
     lines = pd.read_csv(file).to_dict("records") if file.exists() else []
     finished = {(line["trial"], line["seed"]) for line in lines}
     for name, row, difference in LISTS[options.list]:
-        for seed in SEEDS:
+        for seed in SEEDS[options.list]:
             if (name, seed) not in finished:
                 lines.append({"trial": name, "seed": seed, **trial(row, difference, seed)})
                 pd.DataFrame(lines).to_csv(file, index=False, float_format="%.4f")

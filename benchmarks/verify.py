@@ -1,6 +1,7 @@
 """What verification and the prepare stage cost: sets of VOC's layout, 500 x 375 pixels, of growing size.
 
-    python benchmarks/verify.py --images 1000 3000 12000
+    python benchmarks/verify.py --images 1000 3000 10000
+    python benchmarks/run.py verify
 
 Each set is verified twice and prepared twice, each time by a process of its own; the first time nothing is known of it.
 Prints seconds; of the first verification also images a second of the clock and of the processors' time (which other
@@ -21,11 +22,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import psutil
+from measuring import Row, row
 from PIL import Image
 
 from rrn import preset
 from rrn.data.voc import CLASSES, colour
 
+SIZES = [1000, 3000, 10000]
+UNITS = {"images/s": "images/s", "images/core s": "images/s", "verify MB": "MB", "prepare MB": "MB"}
+"""Of what is not in seconds."""
 DISTINCT = 20
 ROOT = Path(__file__).resolve().parents[1]
 VERIFY = ("-m", "rrn.data", "verify")
@@ -95,27 +100,46 @@ def run(repository: Path, arguments: tuple[str, ...]) -> tuple[float, float, flo
     return time.perf_counter() - start, sum(busy.values()), peak / 1e6
 
 
+def costs(images: int) -> dict[str, float]:
+    """Return what a set of so many images costs: seconds, images a second, and MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        data, repository = Path(folder) / "data", Path(folder) / "repository"
+        write(data, images)
+        (repository / "out").mkdir(parents=True)
+        (repository / "dvc.yaml").touch()
+        text = preset.apply(ROOT, [*SETTINGS, f"dataset.path={data}"])
+        (repository / "params.yaml").write_text(text, encoding="utf-8")
+        (seconds, busy, memory), again = run(repository, VERIFY), run(repository, VERIFY)
+        (repository / ".scratch" / "verified.sqlite").unlink()
+        prepare, prepare_again = run(repository, PREPARE), run(repository, PREPARE)
+    return {
+        "verify": seconds,
+        "verify again": again[0],
+        "images/s": images / seconds,
+        "images/core s": images / busy,
+        "verify MB": memory,
+        "prepare": prepare[0],
+        "prepare again": prepare_again[0],
+        "prepare MB": prepare[2],
+    }
+
+
+def rows(quick: bool) -> list[Row]:
+    """Measure sets of growing size, each once."""
+    return [
+        row(f"{images} images", name, UNITS.get(name, "s"), [value])
+        for images in ([20] if quick else SIZES)
+        for name, value in costs(images).items()
+    ]
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, nargs="+", default=[1000, 3000, 12000])
-    rows = []
-    for images in parser.parse_args().images:
-        with tempfile.TemporaryDirectory() as folder:
-            data, repository = Path(folder) / "data", Path(folder) / "repository"
-            write(data, images)
-            (repository / "out").mkdir(parents=True)
-            (repository / "dvc.yaml").touch()
-            text = preset.apply(ROOT, [*SETTINGS, f"dataset.path={data}"])
-            (repository / "params.yaml").write_text(text, encoding="utf-8")
-            first, again = run(repository, VERIFY), run(repository, VERIFY)
-            (repository / ".scratch" / "verified.sqlite").unlink()
-            prepare, prepare_again = run(repository, PREPARE), run(repository, PREPARE)
-        seconds, busy, memory = first
-        speed = images / seconds, images / busy
-        rows.append((images, seconds, again[0], *speed, memory, prepare[0], prepare_again[0], prepare[2]))
-    names = ["images", "verify", "again", "images/s", "images/core s", "MB", "prepare", "again", "MB"]
-    print(pd.DataFrame(rows, columns=names).to_string(index=False, float_format="%.1f"))
+    parser.add_argument("--images", type=int, nargs="+", default=SIZES)
+    sizes = parser.parse_args().images
+    table = pd.DataFrame([{"images": images} | costs(images) for images in sizes])
+    print(table.to_string(index=False, float_format="%.1f"))
 
 
 if __name__ == "__main__":

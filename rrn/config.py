@@ -34,6 +34,7 @@ from rrn.schema import (
     Schedule,
     Settings,
     SettingsError,
+    Speed,
     nearest,
 )
 
@@ -52,6 +53,7 @@ __all__ = [
     "Schedule",
     "Settings",
     "SettingsError",
+    "Speed",
     "find_root",
     "fingerprint",
     "in_row",

@@ -7,8 +7,9 @@ is its gradient.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rrn import config
+
+NOTHING = object()
+"""Stands where a process has one item less than another."""
 
 
 def start(device: torch.device) -> None:
@@ -28,14 +32,18 @@ def start(device: torch.device) -> None:
         if device.type == "cuda":
             here, known = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
             if here >= known:
-                raise config.SettingsError(f"nproc: more processes than the {known} GPUs of this machine; lower nproc")
+                shared = ", or unset RRN_DEVICES, which leaves one" if "RRN_DEVICES" in os.environ else ""
+                raise config.SettingsError(
+                    f"nproc: more processes than the {known} GPUs of this machine; lower nproc{shared}"
+                )
             torch.cuda.set_device(here)  # one GPU each: "cuda" is this one from here on
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def stop() -> None:
-    """Leave the process group."""
+    """Leave the process group, when all processes have come this far: one that still writes is not left alone."""
     if dist.is_initialized():
+        everyone(None)
         dist.destroy_process_group()
 
 
@@ -104,6 +112,12 @@ def everyone(value: Any) -> list[Any]:
     values: list[Any] = [None] * world()
     dist.all_gather_object(values, value)
     return values
+
+
+def undealt(mine: Sequence[Any]) -> list[Any]:
+    """Put together a sequence of which every process has the items rank, rank + world, ...: the same for any world."""
+    turns = itertools.zip_longest(*everyone(list(mine)), fillvalue=NOTHING)
+    return [item for turn in turns for item in turn if item is not NOTHING]
 
 
 def broadcast_object(value: object) -> Any:

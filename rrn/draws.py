@@ -1,6 +1,7 @@
 """Every random draw is a function of (seed, purpose, step, index): nothing else, so nothing has to be remembered.
 
-Rows of the ablation, loader workers, processes and a resumed run therefore see the same data, boxes and dropout.
+Rows of the ablation, loader workers, processes and a resumed run therefore see the same data and boxes. Dropout
+is drawn by process.
 """
 
 from __future__ import annotations

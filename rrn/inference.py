@@ -14,6 +14,7 @@ Windows, scales and mirror images are averaged as probabilities [UniMatch]; CPS 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from itertools import groupby
 from typing import Protocol
 
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rrn import config
+from rrn.folding import Folding
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -61,6 +63,7 @@ class Predictor:
     def __init__(self, model: Model, protocol: config.Evaluate) -> None:
         self.model, self.protocol = model, protocol
         self.region, self.segmenters = model.region, model.segmenters
+        self._folding = Folding(model) if protocol.folded else None
 
     @property
     def device(self) -> torch.device:
@@ -80,12 +83,17 @@ class Predictor:
 
         Returns:
             float32 [2, B, C, H, W]: logarithms of averaged probabilities, finite; for mode whole at scale 1, not
-            mirrored, the logits of the model, bit for bit.
+            mirrored, the logits of the model: bit for bit, or folded.
 
         Raises:
             SettingsError: in mode pad, an image does not fit the window.
         """
-        images, protocol = images.to(self.device), self.protocol
+        with self._folding.lent(*images.shape[-2:]) if self._folding else nullcontext():
+            return self._logits(images.to(self.device))
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """Return what the segmenters say, of this model or folded."""
+        protocol = self.protocol
         if protocol.mode == "whole" and protocol.scales == (1.0,) and not protocol.flip:
             return self.model.logits(images)
         mean = self._at_scale(images, protocol.scales[0])
@@ -154,7 +162,8 @@ class Predictor:
         """Return probabilities [2, B, C, H, W] of one pass, or their mean with those of its mirror image."""
         probabilities = self.model.logits(images).softmax(2)
         if self.protocol.flip:
-            probabilities = (probabilities + self.model.logits(images.flip(-1)).softmax(2).flip(-1)) / 2
+            probabilities += self.model.logits(images.flip(-1)).softmax(2).flip(-1)
+            probabilities /= 2
         return probabilities
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import bisect
 import functools
+import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +25,9 @@ STEPS = (
 
 SHARES = tuple(400_000 * 0.9**k for k in range(60))
 """Ever smaller: characters that one figure may take, down to 800."""
+
+OPEN = 16
+"""Figures that are kept decoded: the next step of one is tried at once."""
 
 
 class PageTooLargeError(ValueError):
@@ -47,15 +52,22 @@ def inline(paths: list[Path], budget: int) -> list[Inline]:
     Raises:
         PageTooLargeError: they do not fit; says how many there are.
     """
-    shrunk = functools.cache(_shrunk)
+    opened = functools.lru_cache(maxsize=OPEN)(_opened)
+    shrunk = functools.cache(lambda path, step: _shrunk(opened(path), step))
 
-    def within(share: float) -> list[Inline]:
-        """Return every figure at the largest of STEPS that takes at most `share`, or else at the last."""
-        return [shrunk(path, _step(path, share, shrunk)) for path in paths]
+    def largest(path: Path, share: float) -> Inline:
+        """Return a figure at the largest of STEPS that takes at most `share`, or else at the last."""
+        return shrunk(path, _step(path, share, shrunk))
 
-    place = bisect.bisect_left(SHARES, True, key=lambda share: sum(len(f.uri) for f in within(share)) <= budget)
-    if place < len(SHARES):
-        return within(SHARES[place])
+    with ThreadPoolExecutor() as pool:
+
+        def within(share: float) -> list[Inline]:
+            """Return every figure at its `largest`; Pillow works on several at a time."""
+            return list(pool.map(largest, paths, itertools.repeat(share)))
+
+        place = bisect.bisect_left(SHARES, True, key=lambda share: sum(len(f.uri) for f in within(share)) <= budget)
+        if place < len(SHARES):
+            return within(SHARES[place])
     raise PageTooLargeError(
         f"{len(paths)} figures do not fit into {budget} characters, however small: remove folders from results/ "
         "that no one needs"
@@ -68,11 +80,15 @@ def _step(path: Path, share: float, shrunk: Callable[[Path, int], Inline]) -> in
     return bisect.bisect_left(steps, True, key=lambda step: len(shrunk(path, step).uri) <= share)
 
 
-def _shrunk(path: Path, step: int) -> Inline:
+def _opened(path: Path) -> Image.Image:
+    """Return a figure as it lies in its file, without transparency."""
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def _shrunk(whole: Image.Image, step: int) -> Inline:
     """Return one figure at one of STEPS."""
     scale, quality = STEPS[step]
-    with Image.open(path) as picture:
-        whole = picture.convert("RGB")
     size = (max(1, round(scale * whole.width)), max(1, round(scale * whole.height)))
     stream = BytesIO()
     whole.resize(size, Image.Resampling.LANCZOS).save(stream, "webp", quality=quality, method=6)

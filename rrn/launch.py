@@ -19,12 +19,16 @@ from typing import Any
 
 TAIL = 40
 """Lines of output that a failure repeats."""
+KEPT = 400
+"""Lines that are kept to find torchrun's summary in: what each process that failed said, the first one last."""
+
+STORE_GONE = "the torchrun that held the store for all machines has ended; the output of its machine says why\n"
 
 PR_SET_PDEATHSIG = 1
 
 
 class LaunchError(RuntimeError):
-    """A started process failed; the message ends with its last lines."""
+    """A started process failed; the message ends with its last lines, or what torchrun says of each that failed."""
 
 
 def wanted(nproc: int) -> bool:
@@ -63,16 +67,25 @@ def launch(module: str, *args: Any, nproc: int = 1) -> Iterator[str]:
         start_new_session=True,
         preexec_fn=_die_with_parent,
     )
-    tail: deque[str] = deque(maxlen=TAIL)
+    kept: deque[str] = deque(maxlen=KEPT)
     try:
         for line in process.stdout or ():
-            tail.append(line)
+            kept.append(line)
             yield line.rstrip("\n")
         if status := process.wait():
-            text = "".join(tail)
-            raise LaunchError(f"{module} exited with status {status}; its last lines:\n{text}")
+            raise LaunchError(f"{module} exited with status {status}; its last lines:\n{_last(list(kept), module)}")
     finally:
         _stop(process)
+
+
+def _last(lines: list[str], module: str) -> str:
+    """Return what a failure repeats: torchrun's summary, or tracebacks of its processes, and the last lines."""
+    summary = f"{module} FAILED\n"
+    if summary in lines:
+        return "".join(lines[lines.index(summary) :])
+    told = [line for line in lines[:-TAIL] if line.startswith("[rank")]
+    hint = STORE_GONE if any("RendezvousConnectionError" in line for line in lines[-TAIL:]) else ""
+    return "".join([*told[-TAIL:], *lines[-TAIL:], hint])
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

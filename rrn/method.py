@@ -11,7 +11,7 @@ part comes from: [abstract] of the paper, [released] code of its authors, [ours]
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -30,27 +30,77 @@ Terms = dict[str, Tensor]
 """Weighted loss terms by name; their sum is the loss."""
 
 
-@dataclass
-class Evidence:
-    """What one step knows, for the discriminators' turn and for the curves. All without gradient.
+@dataclass(frozen=True)
+class Counts:
+    """What losses and measures are divided by: counted over all parts of a batch and all processes, int64, at least 1.
 
-    Of the labeled images: labels int64 [B, H, W], normalized images [B, 3, H, W], both segmenters' logits
-    [2, B, C, H, W]. Of the un-mixed unlabeled ones, u0 before u1: images [2B', 3, H, W], the teachers' logits
-    [2, 2B', C, H, W], valid float [2B', 1, H, W]. Measures are scalars: coverage, weight, agreement.
+    Attributes:
+        labeled: labeled pixels of the labeled images.
+        unlabeled: valid pixels of both un-mixed halves.
+        mixed: valid pixels of the mixed images.
+        labeled_regions: regions with a labeled pixel.
+        unlabeled_regions: regions of both halves with a valid pixel.
     """
 
+    labeled: Tensor
+    unlabeled: Tensor
+    mixed: Tensor
+    labeled_regions: Tensor
+    unlabeled_regions: Tensor
+
+
+@dataclass
+class Evidence:
+    """What one step knows of its batch, or of a part of it. All without gradient.
+
+    Attributes:
+        counts: of the whole batch.
+        part: number of this part among the parts on all processes; dropout differs by it.
+        labels: of the labeled images, int64 [B, H, W].
+        images: the labeled images, normalized [B, 3, H, W].
+        said: of the labeled images, the logits [B, C, H, W] of each segmenter that has had its turn.
+        unlabeled: un-mixed unlabeled images, u0 before u1, [2B', 3, H, W].
+        teachers: both segmenters' logits of them [2, 2B', C, H, W].
+        valid: float [2B', 1, H, W].
+        measures: scalars coverage, weight, agreement; those of all parts and processes sum to that of the batch.
+    """
+
+    counts: Counts
+    part: int
     labels: Tensor
     images: Tensor
-    logits: Tensor
+    said: list[Tensor] = field(default_factory=list)
     unlabeled: Tensor | None = None
     teachers: Tensor | None = None
     valid: Tensor | None = None
     measures: Terms = field(default_factory=dict)
 
     @cached_property
+    def logits(self) -> Tensor:
+        """Both segmenters' logits of the labeled images [2, B, C, H, W]."""
+        return torch.stack(self.said)
+
+    @cached_property
     def right(self) -> Tensor:
         """Where each segmenter is right on the labeled images: float [2, B, 1, H, W], 0 where the label is void."""
         return (self.logits.argmax(2) == self.labels).unsqueeze(2).to(self.images.dtype)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the teachers ask of the students on mixed images.
+
+    Attributes:
+        images: mixed, normalized [B', 3, H, W].
+        pseudo_labels: of each teacher, int64 [2, B', 1, H, W].
+        weights: W of each teacher's pseudo-labels [2, B', 1, H, W].
+        valid: float [B', 1, H, W].
+    """
+
+    images: Tensor
+    pseudo_labels: Tensor
+    weights: Tensor
+    valid: Tensor
 
 
 class RRN(nn.Module):
@@ -84,45 +134,99 @@ class RRN(nn.Module):
         """Return the rows and columns of regions that cover [.., H, W]."""
         return regions.grid_of(maps.shape[-2], maps.shape[-1], self.region)
 
+    # ---- 0. What a step is divided by ----------------------------------------------------------------------------
+
+    def count(self, parts: Sequence[Batch]) -> Counts:
+        """Count, over all parts of a batch and all processes, what its losses and measures are divided by."""
+        here = torch.stack([self._count(part) for part in parts]).sum(0)
+        return Counts(*distributed.total(here).clamp(min=1))
+
+    def _count(self, batch: Batch) -> Tensor:
+        """Return the counts of `Counts` for one part, int64 [5]."""
+        labeled = (batch.labels != config.IGNORE_INDEX).unsqueeze(1)
+        unlabeled = torch.cat(batch.unlabeled_valid)
+        pixels = (labeled, unlabeled, mix(unlabeled, self._boxes(batch)))
+        judged = (labeled, unlabeled)
+        return torch.stack([v.sum() for v in pixels] + [self._relevant(v).sum() for v in judged])
+
+    def _relevant(self, valid: Tensor) -> Tensor:
+        """Mark the regions that hold a valid pixel, bool [N, 1, rows, columns], of bool or float [N, 1, H, W]."""
+        padded = regions.pad_to_regions(valid.to(self.dtype), self.region)
+        return regions.region_sum(padded, self.grid(valid)) > 0
+
+    def evidence(self, batch: Batch, counts: Counts, part: int = 0) -> Evidence:
+        """Begin the evidence of a batch, or of part number `part` of one on this process."""
+        number = part * distributed.world() + distributed.rank()
+        return Evidence(counts, number, batch.labels, self.normalize(batch.images))
+
     # ---- 1. Consistency: two segmenters teach each other on mixed images -----------------------------------------
 
-    def segmenter_losses(self, batch: Batch, step: int) -> tuple[Terms, Evidence]:
-        """Compute the weighted loss terms of the segmenters at one step.
+    def segmenter_losses(self, batch: Batch, evidence: Evidence, step: int, merged: bool = False) -> Iterator[Terms]:
+        """Yield the weighted loss terms of one step, pass by pass, and fill the evidence; the sum of all is the loss.
 
-        Returns:
-            Terms `supervised`, and where the row has them `consistency` and `feature_matching`; and the evidence.
+        Every pass of a segmenter has a graph of its own: whoever takes its gradient at once and lets go of it has the
+        activations of one pass in memory, not of four.
+
+        Args:
+            batch: the images, or a part of them.
+            evidence: of `evidence`, for the same images.
+            step: of the stage.
+            merged: whether labeled and mixed images go through a segmenter in one pass, and so share the statistics of
+                batch norm [ours]; otherwise in two [released].
+
+        Yields:
+            `supervised`, and where the row has them `consistency` and `feature_matching`.
         """
-        images = self.normalize(batch.images)
-        with draws.seeded(self.seed, "segmenter dropout", step, distributed.rank()):
-            logits = torch.stack([segmenter(images) for segmenter in self.segmenters])
-        terms = {"supervised": sum_over_pair(supervised_loss(z, batch.labels) for z in logits)}
-        evidence = Evidence(batch.labels, images, logits.detach())
+        if merged and self.row.consistency:
+            lesson = self.lesson(batch, evidence, step)
+            images = torch.cat([evidence.images, lesson.images])
+            for k, logits in self._passes(images, "segmenter dropout", evidence, step):
+                labeled, student = logits.split([len(evidence.images), len(lesson.images)])
+                yield self._supervised(labeled, evidence) | self._consistency(k, student, lesson, evidence, step)
+            return
+        for _, labeled in self._passes(evidence.images, "segmenter dropout", evidence, step):
+            yield self._supervised(labeled, evidence)
         if self.row.consistency:
-            self._learn_from_unlabeled(batch, step, terms, evidence)
-        return terms, evidence
+            lesson = self.lesson(batch, evidence, step)
+            for k, student in self._passes(lesson.images, "student dropout", evidence, step):
+                yield self._consistency(k, student, lesson, evidence, step)
 
-    def _learn_from_unlabeled(self, batch: Batch, step: int, terms: Terms, evidence: Evidence) -> None:
-        """Add the terms of the unlabeled images to `terms`, and what the teachers said to `evidence`."""
-        evidence.unlabeled = self.normalize(torch.cat(batch.unlabeled))
-        valid = torch.cat(batch.unlabeled_valid).to(evidence.unlabeled.dtype)
-        teachers = self.teach(evidence.unlabeled)
-        evidence.teachers, evidence.valid = teachers, valid
+    def _passes(self, images: Tensor, dropout: str, evidence: Evidence, step: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield each segmenter's number and its logits [N, C, H, W]; the draws of `dropout` go on between the two."""
+        with draws.seeded(self.seed, dropout, step, evidence.part):
+            for k, segmenter in enumerate(self.segmenters):
+                yield k, segmenter(images)
+
+    def _supervised(self, logits: Tensor, evidence: Evidence) -> Terms:
+        """Return the supervised term of one segmenter, and note what it said."""
+        evidence.said.append(logits.detach())
+        return {"supervised": supervised_loss(logits, evidence.labels, evidence.counts.labeled)}
+
+    def _consistency(self, k: int, student: Tensor, lesson: Lesson, evidence: Evidence, step: int) -> Terms:
+        """Return what segmenter k, the `student`, learns from the other one: logits [B', C, H, W] of mixed images."""
+        labels, weight = lesson.pseudo_labels[1 - k], lesson.weights[1 - k]
+        loss = weighted_cross_entropy(student, labels, weight, lesson.valid, evidence.counts.mixed)
+        terms = {"consistency": self.row.lambda_u * ramp(step, self.row.lambda_u_ramp) * loss}
+        strength = self.row.discriminator.feature_matching
+        if self.discriminators and strength:
+            terms["feature_matching"] = strength * self.feature_matching(k, student, lesson, evidence)
+        return terms
+
+    def lesson(self, batch: Batch, evidence: Evidence, step: int) -> Lesson:
+        """Let the teachers label un-mixed unlabeled images, weigh their labels, and mix; note it all in `evidence`."""
+        unlabeled = self.normalize(torch.cat(batch.unlabeled))
+        valid = torch.cat(batch.unlabeled_valid).to(unlabeled.dtype)
+        teachers = self.teach(unlabeled)
+        evidence.unlabeled, evidence.valid, evidence.teachers = unlabeled, valid, teachers
         pseudo_labels = teachers.argmax(2, keepdim=True)
-        weights, evidence.measures = self.weights(teachers, pseudo_labels, evidence.unlabeled, valid, step)
+        weights = self.weights(evidence, pseudo_labels, step)
+        boxes = self._boxes(batch)
+        pseudo_labels, weights = (torch.stack([mix(v, boxes) for v in both]) for both in (pseudo_labels, weights))
+        return Lesson(mix(unlabeled, boxes), pseudo_labels, weights, mix(valid, boxes))
 
-        boxes = batch.mix if self.row.cutmix else torch.zeros_like(batch.mix)
-        mixed = mix(evidence.unlabeled, boxes)
-        valid = mix(valid, boxes)
-        targets = [mix(labels, boxes) for labels in pseudo_labels]
-        with draws.seeded(self.seed, "student dropout", step, distributed.rank()):
-            students = [segmenter(mixed) for segmenter in self.segmenters]
-        strength = self.row.lambda_u * ramp(step, self.row.lambda_u_ramp)
-        terms["consistency"] = strength * sum_over_pair(
-            weighted_cross_entropy(students[1 - k], targets[k], mix(weights[k], boxes), valid) for k in range(2)
-        )
-        if self.discriminators and self.row.discriminator.feature_matching:
-            matching = self.feature_matching(torch.stack(students), mixed, valid, evidence)
-            terms["feature_matching"] = self.row.discriminator.feature_matching * matching
+    def _boxes(self, batch: Batch) -> Tensor:
+        """Return the boxes of CutMix, bool [B', 1, H, W]; all False where the row does not mix."""
+        return batch.mix if self.row.cutmix else torch.zeros_like(batch.mix)
 
     @torch.no_grad()
     def teach(self, images: Tensor) -> Tensor:
@@ -134,7 +238,7 @@ class RRN(nn.Module):
         predictions = []
         for segmenter in self.segmenters:
             with teaching(segmenter, self.row.teacher_statistics):
-                predictions.append(segmenter(images).float())
+                predictions.append(precise(segmenter(images)))
         return torch.stack(predictions)
 
     # ---- 2. Local pseudo-label filtering: discriminators judge regions -------------------------------------------
@@ -146,7 +250,7 @@ class RRN(nn.Module):
         them the other's, [2, B, 2C, H, W].
         """
         judge = self.row.discriminator
-        maps = logits.float().softmax(2) if judge.maps == "soft" else one_hot(logits.argmax(2), self.classes)
+        maps = precise(logits).softmax(2) if judge.maps == "soft" else one_hot(logits.argmax(2), self.classes)
         return torch.cat([maps, maps.flip(0)], dim=2) if judge.sees_both else maps
 
     @torch.no_grad()
@@ -163,29 +267,27 @@ class RRN(nn.Module):
             Logits [2 branches, 2 or 1 discriminators, B, rows, columns]: s_kk first, then s_kj.
         """
         grid = self.grid(maps)
-        maps, images, valid = (regions.pad_to_regions(v.float(), self.region) for v in (maps, images, valid))
+        maps, images, valid = (regions.pad_to_regions(precise(v), self.region) for v in (maps, images, valid))
         scores = []
         with evaluating(self.discriminators):
             for k, own in enumerate(self.discriminators):
                 judges = [own, self.discriminators[1 - k]] if cross else [own]
                 scores.append(torch.stack([judge(maps[k], images, valid, grid)[0] for judge in judges]))
-        return torch.stack(scores).float()
+        return precise(torch.stack(scores))
 
-    def weights(
-        self, teachers: Tensor, pseudo_labels: Tensor, images: Tensor, valid: Tensor, step: int
-    ) -> tuple[Tensor, Terms]:
-        """Return the weight W_k of every pixel of both branches' pseudo-labels, on un-mixed images.
+    def weights(self, evidence: Evidence, pseudo_labels: Tensor, step: int) -> Tensor:
+        """Return the weight W_k of every pixel of both branches' pseudo-labels, on un-mixed images; note the measures.
 
         Args:
-            teachers: logits [2, N, C, H, W].
-            pseudo_labels: their classes, int64 [2, N, 1, H, W].
-            images: normalized [N, 3, H, W].
-            valid: float [N, 1, H, W].
+            evidence: with unlabeled images, valid and teachers.
+            pseudo_labels: the teachers' classes, int64 [2, N, 1, H, W].
             step: the filter starts at `filter.start`; before, W = 1.
 
         Returns:
-            W [2, N, 1, H, W], and the measures coverage, weight and agreement.
+            W [2, N, 1, H, W], at least 0.
         """
+        assert evidence.unlabeled is not None and evidence.teachers is not None and evidence.valid is not None
+        images, teachers, valid, counts = evidence.unlabeled, evidence.teachers, evidence.valid, evidence.counts
         height, width = valid.shape[-2:]
         grid = self.grid(valid)
         padded = regions.pad_to_regions(valid, self.region)
@@ -199,13 +301,12 @@ class RRN(nn.Module):
             weight = kept.float()
             if self.row.rho != "none":
                 weight = regions.normalized(self.rho(scores, teachers, same, valid), kept, area)
-        pixels = distributed.total(valid.sum()).clamp(min=1)
-        measures = {
-            "coverage": distributed.total(kept.sum()) / (2 * distributed.total((area > 0).sum())).clamp(min=1),
-            "weight": distributed.total((weight * area).sum()) / (2 * pixels),
-            "agreement": distributed.total((same * valid).sum()) / pixels,
+        evidence.measures = {
+            "coverage": kept.sum() / (2 * counts.unlabeled_regions),
+            "weight": (weight * area).sum() / (2 * counts.unlabeled),
+            "agreement": (same * valid).sum() / counts.unlabeled,
         }
-        return regions.spread(weight.unsqueeze(2), *padded.shape[-2:])[..., :height, :width], measures
+        return regions.spread(weight.unsqueeze(2), *padded.shape[-2:])[..., :height, :width]
 
     def keep(self, k: int, scores: Tensor, teachers: Tensor, valid: Tensor, area: Tensor, step: int) -> Tensor:
         """Decide which regions of branch k's pseudo-labels are kept: bool [N, rows, columns].
@@ -216,7 +317,7 @@ class RRN(nn.Module):
         rule, relevant = self.row.filter, area > 0
         own = scores[k, 0]
         if rule.keep == "threshold":
-            passed = relevant & (own >= torch.logit(torch.tensor(rule.tau, device=own.device)))
+            passed = relevant & (own >= logit(rule.tau))
             count = distributed.total(passed.sum())
         else:
             count = (rule.fraction * distributed.total(relevant.sum()).double() + 0.5).floor()
@@ -228,7 +329,7 @@ class RRN(nn.Module):
         everyone = (len(own) * distributed.world(), *own.shape[1:])
         coins = torch.rand(everyone, generator=draws.generator(self.seed, "coin", step, k))
         coins = coins[distributed.rank() :: distributed.world()]
-        return regions.best(coins.to(own.device), relevant, count)
+        return regions.best(coins.to(own.device, non_blocking=True), relevant, count)
 
     # ---- 3. Dynamic region loss: the networks' diversity rates what is kept --------------------------------------
 
@@ -244,7 +345,7 @@ class RRN(nn.Module):
             accepted = scores.sigmoid()
             return accepted.prod(1) if kind == "product" else accepted.mean(1)
         if kind == "votes":
-            return (scores >= torch.logit(torch.tensor(self.row.filter.tau, device=scores.device))).float().mean(1)
+            return (scores >= logit(self.row.filter.tau)).float().mean(1)
         if kind == "agreement":
             rating = self._region_mean(same, valid)
         else:
@@ -259,19 +360,17 @@ class RRN(nn.Module):
 
     # ---- 4. The discriminators' own objectives -------------------------------------------------------------------
 
-    def discriminator_losses(self, evidence: Evidence, step: int) -> Terms:
-        """Compute the losses `discriminator_1` and `discriminator_2` on what the segmenters said; none without them.
+    def discriminator_losses(self, evidence: Evidence, step: int) -> Iterator[Terms]:
+        """Yield the losses `discriminator_1` and `discriminator_2` on what the segmenters said; none without them.
 
         adversarial: maps of labels are real, teachers' maps of unlabeled images fake [released]. accuracy: the share of
         a region's pixels that a segmenter got right on labeled images [ours]. Both discriminators learn both branches'
         maps [ours]; fakes of the first come from u0, of the second from u1.
         """
         loss = self._adversarial if self.row.discriminator.objective == "adversarial" else self._accuracy
-        terms = {}
         for k, discriminator in enumerate(self.discriminators):
-            with draws.seeded(self.seed, "discriminator dropout", step, 2 * distributed.rank() + k):
-                terms[f"discriminator_{k + 1}"] = loss(discriminator, evidence, k)
-        return terms
+            with draws.seeded(self.seed, "discriminator dropout", step, 2 * evidence.part + k):
+                yield {f"discriminator_{k + 1}": loss(discriminator, evidence, k)}
 
     def _adversarial(self, discriminator: nn.Module, evidence: Evidence, half: int) -> Tensor:
         """Binary cross-entropy of real against fake regions; both are blind to the other's void and padding."""
@@ -279,59 +378,67 @@ class RRN(nn.Module):
         everything = (evidence.teachers, evidence.unlabeled, evidence.valid)
         logits, images, valid = (v.chunk(2, dim=-4)[half] for v in everything)
         reals, real_images, fake_at, valid = pair(evidence, valid, self.classes)
-        real = self._region_loss(discriminator, reals, real_images, valid, 1.0)
+        count = distributed.total(self._relevant(valid).sum()).clamp(min=1)
+        real = self._region_loss(discriminator, reals, real_images, valid, 1.0, count)
         fake = sum_over_pair(
-            self._region_loss(discriminator, maps[fake_at], images[fake_at], valid, 0.0)
+            self._region_loss(discriminator, maps[fake_at], images[fake_at], valid, 0.0, count)
             for maps in self.class_maps(logits)
         )
         return (real + fake / 2) / 2
 
-    def _accuracy(self, discriminator: nn.Module, evidence: Evidence, half: int) -> Tensor:
+    def _accuracy(self, discriminator: nn.Module, evidence: Evidence, _: int) -> Tensor:
         """Binary cross-entropy against the share of right pixels of each region, on labeled images."""
-        valid = (evidence.labels != config.IGNORE_INDEX).unsqueeze(1).to(evidence.images.dtype)
+        images, count = evidence.images, evidence.counts.labeled_regions
+        valid = (evidence.labels != config.IGNORE_INDEX).unsqueeze(1).to(images.dtype)
         branches = zip(self.class_maps(evidence.logits), evidence.right, strict=True)
-        return sum_over_pair(self._region_loss(discriminator, m, evidence.images, valid, r) for m, r in branches) / 2
+        return sum_over_pair(self._region_loss(discriminator, m, images, valid, r, count) for m, r in branches) / 2
 
     def _region_loss(
-        self, discriminator: nn.Module, maps: Tensor, images: Tensor, valid: Tensor, target: Tensor | float
+        self,
+        discriminator: nn.Module,
+        maps: Tensor,
+        images: Tensor,
+        valid: Tensor,
+        target: Tensor | float,
+        count: Tensor,
     ) -> Tensor:
-        """Mean binary cross-entropy over the regions that hold a valid pixel; a pixel target is averaged by region."""
+        """Binary cross-entropy, summed over the regions that hold a valid pixel, over `count`, the number of them.
+
+        A target by pixel is averaged by region.
+        """
         grid = self.grid(maps)
         logits, _ = discriminator(maps, images, valid, grid)
-        logits = logits.float()
+        logits = precise(logits)
         if isinstance(target, Tensor):
             wanted = regions.region_mean(target, valid, grid).squeeze(1)
         else:
             wanted = torch.full_like(logits, target)
         relevant = (regions.region_sum(valid, grid).squeeze(1) > 0).to(logits.dtype)
         losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-        return (losses * relevant).sum() / distributed.total(relevant.sum()).clamp(min=1)
+        return (losses * relevant).sum() / count
 
-    def feature_matching(self, students: Tensor, images: Tensor, valid: Tensor, evidence: Evidence) -> Tensor:
-        """Pull the discriminator's mean features of predictions to those of labels [released].
+    def feature_matching(self, k: int, student: Tensor, lesson: Lesson, evidence: Evidence) -> Tensor:
+        """Pull a discriminator's mean features of segmenter k's predictions to those of labels [released].
 
         The only gradient a segmenter gets through a discriminator; the discriminator, frozen, gets none.
 
         Args:
-            students: logits [2, B', C, H, W] of the mixed images, with gradient.
-            images: the mixed images, normalized [B', 3, H, W].
-            valid: float [B', 1, H, W].
+            k: the segmenter, and its own discriminator.
+            student: its logits [B', C, H, W] of the mixed images, with gradient.
+            lesson: of these images.
             evidence: of the labeled images.
         """
-        reals, real_images, fake_at, valid = pair(evidence, valid, self.classes)
-        grid = self.grid(valid)
-        relevant = (regions.region_sum(valid, grid) > 0).to(valid.dtype)
-        losses = []
-        for discriminator, logits in zip(self.discriminators, students, strict=True):
-            with evaluating(discriminator), frozen(discriminator):
-                maps = logits.float().softmax(1)[fake_at]
-                _, fake = discriminator(maps, images[fake_at], valid, grid)
-                with torch.no_grad():
-                    _, real = discriminator(reals, real_images, valid, grid)
-            count = distributed.total(relevant.sum()).clamp(min=1)
-            difference = distributed.total(((real - fake) * relevant).sum((0, 2, 3))) / count
-            losses.append(distributed.share(difference.abs().mean()))
-        return sum_over_pair(losses)
+        reals, real_images, fake_at, valid = pair(evidence, lesson.valid, self.classes)
+        discriminator, grid = self.discriminators[k], self.grid(valid)
+        relevant = self._relevant(valid).to(valid.dtype)
+        with evaluating(discriminator), frozen(discriminator):
+            maps = precise(student).softmax(1)[fake_at]
+            _, fake = discriminator(maps, lesson.images[fake_at], valid, grid)
+            with torch.no_grad():
+                _, real = discriminator(reals, real_images, valid, grid)
+        count = distributed.total(relevant.sum()).clamp(min=1)
+        difference = distributed.total(((real - fake) * relevant).sum((0, 2, 3))) / count
+        return distributed.share(difference.abs().mean())
 
     # ---- What a trained model answers ----------------------------------------------------------------------------
 
@@ -346,6 +453,11 @@ class RRN(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self._first.mean.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self._first.mean.dtype
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -372,18 +484,27 @@ def sum_over_pair(values: Iterator[Tensor] | list[Tensor]) -> Tensor:
     return first + second
 
 
+def logit(probability: float) -> float:
+    """Return the logit of a probability, as float32 has it; on the host, so that no device is waited for."""
+    return float(torch.tensor(probability).logit())
+
+
 def ramp(step: int, length: int) -> float:
     """Rise linearly to 1 over `length` steps; 1 at once if length is 0."""
     return min(1.0, (step + 1) / length) if length else 1.0
 
 
-def supervised_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of logits [B, C, H, W] over the labeled pixels of int64 [B, H, W]; 0 if all are void."""
-    losses = F.cross_entropy(logits.float(), labels, ignore_index=config.IGNORE_INDEX, reduction="sum")
-    return losses / distributed.total((labels != config.IGNORE_INDEX).sum()).clamp(min=1)
+def precise(values: Tensor) -> Tensor:
+    """Return values in float32 at least: what autocast made shorter is lengthened before it is summed or compared."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def weighted_cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor, valid: Tensor) -> Tensor:
+def supervised_loss(logits: Tensor, labels: Tensor, count: Tensor) -> Tensor:
+    """Cross-entropy of logits [B, C, H, W], summed over the labeled pixels of int64 [B, H, W], over `count` of them."""
+    return F.cross_entropy(precise(logits), labels, ignore_index=config.IGNORE_INDEX, reduction="sum") / count
+
+
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor, valid: Tensor, count: Tensor) -> Tensor:
     """Cross-entropy of each pixel times its weight, over the number of valid, not of kept, pixels.
 
     Args:
@@ -391,9 +512,10 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor, valid
         labels: pseudo-labels int64 [B, 1, H, W].
         weight: [B, 1, H, W], at least 0.
         valid: float [B, 1, H, W].
+        count: of the valid pixels.
     """
-    losses = F.cross_entropy(logits.float(), labels.squeeze(1), reduction="none").unsqueeze(1)
-    return (valid * weight * losses).sum() / distributed.total(valid.sum()).clamp(min=1)
+    losses = F.cross_entropy(precise(logits), labels.squeeze(1), reduction="none").unsqueeze(1)
+    return (valid * weight * losses).sum() / count
 
 
 def mix(halves: Tensor, boxes: Tensor) -> Tensor:

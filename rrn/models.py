@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
@@ -122,19 +123,71 @@ class RegionDiscriminator(nn.Module):
             return self.head(features.to(self.head.weight.dtype)).squeeze(1), features
 
 
+def speed_up(segmenter: nn.Module, speed: config.Speed) -> None:
+    """Compile a segmenter's network, or let its encoder compute activations twice instead of keeping them.
+
+    Raises:
+        SettingsError: the encoder cannot do that, or torch knows no such compiler.
+    """
+    network = segmenter.get_submodule("network")
+    if speed.checkpointing:
+        stages: Any = getattr(network.get_submodule("encoder"), "model", None)
+        if not hasattr(stages, "set_grad_checkpointing"):
+            raise config.SettingsError("speed.checkpointing: true, but this encoder has no stages to compute again")
+        stages.set_grad_checkpointing(True)
+    if speed.compile is not None:
+        known = torch.compiler.list_backends(exclude_tags=())
+        if speed.compile not in known:
+            raise config.SettingsError(
+                f"speed.compile: torch has no backend {speed.compile!r}{config.nearest(speed.compile, known)}"
+            )
+        network.compile(backend=speed.compile)
+
+
 @contextmanager
 def teaching(segmenter: nn.Module, statistics: str) -> Iterator[None]:
     """Dropout off; batch norm with the batch's statistics, its running ones untouched, or with the running ones."""
-    norms = [m for m in segmenter.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     with evaluating(segmenter):
-        for norm in norms if statistics == "batch" else ():
-            norm.train()
-            norm.track_running_stats = False
-        try:
+        if statistics == "running":
             yield
-        finally:
-            for norm in norms:
-                norm.track_running_stats = True
+            return
+        for norm in _norms(segmenter):
+            norm.train()
+        with statistics_kept(segmenter):
+            yield
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Batch norm that trains uses the batch's statistics as ever, but its running ones stay as they are."""
+    norms = _norms(module)
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+@contextmanager
+def recomputing(module: nn.Module) -> Iterator[None]:
+    """Batch norm computes once more what it has computed; its running statistics count it once."""
+    norms = _norms(module)
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, (_, counter) in zip(norms, before, strict=True):
+        norm.momentum = 0.0
+        norm.num_batches_tracked = counter.clone() if counter is not None else None
+    try:
+        yield
+    finally:
+        for norm, (momentum, counter) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
+
+
+def _norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return all batch norms of a network."""
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 @contextmanager

@@ -49,6 +49,8 @@ def most_different(evidences: Mapping[str, Evidence], split: str = "test", count
         raise ValueError(
             f"the evidence of {', '.join(evidences)} has no {split} image in common; run `dvc repro evaluate`"
         )
+    if len(evidences) == 1:  # nothing to differ from, all are tied
+        return sorted(common)[:count]
     spreads = {}
     for name in common:
         pictures = [evidence.pictures(split, name) for evidence in evidences.values()]

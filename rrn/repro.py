@@ -1,8 +1,9 @@
-"""The front door: `python -m rrn.repro [--compare] [arguments of dvc repro]`.
+"""The front door: `python -m rrn.repro [--jobs N] [--compare] [arguments of dvc repro]`.
 
 Fetches the data that ships with the repository, moves runs that params.yaml does not list out of
-the way, and runs the pipeline with the programs of this environment. `--compare` then states how
-far the results lie from those that git holds, which is what counts on another kind of machine.
+the way, and runs the pipeline with the programs of this environment, runs of the ablation side by
+side where processors are free. `--compare` then states how far the results lie from those that git
+holds, which is what counts on another kind of machine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rrn import config
+from rrn import config, lanes
 
 KEYS = ["name", "partition", "method"]
 TOLERANCE = 2.0
@@ -30,12 +31,22 @@ NOT_FETCHED = (
     "`dvc checkout --force data.dvc` brings them back, and `dvc add data` keeps the change"
 )
 
+DVC = [sys.executable, "-m", "dvc"]
+"""Starts dvc."""
+
 
 def dvc(root: Path, *arguments: str) -> int:
-    """Run dvc with the programs of this environment first on the PATH; return its exit status."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = dict(os.environ, PATH=path)
-    return subprocess.call([sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment)
+    """Run dvc and return its exit status."""
+    return subprocess.call([*DVC, *arguments], cwd=root)
+
+
+def ahead(root: Path, settings: config.Settings, jobs: int) -> int:
+    """Run the warmups, trainings and evaluations that have changed, `jobs` at a time; return the first bad status."""
+    if status := dvc(root, "repro", "prepare"):
+        return status
+    waits = lanes.order(settings.ablation)
+    stages = lanes.affected(waits, lanes.changed(DVC, root))
+    return lanes.run(stages, waits, jobs, lambda stage: lanes.reproduce(DVC, root, stage))
 
 
 def set_aside(root: Path, settings: config.Settings) -> list[Path]:
@@ -107,6 +118,7 @@ def compare(root: Path, name: str, tolerance: float) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the first exit status that is not 0."""
     parser = argparse.ArgumentParser(prog="python -m rrn.repro", description=__doc__)
+    parser.add_argument("--jobs", type=int, help="stages at a time; by default as many as processors allow")
     parser.add_argument("--compare", action="store_true", help="compare with the committed results")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="in points of IoU")
     args, rest = parser.parse_known_args(argv)
@@ -116,12 +128,23 @@ def main(argv: list[str] | None = None) -> int:
     except (config.SettingsError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if args.jobs is not None and (rest or args.jobs < 1):
+        parser.error("--jobs wants a number from 1, and no arguments of dvc repro, which takes one stage at a time")
+    path = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    os.environ["PATH"] = os.pathsep.join(path)  # stages find the programs of this environment
     for folder in set_aside(root, settings):
         print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
     if status := dvc(root, "pull", "data.dvc"):
         print(NOT_FETCHED, file=sys.stderr)
         return status
-    status = dvc(root, "repro", *rest)
+    jobs = 1 if rest else args.jobs or lanes.fitting(settings)
+    try:
+        status = (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
+    except subprocess.CalledProcessError as error:  # dvc has said why
+        return error.returncode
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     return status or (compare(root, settings.name, args.tolerance) if args.compare else 0)
 
 

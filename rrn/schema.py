@@ -135,6 +135,15 @@ class BatchSize(Section):
     unlabeled: PositiveInt
 
 
+class Speed(Section):
+    """What makes a training faster, or smaller in memory."""
+
+    merged: Flag
+    compile: str | None
+    checkpointing: Flag
+    accumulate: PositiveInt
+
+
 class CutMix(Section):
     """Boxes of the mixed unlabeled images."""
 
@@ -193,6 +202,7 @@ class Evaluate(Section):
     last: Literal["shifted", "ragged"]
     scales: tuple[PositiveFloat, ...] = Field(min_length=1)
     flip: Flag
+    folded: Flag
     evidence: NaturalInt
 
     @model_validator(mode="after")
@@ -306,6 +316,7 @@ class Settings(Section):
     model: Model
     augment: Augment
     batch: BatchSize
+    speed: Speed
     cutmix: CutMix
     warmup: Schedule
     train: Schedule
@@ -339,20 +350,27 @@ class Settings(Section):
             raise ValueError(
                 f"device: {self.device} is one GPU, and nproc: {self.nproc} needs one each; set device: cuda"
             )
-        for key in ("labeled", "unlabeled"):
-            if getattr(self.batch, key) % self.nproc:
-                raise ValueError(f"batch.{key}: {getattr(self.batch, key)} is not a multiple of nproc: {self.nproc}")
-            if getattr(self.batch, key) // self.nproc < 2:
-                raise ValueError(
-                    f"batch.{key}: {getattr(self.batch, key)} gives fewer than 2 images to each of {self.nproc} "
-                    "processes, and batch norm needs 2; raise it or lower nproc"
-                )
+        self._divide_batch()
         named = [("methods", name) for name in self.ablation.methods]
         named += [("explore", self.ablation.explore)] if self.ablation.explore else []
         for key, name in named:
             if name not in self.methods:
                 raise ValueError(f"ablation.{key}: {name!r} is no row of methods:{nearest(name, self.methods)}")
         return self
+
+    def _divide_batch(self) -> None:
+        """Refuse a batch that processes and parts cannot share evenly, or that leaves one of them a single image."""
+        shares = self.nproc * self.speed.accumulate
+        divisor = "nproc" if self.speed.accumulate == 1 else "nproc x speed.accumulate"
+        for key in ("labeled", "unlabeled"):
+            images = getattr(self.batch, key)
+            if images % shares:
+                raise ValueError(f"batch.{key}: {images} is not a multiple of {divisor}: {shares}")
+            if images // shares < 2:
+                raise ValueError(
+                    f"batch.{key}: {images} gives fewer than 2 images to each of {divisor}: {shares}, and batch norm "
+                    "needs 2; raise it or lower the other"
+                )
 
 
 class Networks(Section):

@@ -20,6 +20,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
+from rrn import devices
+
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -151,7 +153,8 @@ def main(argv: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        execute(args.notebook, args.output, parameters(args.parameters, args.notebook))
+        with devices.taken():
+            execute(args.notebook, args.output, parameters(args.parameters, args.notebook))
     except StageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,40 +1,36 @@
 """The loop of warmup and training, with no equation of the method in it.
 
 `run` yields one row of history at a time, so that a notebook can watch, stop and plot. With more than one process it
-starts itself under torchrun and reads the rows of process 0.
+starts itself under torchrun and reads the rows that a process of this machine prints.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from rrn import checkpoint, config, distributed, evaluate, launch, regional
+from rrn import checkpoint, config, distributed, evaluate, guard, launch, learner, regional
 from rrn.data import loaders, splits
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
 from rrn.inference import Predictor, require_fit
 from rrn.jobs import Job, Stage, job
-from rrn.method import RRN, Terms, ramp
+from rrn.learner import Learner, LossError
+from rrn.method import RRN, Terms
 from rrn.reliability import summarise
 
 Row = dict[str, float]
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class LossError(FloatingPointError):
-    """A loss term is not finite."""
 
 
 def run(
@@ -60,15 +56,18 @@ def run(
     options = {"stage": stage, "partition": partition, "seed": seed, "out": out, "overrides": json.dumps(overrides)}
     options |= {} if method is None else {"method": method}
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    shown = 0
     for line in launch.launch("rrn.train", *arguments, nproc=settings.nproc):
-        if line.startswith("{"):
-            yield json.loads(line)
-        else:
+        row = json.loads(line) if line.startswith("{") else None
+        if row is None:
             print(line, flush=True)
+        elif row["step"] > shown:  # every machine says the same
+            shown = row["step"]
+            yield row
 
 
 class Training:
-    """One run: networks, optimizers and history.
+    """One run: its networks, data and history.
 
     Args:
         job: which run.
@@ -86,13 +85,12 @@ class Training:
             )
         self.split: Split = splits.read(job.runs / "prepare" / job.partition)
         self.dataset = ImageSet.open(self.settings, job.root)
-        self.model = RRN(self.settings, len(self.split.classes), job.seed, pretrained=job.start is None)
+        model = RRN(self.settings, len(self.split.classes), job.seed, pretrained=job.start is None)
         if job.start:
-            checkpoint.read_segmenters(self.model, job.start)
-        self.model = prepare_for(self.model, self.device)
+            checkpoint.read_segmenters(model, job.start)
+        self.model = learner.prepare_for(model, self.device, self.settings.speed).train()
+        self.learner = Learner(self.model, self.settings, job.schedule, decay=job.stage == "train")
         self.predictor = Predictor(self.model, self.settings.evaluate)
-        self.optimizers = optimizers(self.model, self.settings)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.precision == "fp16")
         names = self.settings.dataset
         self.val = self._whole(names.val, self.split.val)
         known = loaders.diagnosis_ids(self.dataset, self.split, self.settings.log.diagnose)
@@ -108,9 +106,8 @@ class Training:
             yield from self.history
             steps, log = self.job.schedule.steps, self.settings.log
             pending: list[Terms] = []
-            self.model.train()
             for step, batch in enumerate(self._batches(first, steps), start=first):
-                pending.append(self.step(batch.to(self.device), step))
+                pending.append(self.learner.step(batch.to(self.device), step))
                 done = step + 1
                 if done % log.every == 0 or done == steps:
                     yield self._report(done, pending, evaluate_now=done % log.evaluate == 0 or done == steps)
@@ -122,36 +119,6 @@ class Training:
             if scratch:
                 self._write()
                 scratch.remove()
-
-    def step(self, batch: loaders.Batch, step: int) -> Terms:
-        """Learn from one batch, segmenters first; return the loss terms and measures, still on the device."""
-        optimizer, schedule = self.settings.optimizer, self.job.schedule
-        for group in self.optimizers["segmenters"].param_groups:
-            group["lr"] = learning_rate(step, optimizer, schedule, decay=self.job.stage == "train")
-        with self._precision():
-            terms, evidence = self.model.segmenter_losses(batch, step)
-        self._descend("segmenters", terms)
-        with self._precision():
-            judged = self.model.discriminator_losses(evidence, step)
-        if judged:
-            self._descend("discriminators", judged)
-        self.scaler.update()
-        distributed.average(b for name, b in self.model.segmenters.named_buffers() if "running_" in name)
-        shares = {name: distributed.total(value.detach()) for name, value in (terms | judged).items()}
-        return shares | evidence.measures
-
-    def _precision(self) -> AbstractContextManager[None]:
-        """Return the context of mixed precision; none in fp32."""
-        wanted = PRECISIONS[self.settings.precision]
-        return nullcontext() if wanted == torch.float32 else torch.autocast(self.device.type, dtype=wanted)
-
-    def _descend(self, networks: str, terms: Terms) -> None:
-        """Take one optimizer step on the sum of the terms."""
-        optimizer = self.optimizers[networks]
-        optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
-        distributed.sum_gradients(getattr(self.model, networks).parameters())
-        self.scaler.step(optimizer)
 
     def _batches(self, first: int, steps: int) -> Iterator[loaders.Batch]:
         """Return the batches of steps first..steps-1 of this process."""
@@ -170,35 +137,26 @@ class Training:
 
     def _report(self, done: int, pending: list[Terms], evaluate_now: bool) -> Row:
         """Read the terms of the last steps, once, and make a row of their means; evaluate where it is time."""
-        values = torch.stack([torch.stack(list(terms.values())) for terms in pending]).double().cpu()
-        names = list(pending[0])
-        self._check_finite(values, names, done)
-        lr = self.optimizers["segmenters"].param_groups[0]["lr"]
-        row: Row = {"step": done, "lr": lr} | dict(zip(names, values.mean(0).tolist(), strict=True))
+        values = self.learner.require_finite(pending, done, self._name)
+        means = dict(zip(pending[0], values.mean(0).tolist(), strict=True))
+        row: Row = {"step": done, "lr": self.learner.rate} | means
         if evaluate_now:
             row |= self._evaluate(done)
         self.history.append(row)
         return row
 
-    def _check_finite(self, values: Tensor, names: list[str], done: int) -> None:
-        """Stop before anything is saved that a bad loss has touched."""
-        bad = (~values.isfinite()).nonzero()
-        if len(bad):
-            index, term = bad[0].tolist()
-            raise LossError(
-                f"loss {names[term]!r} is {values[index, term].item()} at step {done - len(values) + index} of "
-                f"{self.job.stage} {self.job.key} (seed {self.job.seed}); nothing after the last checkpoint is kept; "
-                "lower optimizer.lr, or use precision: fp32"
-            )
+    @property
+    def _name(self) -> str:
+        """This run, as an error names it."""
+        return f"{self.job.stage} {self.job.key} (seed {self.job.seed})"
 
     def _check_weights(self, done: int) -> None:
         """Stop before weights are saved that the last update has spoiled."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         if not all(bool(tensor.isfinite().all()) for tensor in tensors):
             raise LossError(
-                f"the update of step {done - 1} of {self.job.stage} {self.job.key} (seed {self.job.seed}) left weights "
-                "that are not finite; nothing after the last checkpoint is kept; lower optimizer.lr, or use "
-                "precision: fp32"
+                f"the update of step {done - 1} of {self._name} left weights that are not finite; nothing after the "
+                "last checkpoint is kept; lower optimizer.lr, or use precision: fp32"
             )
 
     def _evaluate(self, done: int) -> Row:
@@ -207,9 +165,10 @@ class Training:
         evaluation = evaluate.evaluate(self._look(self.val, tables), classes)
         matrices = {n: distributed.total(m.to(self.device)).cpu() for n, m in evaluation.matrices.items()}
         if self.job.stage == "train":
-            self._diagnose(done, "val", regional.joined(tables, classes))
+            self._diagnose(done, "val", tables)
             if self.unlabeled is not None:
-                self._diagnose(done, "unlabeled", regional.region_table(self.predictor, self.unlabeled, classes))
+                seen = regional.look(self.predictor, self.unlabeled)
+                self._diagnose(done, "unlabeled", [regional.describe(self.predictor, s, classes) for s in seen])
         metrics = replace(evaluation, matrices=matrices).metrics()
         return {name: value for name, value in metrics.items() if name.startswith("miou")}
 
@@ -220,9 +179,12 @@ class Training:
                 tables.append(regional.describe(self.predictor, seen, self.split.classes))
             yield seen
 
-    def _diagnose(self, done: int, split: str, table: pd.DataFrame) -> None:
-        """Measure, with labels that training never sees, which score tells right pseudo-labels from wrong ones."""
-        regions = regional.joined(distributed.everyone(table), self.split.classes)
+    def _diagnose(self, done: int, split: str, tables: list[pd.DataFrame]) -> None:
+        """Measure, with labels that training never sees, which score tells right pseudo-labels from wrong ones.
+
+        `tables` are those of this process's batches.
+        """
+        regions = regional.joined(distributed.undealt(tables), self.split.classes)
         summary = summarise(regions, *evaluate.cut(self.settings.method.filter)).assign(step=done, split=split)
         self.reliability += [{str(k): v for k, v in row.items()} for row in summary.to_dict("records")]
 
@@ -243,9 +205,7 @@ class Training:
         """Return everything that the next step depends on; draws depend on the step alone."""
         return {
             "step": done,
-            "model": self.model.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "scaler": self.scaler.state_dict(),
+            **self.learner.state(),
             "history": self.history,
             "reliability": self.reliability,
         }
@@ -255,10 +215,7 @@ class Training:
         state = distributed.broadcast_object(scratch.load() if scratch else None)
         if state is None:
             return 0
-        self.model.load_state_dict(state["model"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.scaler.load_state_dict(state["scaler"])
+        self.learner.load(state)
         self.history, self.reliability = state["history"], state["reliability"]
         return state["step"]
 
@@ -292,44 +249,9 @@ class Training:
         )
 
 
-def prepare_for(model: RRN, device: torch.device) -> RRN:
-    """Move the networks to a device, channels last; batch norm is synchronized over processes on CUDA."""
-    if device.type == "cuda" and distributed.world() > 1:
-        model.segmenters = nn.SyncBatchNorm.convert_sync_batchnorm(model.segmenters)
-    return model.to(device).to(memory_format=torch.channels_last)
-
-
-def optimizers(model: RRN, settings: config.Settings) -> dict[str, torch.optim.Optimizer]:
-    """Build SGD for the segmenters, without weight decay on norms and biases, and Adam for the discriminators."""
-    options, judge = settings.optimizer, settings.method.discriminator
-    weights = [p for p in model.segmenters.parameters() if p.ndim > 1]
-    others = [p for p in model.segmenters.parameters() if p.ndim <= 1]
-    built: dict[str, torch.optim.Optimizer] = {
-        "segmenters": torch.optim.SGD(
-            [
-                {"params": weights, "weight_decay": options.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=options.lr,
-            momentum=options.momentum,
-        )
-    }
-    if model.discriminators:
-        fused = model.device.type != "meta"  # its square roots are exact; the others' depend on the processor
-        parameters = model.discriminators.parameters()
-        built["discriminators"] = torch.optim.Adam(parameters, lr=judge.lr, betas=judge.betas, fused=fused)
-    return built
-
-
-def learning_rate(step: int, optimizer: config.Optimizer, schedule: config.Schedule, decay: bool) -> float:
-    """Return the learning rate of a step: a linear ramp, then constant, or poly decay to 0 over the stage."""
-    rate = optimizer.lr * ramp(step, schedule.lr_ramp)
-    return rate * (1 - step / schedule.steps) ** optimizer.poly if decay else rate
-
-
 @record
 def main() -> None:
-    """Take part in one run under torchrun; process 0 prints the rows as JSON lines."""
+    """Take part in one run under torchrun; the first process of each machine prints the rows as JSON lines."""
     parser = argparse.ArgumentParser(prog="python -m rrn.train", description=run.__doc__)
     parser.add_argument("--stage", choices=["warmup", "train"], required=True)
     parser.add_argument("--partition", required=True)
@@ -338,11 +260,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--overrides", type=json.loads, default=None)
     options = parser.parse_args()
-    training = Training(job(**vars(options)))
-    for row in training.fit():
-        if distributed.rank() == 0:
-            print(json.dumps(row), flush=True)
-    distributed.stop()
+    with guard.guarded():
+        for row in Training(job(**vars(options))).fit():
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                sys.stdout.write(f"{json.dumps(row)}\n")  # in one piece: other processes write, too
+        distributed.stop()
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def test_weights_are_those_of_the_method(rho, size):
 
     with torch.no_grad():
         valid = torch.ones(3, 1, *size)
-        theirs, measures = network.weights(logits, logits.argmax(2, keepdim=True), network.normalize(images), valid, 0)
+        theirs, measures = tiny.weigh(network, logits, network.normalize(images), valid)
     rows, columns = (torch.arange(length) // network.region for length in size)
     assert np.abs(ours[..., rows[:, None], columns] - theirs[:, :, 0].numpy()).max() < 1e-5
     assert explore.kept(of, choice).mean() == pytest.approx(float(measures["coverage"]))

@@ -321,6 +321,79 @@ def test_impossible_classes_stay_finite():
     assert found.isfinite().all() and found.softmax(2)[:, :, 0].eq(1).all()
 
 
+# ---- Folded
+
+
+@torch.no_grad()
+def settled(row):
+    """Return a tiny model whose norms and answers are far from those of the start."""
+    network, draw = tiny.model(row), torch.Generator().manual_seed(0)
+    for module in network.segmenters.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    for segmenter in network.segmenters:
+        segmenter(network.normalize(some_images(64, 64, count=4)))
+        head = segmenter.network.segmentation_head[0]
+        head.weight.copy_(torch.randn(head.weight.shape, generator=draw))
+    return network
+
+
+@torch.no_grad()
+def one_window_at_a_time(network, image, window, down, right):
+    """Probabilities [2, C, H, W] of uint8 [3, H, W], by the loop that everybody writes."""
+    height, width = image.shape[1:]
+    total, count = torch.zeros(2, tiny.CLASSES, height, width), torch.zeros(height, width)
+    for top, bottom in slow_starts(height, window, down, shifted=True):
+        for left, right_end in slow_starts(width, window, right, shifted=True):
+            here = (..., slice(top, bottom), slice(left, right_end))
+            count[here] += 1
+            for k, segmenter in enumerate(network.segmenters):
+                total[k][here] += segmenter(segmenter.normalize(image[None][here])).softmax(1)[0]
+    return total / count
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_folded_windows_are_those_of_the_obvious_loop(batch):
+    network, images = settled("cps"), some_images(70, 90)
+    values = {**SMALL["Cityscapes sliding"], "window": [48, 48], "stride": [31, 33], "folded": True}
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    found = Predictor(network, protocol(values, batch)).logits(images).exp()
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    expected = torch.stack([one_window_at_a_time(network.eval(), image, 48, 31, 33) for image in images], dim=1)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_folded_is_folded_and_region_scores_are_not():
+    network, images, seen = settled("rrn"), some_images(37, 41, count=3), []
+    for norm in (m for m in network.segmenters.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.register_forward_hook(lambda *_: seen.append("normalized"))
+    predictor = Predictor(network, protocol(folded=True))
+    predictor.logits(images)
+    seen.clear()  # what goes to what is found out the first time
+    found = predictor.logits(images)
+    assert seen == []
+    logits = network.logits(images)
+    assert seen
+    torch.testing.assert_close(found.softmax(2), logits.softmax(2), atol=1e-5, rtol=0)
+    assert predictor.segmenters is network.segmenters
+    assert torch.equal(predictor.region_scores(logits, images), network.region_scores(logits, images))
+
+
+def test_folded_answers_follow_a_training():
+    network, images = settled("cps"), some_images(37, 41)
+    predictor = Predictor(network, protocol(folded=True))
+    before = predictor.logits(images)
+    optimizer = torch.optim.SGD(network.segmenters.parameters(), lr=0.01, fused=True)
+    for segmenter in network.segmenters:
+        segmenter(network.normalize(images)).square().mean().backward()
+    optimizer.step()
+    after = predictor.logits(images).softmax(2)
+    assert (after - before.softmax(2)).abs().max() > 1e-3
+    torch.testing.assert_close(after, network.logits(images).softmax(2), atol=1e-5, rtol=0)
+
+
 # ---- Passes, defaults, errors
 
 

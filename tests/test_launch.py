@@ -31,6 +31,25 @@ def test_a_failure_ends_with_the_last_lines(module):
         list(launch.launch(name))
 
 
+def test_torchruns_summary_is_repeated_whole(module):
+    name = module("failer", "print('noise')\nprint('failer FAILED')\nprint('why\\n' * 100)\nraise SystemExit(1)")
+    with pytest.raises(launch.LaunchError) as caught:
+        list(launch.launch(name))
+    assert str(caught.value) == "failer exited with status 1; its last lines:\nfailer FAILED\n" + "why\n" * 100 + "\n"
+
+
+def test_without_a_summary_tracebacks_of_processes_are_repeated(module):
+    text = "print('[rank1]: ValueError')\nprint('RendezvousConnectionError\\n' * 50)\nraise SystemExit(1)"
+    with pytest.raises(launch.LaunchError) as caught:
+        list(launch.launch(module("failer", text)))
+    found = str(caught.value).splitlines()
+    assert (
+        found[1] == "[rank1]: ValueError"
+        and found[-1].startswith("the torchrun that held the store")
+        and len(found) < 50
+    )
+
+
 def test_two_processes_go_through_torchrun(module):
     name = module(
         "ranks", 'import os, sys\nsys.stdout.write(f\'rank {os.environ["RANK"]} {os.environ["WORLD_SIZE"]}\\n\')'

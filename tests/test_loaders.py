@@ -1,9 +1,13 @@
 """What training reads: the same for every row, number of workers and number of processes."""
 
+import gc
+import hashlib
 from dataclasses import replace
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,12 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from small import CROP, HEIGHT, WIDTH, partitioned, small_settings, write_folder
 
-from rrn.config import IGNORE_INDEX, Settings
+from rrn.config import IGNORE_INDEX, Augment, Settings
 from rrn.data.files import DataError
 from rrn.data.loaders import (
     Batch,
     Sampler,
     TrainingData,
+    _equal_sizes,
     diagnosis_ids,
     preview,
     training_loader,
@@ -24,6 +29,7 @@ from rrn.data.loaders import (
 )
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
+from rrn.data.transforms import augment
 
 Data = tuple[ImageSet, Split, Settings]
 
@@ -87,12 +93,75 @@ def test_batches_move_as_a_whole(shared: Data) -> None:
     assert whole.to("meta").labels.device.type == "meta"
 
 
-def test_same_for_any_number_of_workers(shared: Data) -> None:
-    expected = _batches(shared)
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_same_for_any_number_of_workers_and_processes(shared: Data, kept: bool, workers: int, world: int) -> None:
+    expected = _batches(_with(shared, cache=False, workers=0))
+    ranks = [_batches(_with(shared, kept, workers), rank=rank, world=world) for rank in range(world)]
+    for step, batch in enumerate(expected):
+        parts = [_flat(ranks[rank][step]) for rank in range(world)]
+        for place, whole in enumerate(_flat(batch)):
+            for rank in range(world):
+                _assert_same(parts[rank][place], whole[rank::world])
+
+
+def _with(data: Data, cache: bool, workers: int) -> Data:
+    dataset, split, settings = data
+    changed = settings.dataset.model_copy(update={"cache": cache})
+    return dataset, split, settings.model_copy(update={"dataset": changed, "workers": workers})
+
+
+def _flat(batch: Batch) -> list[Any]:
+    """Return all that a batch holds by image."""
+    halves = [half for pair in (batch.unlabeled, batch.unlabeled_valid, batch.unlabeled_ids) for half in pair]
+    return [batch.images, batch.labels, batch.mix, batch.labeled_ids, *halves]
+
+
+@pytest.mark.parametrize(
+    ("purpose", "digest"),
+    [
+        ("warmup", "d045e1087c565521b33cb9320a7781ee5d8c754c6b1f7140d551a6c7a5587176"),
+        ("train", "f253c1da50999a2734536239c97161138c96ae1fc40b357bd79237b81c42b1e1"),
+    ],
+)
+def test_the_order_of_the_images_of_a_seed(shared: Data, purpose: str, digest: str) -> None:
+    """Committed results are of this order."""
     dataset, split, settings = shared
-    for workers in (1, 2):
-        changed = settings.model_copy(update={"workers": workers})
-        _assert_same(_batches((dataset, split, changed)), expected)
+    names = tuple(f"train{place:03d}" for place in range(16))
+    fixed = replace(split, labeled=names[3::4], unlabeled=tuple(n for n in names if n not in names[3::4]))
+    batches = _batches((dataset, fixed, settings), 20, seed=7, purpose=purpose)
+    text = repr([(batch.labeled_ids, batch.unlabeled_ids) for batch in batches])
+    assert hashlib.sha256(text.encode()).hexdigest() == digest
+
+
+def test_long_lists_are_few_objects(shared: Data) -> None:
+    """Each object that a worker looks at costs it memory of its own."""
+    dataset, split, settings = _with(shared, cache=False, workers=0)
+    many = tuple(f"more{place:05d}" for place in range(5000))
+    data = TrainingData(dataset, replace(split, unlabeled=(*split.unlabeled, *many)), settings, 0, "train")
+    assert len(data.images) == len(split.labeled) + len(split.unlabeled) + 5000
+    for sampler in (data.labeled_order, *data.unlabeled_order):
+        sampler(0)
+    assert _objects(data) < 1000
+
+
+def test_whole_images_are_few_objects(shared: Data) -> None:
+    dataset, split, _ = shared
+    assert _objects(whole_images(dataset, "train", [split.unlabeled[0]] * 2000, 2)) < 1000
+
+
+def _objects(thing: object) -> int:
+    """Count what can be reached from an object, code and what is shared by all aside."""
+    seen: dict[int, object] = {}
+    todo = [thing]
+    while todo:
+        found = todo.pop()
+        if id(found) in seen or isinstance(found, type | ModuleType | FunctionType | Settings):
+            continue
+        seen[id(found)] = found
+        todo += gc.get_referents(found)
+    return len(seen)
 
 
 def test_same_when_resumed_and_without_cache(shared: Data, tmp_path: Path) -> None:
@@ -101,22 +170,6 @@ def test_same_when_resumed_and_without_cache(shared: Data, tmp_path: Path) -> No
     dataset, split, settings = shared
     changed = small_settings(Path(settings.dataset.path), dataset={"cache": False})
     _assert_same(_batches((dataset, split, changed), 6), expected)
-
-
-def test_processes_share_the_same_data(shared: Data) -> None:
-    one = _batches(shared)
-    ranks = [_batches(shared, rank=rank, world=2) for rank in range(2)]
-    for step, batch in enumerate(one):
-        for rank in range(2):
-            part = ranks[rank][step]
-            assert part.labeled_ids == batch.labeled_ids[rank::2]
-            _assert_same(part.images, batch.images[rank::2])
-            _assert_same(part.labels, batch.labels[rank::2])
-            _assert_same(part.mix, batch.mix[rank::2])
-            for half in range(2):
-                assert part.unlabeled_ids[half] == batch.unlabeled_ids[half][rank::2]
-                _assert_same(part.unlabeled[half], batch.unlabeled[half][rank::2])
-                _assert_same(part.unlabeled_valid[half], batch.unlabeled_valid[half][rank::2])
 
 
 def test_rows_without_unlabeled_images_see_the_same_labeled_ones(shared: Data) -> None:
@@ -173,12 +226,12 @@ def test_a_single_labeled_image_repeats(shared: Data) -> None:
     position=st.integers(0, 200),
 )
 def test_partner_is_never_the_image_itself(count: int, seed: int, position: int) -> None:
-    ids = [str(i) for i in range(count)]
-    first, second = (Sampler(ids, seed, f"train unlabeled order {half}") for half in range(2))
-    name = first(position)
-    assert second(position, unlike=name) != name
+    places = np.arange(count)
+    first, second = (Sampler(places, seed, f"train unlabeled order {half}") for half in range(2))
+    place = first(position)
+    assert second(position, unlike=place) != place
     plain = second(position)
-    assert second(position, unlike=name) == plain or plain == name
+    assert second(position, unlike=place) == plain or plain == place
 
 
 def test_partners_with_two_unlabeled_images(shared: Data) -> None:
@@ -245,12 +298,34 @@ def test_whole_images_of_several_sizes_and_processes(own: Data) -> None:
     assert len(parts[0]) + len(parts[1]) == len(one)
 
 
-def test_whole_images_can_stay_in_memory(own: Data) -> None:
+def test_whole_images_decoded_once_are_the_same(own: Data) -> None:
     dataset, split, _ = own
+    expected = list(whole_images(dataset, "val", split.val, 3))
     images = whole_images(dataset, "val", split.val, 3, cache=True)
-    first = list(images)
-    dataset.image_path("val", split.val[0]).unlink()
-    assert all(a is b for a, b in zip(first, images, strict=True))
+    dataset.image_path("val", split.val[0]).write_bytes(b"no image")
+    for _ in range(2):
+        for batch, plain in zip(images, expected, strict=True):
+            _assert_same(list(vars(batch).values()), list(vars(plain).values()))
+
+
+@given(shapes=st.lists(st.tuples(st.integers(1, 2), st.integers(1, 2)), max_size=20), batch=st.integers(1, 4))
+def test_groups_of_equal_sizes(shapes: list[tuple[int, int]], batch: int) -> None:
+    groups = _equal_sizes(np.array(shapes, dtype=np.int64).reshape(-1, 2), batch).tolist()
+    assert [place for start, stop in groups for place in range(start, stop)] == list(range(len(shapes)))
+    for start, stop in groups:
+        assert 0 < stop - start <= batch
+        assert len(set(shapes[start:stop])) == 1
+        full = stop - start == batch
+        assert full or stop == len(shapes) or shapes[stop] != shapes[start]
+
+
+@given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 2**32))
+def test_crops_do_not_depend_on_where_channels_lie(height: int, width: int, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=draw).permute(2, 0, 1)
+    settings = Augment(crop=CROP, scales=(0.5, 2.0), flip=True, jitter=0.2)
+    crops = [augment(image, None, settings, draw.manual_seed(seed)) for image in (pixels, pixels.contiguous())]
+    _assert_same(crops[0], crops[1])
 
 
 def test_diagnosis_leaves_out_images_without_labels(own: Data) -> None:

@@ -8,37 +8,35 @@ import pytest
 import tiny
 import torch
 
-from rrn import config, method, train
+from rrn import config, learner, method
 
 META = torch.device("meta")
+SPEEDS = {"merged": {"merged": True}, "checkpointing": {"checkpointing": True}}
 CONTROLS = {
     "accuracy": ("rrn", {"discriminator": {"objective": "accuracy", "feature_matching": 0.0}}),
     "hard": ("rrn", {"discriminator": {"maps": "hard", "feature_matching": 0.0}}),
     "threshold": ("confidence_filter", {"filter": {"keep": "threshold"}}),
     "running": ("cps_cutmix", {"teacher_statistics": "running"}),
+    **dict.fromkeys(SPEEDS, ("rrn", {})),
     **{rho: ("rrn", {"rho": rho}) for rho in ("product", "mean", "votes", "divergence")},
 }
 OURS = config.read(tiny.PARAMS)["methods"]
 ROWS = {f"{row} of params.yaml": (row, {}) for row in OURS} | CONTROLS
 
 
-def run_without_data(settings, classes=tiny.CLASSES):
-    """Return a training of a row on the meta device that has read no file."""
-    run = object.__new__(train.Training)
-    run.job = train.Job("train", "all", "row", 0, tiny.PARAMS.parent, settings, tiny.PARAMS.parent)
-    run.settings, run.device = settings, META
-    run.model = train.prepare_for(method.RRN(settings, classes, 0), META).train()
-    run.optimizers = train.optimizers(run.model, settings)
-    run.scaler = torch.amp.GradScaler("meta", enabled=False)
-    return run
+def learner_of(settings, classes=tiny.CLASSES):
+    """Return what learns a row on the meta device."""
+    model = learner.prepare_for(method.RRN(settings, classes, 0), META, settings.speed).train()
+    return learner.Learner(model, settings, settings.train, decay=True)
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_step_reads_nothing_back(name):
     row, changes = ROWS[name]
     rows = {} if name in CONTROLS else {"methods": OURS}
-    settings = config.resolve(tiny.params() | rows, row, {"device": "meta", "method": changes})
-    run = run_without_data(settings)
+    speed = SPEEDS.get(name, {})
+    settings = config.resolve(tiny.params() | rows, row, {"device": "meta", "method": changes, "speed": speed})
+    run = learner_of(settings)
     for step in range(2):
         terms = run.step(tiny.batch().to(META), step)
     assert all(value.device == META and value.shape == () for value in terms.values())
@@ -59,10 +57,24 @@ def test_a_step_at_full_size(row):
         values = config.merge(values, config.read(tiny.PARAMS.parent / "presets" / f"{name}.yaml"))
     assert values["precision"] == "bf16", "autocast knows no meta device, so that fp32 is tried here"
     changes = {"device": "meta", "precision": "fp32", "model": {"weights": None}}
-    run = run_without_data(config.resolve(values, row, changes), classes=21)
+    run = learner_of(config.resolve(values, row, changes), classes=21)
     batch = tiny.batch(values["augment"]["crop"], values["batch"]["labeled"], values["batch"]["unlabeled"])
     terms = run.step(batch.to(META), 0)
     assert all(value.device == META and value.shape == () for value in terms.values())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a step on a GPU needs one")
+@pytest.mark.parametrize("row", OURS)
+def test_a_step_on_a_gpu_waits_for_nothing(row):
+    settings = config.resolve(tiny.params() | {"methods": OURS}, row, {"device": "cuda"})
+    model = learner.prepare_for(method.RRN(settings, tiny.CLASSES, 0), torch.device("cuda"), settings.speed).train()
+    run, batch = learner.Learner(model, settings, settings.train, decay=True), tiny.batch().to("cuda")
+    run.step(batch, 0)  # builds what is built once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run.step(batch, 1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_meta_catches_a_read_back():

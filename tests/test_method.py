@@ -35,12 +35,8 @@ def equal(first, second):
 
 def losses(row, changes=None, batch=None, step=0):
     network = tiny.model(row, changes)
-    terms, evidence = network.segmenter_losses(batch or tiny.batch(), step)
+    terms, evidence = tiny.segmenter_losses(network, batch or tiny.batch(), step)
     return network, terms, evidence
-
-
-def weigh(network, teachers, images, valid, step=0):
-    return network.weights(teachers, teachers.argmax(2, keepdim=True), images, valid, step)
 
 
 # ---- Where gradients go ------------------------------------------------------------------------------------------
@@ -56,7 +52,7 @@ def test_discriminators_get_nothing_from_segmenter_losses():
 def test_segmenters_get_nothing_from_discriminator_losses(objective):
     changes = {"method": {"discriminator": {"objective": objective, "feature_matching": 0.0}}}
     network, _, evidence = losses("rrn", changes)
-    terms = network.discriminator_losses(evidence, 0)
+    terms = tiny.discriminator_losses(network, evidence, 0)
     found = gradients(network, terms)
     assert set(terms) == {"discriminator_1", "discriminator_2"}
     assert all((value is not None) == name.startswith("discriminators") for name, value in found.items())
@@ -84,7 +80,7 @@ def test_a_step_changes_running_statistics_by_labeled_and_student_passes_only():
     before = state(network)
     network.teach(network.normalize(tiny.batch().images))
     assert same(before, state(network))
-    network.segmenter_losses(tiny.batch(), 0)
+    tiny.segmenter_losses(network, tiny.batch(), 0)
     counts = [b for n, b in network.named_buffers() if n.endswith("num_batches_tracked")]
     assert counts and all(count == 2 for count in counts)
 
@@ -115,10 +111,10 @@ def test_threshold_0_without_feature_matching_gives_the_trajectory_of_cps_cutmix
             if len(getattr(network, name))
         }
         for step in range(3):
-            terms, evidence = network.segmenter_losses(tiny.batch(seed=step), step)
+            terms, evidence = tiny.segmenter_losses(network, tiny.batch(seed=step), step)
             for name, found in (
                 ("segmenters", terms),
-                ("discriminators", network.discriminator_losses(evidence, step)),
+                ("discriminators", tiny.discriminator_losses(network, evidence, step)),
             ):
                 if found:
                     optimizers[name].zero_grad()
@@ -143,7 +139,7 @@ def test_rho_1_is_local_filter():
     for row, rho in (("local_filter", "none"), ("rrn", "agreement"), ("rrn", "divergence")):
         network = tiny.model(row, {"method": {"rho": rho}})
         network.segmenters[1].load_state_dict(network.segmenters[0].state_dict())
-        found[rho] = network.segmenter_losses(tiny.batch(), 0)[0]["consistency"]
+        found[rho] = tiny.segmenter_losses(network, tiny.batch(), 0)[0]["consistency"]
     torch.testing.assert_close(found["agreement"], found["none"])
     torch.testing.assert_close(found["divergence"], found["none"])
 
@@ -165,7 +161,7 @@ def test_supervised_reads_no_unlabeled_image():
     batch = replace(tiny.batch(), unlabeled=(empty, empty), unlabeled_valid=(blank, blank), mix=blank)
     network, terms, evidence = losses("supervised", batch=batch)
     assert set(terms) == {"supervised"} and not evidence.measures and not network.discriminators
-    assert not network.discriminator_losses(evidence, 0)
+    assert not tiny.discriminator_losses(network, evidence, 0)
     assert torch.equal(terms["supervised"], losses("rrn")[1]["supervised"])
 
 
@@ -189,9 +185,9 @@ def test_swapping_segmenters_with_their_discriminators_swaps_the_losses(rho, jud
     batch = tiny.batch()
     weights, terms, maps = [], [], []
     for _ in range(2):
-        found, evidence = network.segmenter_losses(batch, 0)
+        found, evidence = tiny.segmenter_losses(network, batch, 0)
         valid = torch.cat(batch.unlabeled_valid).float()
-        weights.append(weigh(network, network.teach(evidence.unlabeled), evidence.unlabeled, valid)[0])
+        weights.append(tiny.weigh(network, network.teach(evidence.unlabeled), evidence.unlabeled, valid)[0])
         terms.append(found)
         maps.append(evidence.teachers)
         network.segmenters = nn.ModuleList(reversed(network.segmenters))
@@ -205,7 +201,7 @@ def test_swapping_segmenters_with_their_discriminators_swaps_the_losses(rho, jud
 def test_each_branch_teaches_the_other():
     network = tiny.still(tiny.model("cps_cutmix"))
     batch = tiny.batch()
-    terms, evidence = network.segmenter_losses(batch, 0)
+    terms, evidence = tiny.segmenter_losses(network, batch, 0)
     teachers = network.teach(evidence.unlabeled)
     students = network.logits(mix(torch.cat(batch.unlabeled), batch.mix))
     valid = mix(evidence.valid, batch.mix)
@@ -228,7 +224,7 @@ def test_controls_keep_as_many_regions_as_local_filter(rule):
             bias_to_the_middle(network, batch)
         images = network.normalize(torch.cat(batch.unlabeled))
         valid = torch.cat(batch.unlabeled_valid).float()
-        weights, _ = weigh(network, network.teach(images), images, valid)
+        weights, _ = tiny.weigh(network, network.teach(images), images, valid)
         kept[row] = regions.region_sum(weights, (4, 4)).flatten(1) > 0
     counts = {row: found.sum(1).tolist() for row, found in kept.items()}
     assert counts["local_filter"] == counts["confidence_filter"] == counts["random_filter"]
@@ -251,7 +247,7 @@ def test_random_regions_change_from_step_to_step_and_not_from_run_to_run():
     batch = tiny.batch()
     images, valid = network.normalize(torch.cat(batch.unlabeled)), torch.cat(batch.unlabeled_valid).float()
     teachers = network.teach(images)
-    first, again, later = (weigh(network, teachers, images, valid, step)[0] for step in (0, 0, 1))
+    first, again, later = (tiny.weigh(network, teachers, images, valid, step)[0] for step in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, later) and not torch.equal(first[0], first[1])
 
 
@@ -334,7 +330,7 @@ def test_measures_against_loops():
     batch = tiny.batch()
     images, valid = network.normalize(torch.cat(batch.unlabeled)), torch.cat(batch.unlabeled_valid).float()
     teachers = network.teach(images)
-    weight, measures = weigh(network, teachers, images, valid)
+    weight, measures = tiny.weigh(network, teachers, images, valid)
     pixels = (weight * valid).sum() / (2 * valid.sum())
     agree = (teachers[0].argmax(1, keepdim=True) == teachers[1].argmax(1, keepdim=True)) & valid.bool()
     torch.testing.assert_close(measures["weight"], pixels)
@@ -386,18 +382,18 @@ def _with_logits(network, batch, noise):
     network.teach = lambda images: teachers
     halves = [byte(u, v) for u, v in zip(batch.unlabeled, batch.unlabeled_valid, strict=True)]
     batch = replace(batch, images=byte(batch.images, labeled), unlabeled=tuple(halves))
-    terms, evidence = network.segmenter_losses(batch, 0)
-    return terms | network.discriminator_losses(evidence, 0), supervised + students
+    terms, evidence = tiny.segmenter_losses(network, batch, 0)
+    return terms | tiny.discriminator_losses(network, evidence, 0), supervised + students
 
 
 def test_real_and_fake_have_the_same_void():
     batch = tiny.batch(images=2, unlabeled=3)
     network = tiny.still(tiny.model("local_filter"))
-    _, evidence = network.segmenter_losses(batch, 0)
+    _, evidence = tiny.segmenter_losses(network, batch, 0)
     seen = []
     hook = network.discriminators[0].trunk.register_forward_hook(lambda _, given, __: seen.append(given[0]))
     network.discriminators[0].input_stride = 1
-    network.discriminator_losses(evidence, 0)
+    tiny.discriminator_losses(network, evidence, 0)
     hook.remove()
     real, *fakes = seen
     assert len(fakes) == 2 and len(real) == 3
@@ -424,7 +420,8 @@ def test_real_and_fake_images_are_normalized_alike():
 @pytest.mark.parametrize(("labeled", "unlabeled"), [(2, 5), (5, 2), (3, 3)])
 def test_pairing_uses_every_image(labeled, unlabeled):
     batch = tiny.batch(images=labeled, unlabeled=unlabeled)
-    evidence = method.Evidence(batch.labels, batch.images.float(), torch.zeros(2, labeled, 3, 32, 32))
+    network = tiny.model("rrn")
+    evidence = network.evidence(batch, network.count([batch]))
     maps, images, fake_at, valid = pair(evidence, batch.unlabeled_valid[0].float(), 3)
     assert len(maps) == len(images) == len(fake_at) == len(valid) == max(labeled, unlabeled)
     assert set(fake_at.tolist()) == set(range(unlabeled))
@@ -438,7 +435,7 @@ def test_all_void_gives_finite_losses_of_zero(row):
     nothing = torch.zeros_like(batch.unlabeled_valid[0])
     batch = replace(batch, labels=torch.full_like(batch.labels, IGNORE_INDEX), unlabeled_valid=(nothing, nothing))
     network, terms, evidence = losses(row, batch=batch)
-    terms |= network.discriminator_losses(evidence, 0)
+    terms |= tiny.discriminator_losses(network, evidence, 0)
     assert all(value == 0 for value in terms.values()), terms
     assert all(value.isfinite() for value in evidence.measures.values())
     found = [g for g in gradients(network, terms).values() if g is not None]
@@ -459,8 +456,8 @@ def test_one_class_only_gives_finite_losses(row):
     batch = tiny.batch()
     batch = replace(batch, labels=torch.zeros_like(batch.labels))
     network = RRN_with_one_class(row)
-    terms, evidence = network.segmenter_losses(batch, 0)
-    terms |= network.discriminator_losses(evidence, 0)
+    terms, evidence = tiny.segmenter_losses(network, batch, 0)
+    terms |= tiny.discriminator_losses(network, evidence, 0)
     assert all(value.isfinite() for value in terms.values())
     assert terms["supervised"] == terms["consistency"] == 0
 
@@ -474,20 +471,20 @@ def RRN_with_one_class(row):
 
 def test_both_discriminators_see_both_branches_and_each_its_half():
     network, _, evidence = losses("local_filter")
-    before = [v.item() for v in network.discriminator_losses(evidence, 0).values()]
+    before = [v.item() for v in tiny.discriminator_losses(network, evidence, 0).values()]
     for branch in range(2):
         for half in range(2):
             teachers = evidence.teachers.clone()
             teachers[branch, 2 * half : 2 * half + 2] = teachers[branch, 2 * half : 2 * half + 2].flip(1)
             changed = replace(evidence, teachers=teachers)
-            after = [v.item() for v in network.discriminator_losses(changed, 0).values()]
+            after = [v.item() for v in tiny.discriminator_losses(network, changed, 0).values()]
             assert [a != b for a, b in zip(after, before, strict=True)] == [half == 0, half == 1]
 
 
 def test_accuracy_is_measured_by_region():
     changes = {"method": {"discriminator": {"objective": "accuracy", "feature_matching": 0.0, "dropout": 0.0}}}
     network, _, evidence = losses("local_filter", changes)
-    found = network.discriminator_losses(evidence, 0)["discriminator_1"]
+    found = tiny.discriminator_losses(network, evidence, 0)["discriminator_1"]
     valid = (evidence.labels != IGNORE_INDEX)[:, None].float()
     expected = []
     for maps in network.class_maps(evidence.logits):
@@ -507,7 +504,7 @@ def test_discriminators_learn_to_tell_labels_from_noise():
     optimizer = torch.optim.Adam(network.discriminators.parameters(), lr=0.01)
     course = []
     for step in range(12):
-        terms = network.discriminator_losses(evidence, step)
+        terms = tiny.discriminator_losses(network, evidence, step)
         course.append(sum(terms.values()).item())
         optimizer.zero_grad()
         sum(terms.values()).backward()
@@ -533,7 +530,7 @@ def test_a_discriminator_may_see_both_segmenters_maps_its_own_first():
     maps = network.class_maps(evidence.teachers)
     assert torch.equal(maps[:, :, : tiny.CLASSES], own) and torch.equal(maps[:, :, tiny.CLASSES :], own.flip(0))
     assert network.discriminators[0].trunk[0].in_channels == 2 * tiny.CLASSES + 3 * network.row.discriminator.sees_image
-    terms |= network.discriminator_losses(evidence, 0)
+    terms |= tiny.discriminator_losses(network, evidence, 0)
     assert all(term.isfinite() for term in terms.values())
     scores = network.judge(maps, evidence.unlabeled, evidence.valid)
     other = evidence.teachers.clone()
@@ -578,7 +575,7 @@ def test_weighted_cross_entropy_divides_by_valid_pixels():
     for y in range(2, 4):
         for x in range(4):
             expected -= weight[1, 0, y, x] * logits[1, :, y, x].log_softmax(0)[labels[1, 0, y, x]]
-    torch.testing.assert_close(weighted_cross_entropy(logits, labels, weight, valid), expected / 16)
+    torch.testing.assert_close(weighted_cross_entropy(logits, labels, weight, valid, 16), expected / 16)
 
 
 def test_dropout_is_a_function_of_seed_and_step():

@@ -76,3 +76,55 @@ def test_a_failing_pull_stops_everything_and_says_what_to_do(monkeypatch, capsys
     assert repro.main([]) == 3
     assert len(calls) == 1
     assert "`dvc checkout --force data.dvc` brings them back" in capsys.readouterr().err
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """Calls of dvc and of the lanes, which run nothing."""
+    calls = []
+    monkeypatch.setattr(repro, "dvc", lambda root, *arguments: calls.append(arguments) or 0)
+    monkeypatch.setattr(repro, "set_aside", lambda root, settings: [])
+    monkeypatch.setattr(repro, "ahead", lambda root, settings, jobs: calls.append(jobs) or 0)
+    return calls
+
+
+def test_runs_go_ahead_side_by_side_and_dvc_repro_comes_last(quiet):
+    assert repro.main(["--jobs", "3"]) == 0
+    assert quiet == [("pull", "data.dvc"), 3, ("repro",)]
+
+
+def test_one_at_a_time_is_dvc_repro_alone(quiet):
+    assert repro.main(["--jobs", "1"]) == 0
+    assert quiet == [("pull", "data.dvc"), ("repro",)]
+
+
+def test_a_failure_in_a_lane_is_the_status_of_all(quiet, monkeypatch):
+    monkeypatch.setattr(repro, "ahead", lambda root, settings, jobs: 255)
+    assert repro.main(["--jobs", "2"]) == 255
+    assert quiet == [("pull", "data.dvc")]
+
+
+@pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--jobs", "2", "train@1of16-rrn-0"]])
+def test_jobs_go_with_the_whole_pipeline_only(quiet, capsys, arguments):
+    with pytest.raises(SystemExit):
+        repro.main(arguments)
+    assert "--jobs wants a number from 1, and no arguments of dvc repro" in capsys.readouterr().err
+    assert quiet == []
+
+
+def test_ctrl_c_says_how_to_go_on(quiet, monkeypatch, capsys):
+    def stop(root, settings, jobs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(repro, "ahead", stop)
+    assert repro.main(["--jobs", "2"]) == 130
+    assert "stopped; the same command goes on from here" in capsys.readouterr().err
+
+
+def test_only_stages_that_changed_go_ahead(monkeypatch):
+    settings, started = config.load(root=None), []
+    monkeypatch.setattr(repro, "dvc", lambda root, *arguments: 0)
+    monkeypatch.setattr(repro.lanes, "changed", lambda command, root: ["train@1of16-rrn-0", "ablation"])
+    monkeypatch.setattr(repro.lanes, "reproduce", lambda command, root, stage: started.append(stage) or 0)
+    assert repro.ahead(None, settings, 2) == 0
+    assert started == ["train@1of16-rrn-0", "evaluate@1of16-rrn-0"]

@@ -6,10 +6,10 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from rrn import checkpoint, config, distributed, reliability, train
+from rrn import checkpoint, config, distributed, learner, reliability, train
 from rrn.checkpoint import ResumeError, Scratch
 from rrn.config import SettingsError
-from rrn.train import LossError
+from rrn.learner import LossError
 
 KEY = ("train", "1of4", "rrn", 0)
 
@@ -147,27 +147,29 @@ def test_training_without_a_warmup_says_what_to_run(warm):
 
 
 def test_a_loss_that_is_not_finite_stops_before_anything_is_saved(warm, monkeypatch):
-    plain = train.Training.step
+    plain = train.Learner.step
 
     def broken(self, batch, step):
         terms = plain(self, batch, step)
         return terms | ({"consistency": torch.tensor(float("nan"))} if step == 3 else {})
 
     arguments = ("train", "1of4", "cps", 0, warm / "broken")
-    monkeypatch.setattr(train.Training, "step", broken)
-    text = r"loss 'consistency' is nan at step 3 of train 1of4-cps-0 \(seed 0\); nothing after the last checkpoint"
+    monkeypatch.setattr(train.Learner, "step", broken)
+    text = (
+        r"loss 'consistency' is nan at step 3 of train 1of4-cps-0 \(seed 0\); its update was not applied, and nothing"
+    )
     with pytest.raises(LossError, match=text):
         list(train.run(*arguments))
     assert not (warm / "broken").exists()
     state = torch.load(warm / ".scratch" / "tiny-train-1of4-cps-0" / "checkpoint.pt", weights_only=True)
     assert state["step"] == 2
-    monkeypatch.setattr(train.Training, "step", plain)
+    monkeypatch.setattr(train.Learner, "step", plain)
     assert len(list(train.run(*arguments))) == 6
 
 
 @pytest.mark.parametrize(("spoiled", "done"), [("segmenters", 4), ("segmenters", 6), ("discriminators", 6)])
 def test_weights_that_are_not_finite_are_never_saved(warm, tmp_path, monkeypatch, spoiled, done):
-    plain = train.Training.step
+    plain = train.Learner.step
 
     def overflow(self, batch, step):
         terms = plain(self, batch, step)
@@ -177,7 +179,7 @@ def test_weights_that_are_not_finite_are_never_saved(warm, tmp_path, monkeypatch
         return terms
 
     monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setattr(train.Training, "step", overflow)
+    monkeypatch.setattr(train.Learner, "step", overflow)
     text = rf"the update of step {done - 1} of train 1of4-rrn-0 \(seed 0\) left weights that are not finite; nothing"
     with pytest.raises(LossError, match=text):
         list(train.run(*KEY, tmp_path / "out"))
@@ -250,22 +252,22 @@ def test_an_image_that_does_not_fit_is_found_before_the_first_step(warm):
 def test_learning_rate():
     values = tiny.settings().optimizer.model_copy(update={"lr": 1.0, "poly": 0.9})
     schedule = config.Schedule(steps=10, lr_ramp=4)
-    rates = [train.learning_rate(step, values, schedule, decay=False) for step in range(10)]
+    rates = [learner.learning_rate(step, values, schedule, decay=False) for step in range(10)]
     assert rates == [0.25, 0.5, 0.75, *[1.0] * 7]
-    decayed = [train.learning_rate(step, values, schedule, decay=True) for step in range(10)]
+    decayed = [learner.learning_rate(step, values, schedule, decay=True) for step in range(10)]
     assert decayed == pytest.approx([rate * (1 - step / 10) ** 0.9 for step, rate in enumerate(rates)])
 
 
 def test_norms_and_biases_are_not_decayed_and_every_parameter_learns():
     settings = tiny.settings("rrn")
     model = tiny.model("rrn")
-    built = train.optimizers(model, settings)
+    built = learner.optimizers(model, settings)
     decayed, plain = built["segmenters"].param_groups
     assert {p.ndim for p in decayed["params"]} == {4} and {p.ndim for p in plain["params"]} == {1}
     assert (decayed["weight_decay"], plain["weight_decay"]) == (settings.optimizer.weight_decay, 0)
     learning = [p for optimizer in built.values() for group in optimizer.param_groups for p in group["params"]]
     assert {id(p) for p in learning} == {id(p) for p in model.parameters()}
-    assert list(train.optimizers(tiny.model("cps"), tiny.settings("cps"))) == ["segmenters"]
+    assert list(learner.optimizers(tiny.model("cps"), tiny.settings("cps"))) == ["segmenters"]
 
 
 def test_half_precision_runs(warm):

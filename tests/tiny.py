@@ -1,6 +1,7 @@
 """A tiny repository (settings, data, prepared partitions) and tiny networks, for the tests of method and training."""
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from rrn.config import IGNORE_INDEX
 from rrn.data import splits
 from rrn.data.loaders import Batch
 from rrn.data.sets import ImageSet
-from rrn.method import RRN
+from rrn.learner import add
+from rrn.method import RRN, Counts, Evidence, Terms
 
 torch.set_num_threads(1)
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
@@ -108,6 +110,33 @@ def batch(size: int = 32, images: int = 2, unlabeled: int = 2, seed: int = 0) ->
 
 def _images(count: int, size: int, draw: torch.Generator) -> Tensor:
     return torch.randint(256, (count, 3, size, size), dtype=torch.uint8, generator=draw)
+
+
+def segmenter_losses(network: RRN, batch: Batch, step: int, merged: bool = False) -> tuple[Terms, Evidence]:
+    """Return all loss terms of the segmenters at once, and the evidence."""
+    evidence = network.evidence(batch, network.count([batch]))
+    return summed(network.segmenter_losses(batch, evidence, step, merged)), evidence
+
+
+def discriminator_losses(network: RRN, evidence: Evidence, step: int) -> Terms:
+    """Return all losses of the discriminators at once."""
+    return summed(network.discriminator_losses(evidence, step))
+
+
+def weigh(network: RRN, teachers: Tensor, images: Tensor, valid: Tensor, step: int = 0) -> tuple[Tensor, Terms]:
+    """Return the weights of pseudo-labels, and the measures, of normalized images and the teachers' logits."""
+    nothing, pixels, judged = torch.zeros(0), valid.sum(), network._relevant(valid).sum()
+    counts = Counts(*(count.clamp(min=1) for count in (pixels, pixels, pixels, judged, judged)))
+    evidence = Evidence(counts, 0, nothing, nothing, unlabeled=images, teachers=teachers, valid=valid)
+    return network.weights(evidence, teachers.argmax(2, keepdim=True), step), evidence.measures
+
+
+def summed(losses: Iterable[Terms]) -> Terms:
+    """Return terms by name, those of one name added."""
+    terms: Terms = {}
+    for found in losses:
+        add(terms, found)
+    return terms
 
 
 def still(network: RRN) -> RRN:

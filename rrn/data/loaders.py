@@ -10,16 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rrn import draws
 from rrn.config import Settings
 from rrn.data.files import DataError, Size
+from rrn.data.images import Images
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
 from rrn.data.transforms import augment, cutmix_boxes
@@ -36,6 +40,14 @@ def _tensors(item: Any, function: Callable[[Tensor], Tensor]) -> list[Any]:
         return tuple(map(apply, value)) if isinstance(value, tuple) else value
 
     return [apply(getattr(item, field.name)) for field in fields(item)]
+
+
+def _part(value: Any, number: int, count: int) -> Any:
+    """Return one of `count` equal parts of a tensor or of ids, or of each in a pair of them."""
+    if isinstance(value, tuple) and value and not isinstance(value[0], str):
+        return tuple(_part(half, number, count) for half in value)
+    size = len(value) // count
+    return value[number * size : (number + 1) * size]
 
 
 @contextmanager
@@ -74,6 +86,11 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """Return a copy on `device`; out of pinned memory it is made without waiting."""
         return Batch(*_tensors(self, lambda tensor: tensor.to(device, non_blocking=True)))
+
+    def parts(self, count: int) -> list[Batch]:
+        """Return the batch as `count` parts, views of it, each with its share of every kind of image."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        return [Batch(*(_part(value, number, count) for value in values)) for number in range(count)]
 
     def pin_memory(self) -> Batch:
         """Return a copy in page-locked memory; DataLoader calls it."""
@@ -116,25 +133,25 @@ class Sampler:
     """Which image stands where in an endless sequence: one seeded permutation after the other.
 
     Args:
-        ids: images to go through; fewer than a batch repeat within it.
+        places: of the images to go through, int64 [N]; fewer than a batch repeat within it.
         seed: of the run.
         purpose: name of the order; another name, another order.
     """
 
-    def __init__(self, ids: Sequence[str], seed: int, purpose: str) -> None:
+    def __init__(self, places: NDArray[np.int64], seed: int, purpose: str) -> None:
         """Keep the arguments; nothing is drawn yet."""
-        self.ids, self.seed, self.purpose = tuple(ids), seed, purpose
-        self._epoch, self._order = -1, list[int]()
+        self.places, self.seed, self.purpose = places, seed, purpose
+        self._epoch, self._order = -1, places[:0]
 
-    def __call__(self, position: int, unlike: str | None = None) -> str:
-        """Return the id at a position, or the next one of its permutation if that is `unlike`."""
-        epoch, place = divmod(position, len(self.ids))
+    def __call__(self, position: int, unlike: int | None = None) -> int:
+        """Return the place at a position, or the next one of its permutation if that is `unlike`."""
+        epoch, turn = divmod(position, len(self.places))
         if epoch != self._epoch:
             draw = draws.generator(self.seed, self.purpose, epoch)
-            self._order = torch.randperm(len(self.ids), generator=draw).tolist()
+            self._order = self.places[torch.randperm(len(self.places), generator=draw).numpy()]
             self._epoch = epoch
-        name = self.ids[self._order[place]]
-        return self.ids[self._order[(place + 1) % len(self.ids)]] if name == unlike else name
+        place = int(self._order[turn])
+        return int(self._order[(turn + 1) % len(self._order)]) if place == unlike else place
 
 
 class TrainingData(Dataset[Batch]):
@@ -152,7 +169,8 @@ class TrainingData(Dataset[Batch]):
         all_labels: whether every train image that has a label counts as labeled (upper bound).
 
     Raises:
-        DataError: if unlabeled images are asked for and there are fewer than 2: nothing to mix.
+        DataError: if unlabeled images are asked for and there are fewer than 2: nothing to mix; with `dataset.cache`,
+            if an image or a label is missing or wrong, or there is no place for the decoded ones.
     """
 
     def __init__(
@@ -174,14 +192,15 @@ class TrainingData(Dataset[Batch]):
                 "images, and CutMix needs 2 different ones: label fewer (ablation.partitions), or "
                 "train only rows with consistency: false"
             )
-        self.dataset, self.settings, self.seed, self.purpose = dataset, settings, seed, purpose
+        self.settings, self.seed, self.purpose = settings, seed, purpose
         self.rank, self.world, self.unlabeled = rank, world, unlabeled
-        labeled = dataset.labeled_ids(dataset.train) if all_labels else split.labeled
+        with_labels = dataset.labeled_ids(dataset.train) if all_labels else split.labeled
+        without = split.unlabeled if unlabeled else ()
+        ids = sorted({*with_labels, *without})
+        self.images = Images(dataset, dataset.train, ids, with_labels, settings.dataset.cache)
+        labeled, others = _places(ids, with_labels), _places(ids, without)
         self.labeled_order = Sampler(labeled, seed, f"{purpose} labeled order")
-        self.unlabeled_order = [
-            Sampler(split.unlabeled, seed, f"{purpose} unlabeled order {half}") for half in range(2)
-        ]
-        self._cache: dict[tuple[str, bool], tuple[Tensor, Tensor | None]] = {}
+        self.unlabeled_order = [Sampler(others, seed, f"{purpose} unlabeled order {half}") for half in range(2)]
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step.
@@ -205,15 +224,15 @@ class TrainingData(Dataset[Batch]):
     def _labeled(self, step: int) -> _Crops:
         total = self.settings.batch.labeled
         mine = range(self.rank, total, self.world)
-        names = [self.labeled_order(step * total + i) for i in mine]
-        return self._crops(names, True, "labeled", step, mine)
+        places = [self.labeled_order(step * total + i) for i in mine]
+        return self._crops(places, True, "labeled", step, mine)
 
     def _unlabeled(self, step: int) -> tuple[tuple[_Crops, _Crops], Tensor]:
         """Return both halves and the boxes, bool [B', 1, H, W]."""
         total, crop = self.settings.batch.unlabeled, self.settings.augment.crop
         mine = range(self.rank, total, self.world) if self.unlabeled else range(0)
         first = [self.unlabeled_order[0](step * total + i) for i in mine]
-        second = [self.unlabeled_order[1](step * total + i, unlike=name) for i, name in zip(mine, first, strict=True)]
+        second = [self.unlabeled_order[1](step * total + i, unlike=one) for i, one in zip(mine, first, strict=True)]
         halves = (
             self._crops(first, False, "unlabeled 0", step, mine),
             self._crops(second, False, "unlabeled 1", step, mine),
@@ -221,35 +240,33 @@ class TrainingData(Dataset[Batch]):
         boxes = [cutmix_boxes(1, crop, crop, self.settings.cutmix, self._draw("cutmix", step, i)) for i in mine]
         return halves, torch.cat([torch.zeros(0, 1, crop, crop, dtype=torch.bool), *boxes])
 
-    def _crops(self, names: Sequence[str], with_labels: bool, what: str, step: int, indices: range) -> _Crops:
-        """Read and cut the images of `names`, which stand at the global `indices` of the batch."""
+    def _crops(self, places: Sequence[int], with_labels: bool, what: str, step: int, indices: range) -> _Crops:
+        """Read and cut the images at `places` of the list, which stand at the global `indices` of the batch."""
         crop = self.settings.augment.crop
-        images = torch.zeros(len(names), 3, crop, crop, dtype=torch.uint8)
-        labels = torch.zeros(len(names), crop, crop, dtype=torch.int64)
-        valid = torch.zeros(len(names), crop, crop, dtype=torch.bool)
-        for place, (name, index) in enumerate(zip(names, indices, strict=True)):
-            image, label = self._read(name, with_labels)
+        images = torch.zeros(len(places), 3, crop, crop, dtype=torch.uint8)
+        labels = torch.zeros(len(places), crop, crop, dtype=torch.int64)
+        valid = torch.zeros(len(places), crop, crop, dtype=torch.bool)
+        for i, (place, index) in enumerate(zip(places, indices, strict=True)):
+            image, label = self._read(place, with_labels)
             draw = self._draw(f"augment {what}", step, index)
-            images[place], labels[place], valid[place] = augment(image, label, self.settings.augment, draw)
-        return _Crops(images, labels, valid, tuple(names))
+            images[i], labels[i], valid[i] = augment(image, label, self.settings.augment, draw)
+        return _Crops(images, labels, valid, tuple(self.images.ids[place] for place in places))
 
     def _draw(self, purpose: str, step: int, index: int) -> torch.Generator:
         return draws.generator(self.seed, f"{self.purpose} {purpose}", step, index)
 
-    def _read(self, name: str, with_label: bool) -> tuple[Tensor, Tensor | None]:
+    def _read(self, place: int, with_label: bool) -> tuple[Tensor, Tensor | None]:
         """Return a train image u8 [3, H, W] and, only if it is wanted, its label u8 [H, W]."""
-        if (name, with_label) in self._cache:
-            return self._cache[name, with_label]
-        label = None
-        if with_label:
-            pixels, indices = self.dataset.pair(self.dataset.train, name)
-            label = torch.from_numpy(indices)
-        else:
-            pixels = self.dataset.image(self.dataset.train, name)
-        decoded = torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), label
-        if self.settings.dataset.cache:
-            self._cache[name, with_label] = decoded
-        return decoded
+        if not with_label:
+            return torch.from_numpy(self.images.image(place)).permute(2, 0, 1), None
+        pixels, indices = self.images.pair(place)
+        return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(indices)
+
+
+def _places(ids: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+    """Return where each of `names` stands in `ids`, int64 [N]."""
+    known = {name: place for place, name in enumerate(ids)}
+    return np.array([known[name] for name in names], dtype=np.int64)
 
 
 def training_loader(
@@ -295,14 +312,14 @@ class WholeImages:
         rank: of this process; it takes the batches rank, rank + world, ...; what a batch holds does
             not depend on `world`.
         world: number of processes.
-        cache: keep the decoded batches in memory for the next iteration.
+        cache: decode all images once for all processes and stages (`dataset.cache`), not at each iteration.
 
     Attributes:
         ids: of all images, on any process.
         sizes: all different (height, width) of the images, on any process.
 
     Raises:
-        DataError: if an image is missing or broken.
+        DataError: if an image is missing or broken; with `cache`, as `Images`.
     """
 
     def __init__(
@@ -315,16 +332,16 @@ class WholeImages:
         world: int = 1,
         cache: bool = False,
     ) -> None:
-        """Look at the sizes of all images; nothing is decoded yet."""
-        self.dataset, self.split, self.ids, self.cache = dataset, split, tuple(ids), cache
-        shapes = [dataset.shape(split, name) for name in ids]
-        self.sizes = tuple(dict.fromkeys(shapes))
-        self.groups = _equal_sizes(ids, shapes, batch)[rank::world]
-        self._kept: dict[int, WholeBatch] = {}
+        """Look at the sizes of all images; without `cache`, nothing is decoded yet."""
+        self.images = Images(dataset, split, ids, ids, cache)
+        self.ids = self.images.ids
+        shapes = np.array([self.images.size(place) for place in range(len(ids))], dtype=np.int64).reshape(-1, 2)
+        self.sizes: tuple[Size, ...] = tuple(dict.fromkeys((h, w) for h, w in shapes.tolist()))
+        self._groups = _equal_sizes(shapes, batch)[rank::world]
 
     def __len__(self) -> int:
         """Return the number of batches of this process."""
-        return len(self.groups)
+        return len(self._groups)
 
     def __iter__(self) -> Iterator[WholeBatch]:
         """Yield the batches of this process.
@@ -332,17 +349,11 @@ class WholeImages:
         Raises:
             DataError: if an image or a label is missing or wrong.
         """
-        for place, names in enumerate(self.groups):
-            batch = self._kept.get(place) or self._read(names)
-            if self.cache:
-                self._kept[place] = batch
-            yield batch
-
-    def _read(self, names: tuple[str, ...]) -> WholeBatch:
-        pairs = [self.dataset.pair(self.split, name) for name in names]
-        images = torch.stack([torch.from_numpy(image) for image, _ in pairs]).permute(0, 3, 1, 2)
-        labels = torch.stack([torch.from_numpy(label) for _, label in pairs])
-        return WholeBatch(images.contiguous(), labels.long(), names)
+        for start, stop in self._groups:
+            pairs = [self.images.pair(place) for place in range(start, stop)]
+            images = torch.stack([torch.from_numpy(image) for image, _ in pairs]).permute(0, 3, 1, 2)
+            labels = torch.stack([torch.from_numpy(label) for _, label in pairs])
+            yield WholeBatch(images.contiguous(), labels.long(), self.ids[start:stop])
 
 
 def whole_images(
@@ -358,17 +369,16 @@ def whole_images(
     return WholeImages(dataset, split, ids, batch, rank, world, cache)
 
 
-def _equal_sizes(ids: Sequence[str], shapes: Sequence[Size], batch: int) -> list[tuple[str, ...]]:
-    """Return consecutive images in groups of one size, at most `batch` each."""
-    groups: list[tuple[str, ...]] = []
-    before = None
-    for name, shape in zip(ids, shapes, strict=True):
-        if shape == before and len(groups[-1]) < batch:
-            groups[-1] = (*groups[-1], name)
-        else:
-            groups.append((name,))
-        before = shape
-    return groups
+def _equal_sizes(shapes: NDArray[np.int64], batch: int) -> NDArray[np.int64]:
+    """Return the first place, and that after the last, of groups of consecutive images of one size, int64 [G, 2].
+
+    A group holds at most `batch` images; `shapes` is [N, 2].
+    """
+    changes = np.flatnonzero((shapes[1:] != shapes[:-1]).any(axis=1)) + 1
+    bounds = [0, *changes.tolist(), len(shapes)]
+    starts = [np.arange(start, stop, batch, dtype=np.int64) for start, stop in pairwise(bounds)]
+    ends = np.append(np.concatenate(starts), len(shapes))
+    return np.stack([ends[:-1], ends[1:]], axis=1)
 
 
 def diagnosis_ids(dataset: ImageSet, split: Split, count: int) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ class ImageSet:
         layout: where its files lie and what its labels mean.
         size: (height, width) that everything is resized to when read; None: as it is.
         train: name of the train split; likewise `val` and `test`.
+        decoded: folder of the files of decoded images (`dataset.cache`); `RRN_SCRATCH` names its parent (default:
+            `.scratch` in the repository).
     """
 
     root: Path
@@ -36,6 +39,7 @@ class ImageSet:
     train: str
     val: str
     test: str
+    decoded: Path = Path(".scratch", "decoded")
 
     @classmethod
     def open(cls, settings: Settings, root: Path) -> ImageSet:
@@ -48,7 +52,9 @@ class ImageSet:
         path = (root / data.path).resolve()
         hint = "run `dvc pull data.dvc`, or " if path.is_relative_to(root.resolve()) else ""
         require_folder(path, "dataset.path", f"{hint}set it to where the data set lies, see docs/data.md")
-        return cls(path, KINDS[data.kind].open(data, path, hint), data.size, data.train, data.val, data.test)
+        layout, names = KINDS[data.kind].open(data, path, hint), (data.train, data.val, data.test)
+        decoded = Path(os.environ.get("RRN_SCRATCH", root / ".scratch")) / "decoded"
+        return cls(path, layout, data.size, *names, decoded)
 
     @property
     def classes(self) -> tuple[str, ...]:

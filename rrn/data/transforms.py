@@ -19,7 +19,7 @@ def augment(
     A square larger than the scaled image holds all of it, at a random place; the rest is padding.
 
     Args:
-        image: uint8 [3, H, W].
+        image: uint8 [3, H, W], its channels in any order in memory.
         label: uint8 [H, W], or None if there is none.
         settings: crop, scales, flip, jitter.
         generator: source of all draws; the same number of them whatever the settings.

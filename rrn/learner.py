@@ -1,0 +1,239 @@
+"""One step of learning: gradients, precision, and updates that a bad loss cannot reach. No equation of the method.
+
+Nothing in a step waits for the device, on one GPU (with several, synchronized batch norm does). Whether losses and
+gradients are finite stays there as a flag; from the first step that is not, no update is applied, so that weights and
+optimizers are those in which it went wrong, until the host asks (`require_finite`). fp16 is the exception: its scaler
+skips steps whose gradients overflow, and reads them back for that; there only losses count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor
+
+from rrn import config, distributed
+from rrn.data.loaders import Batch
+from rrn.method import RRN, Terms, ramp
+from rrn.models import recomputing, speed_up
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class LossError(FloatingPointError):
+    """A loss, a gradient or a weight is not finite."""
+
+
+class Learner:
+    """The networks of a run while they learn.
+
+    Args:
+        model: in training mode, on its device.
+        settings: precision, speed, optimizer, and those of the discriminators.
+        schedule: of the stage.
+        decay: whether the learning rate decays over the stage.
+
+    Raises:
+        SettingsError: `speed.accumulate` takes a batch in parts, and the row needs the whole of it.
+    """
+
+    def __init__(self, model: RRN, settings: config.Settings, schedule: config.Schedule, decay: bool) -> None:
+        require_whole_batch(settings)
+        self.model, self.settings, self.schedule, self.decay = model, settings, schedule, decay
+        self.device, self.half = model.device, settings.precision == "fp16"
+        self.optimizers = optimizers(model, settings)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half)
+        self.spoiled = torch.full((), -1, dtype=torch.int64, device=self.device)
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the last step."""
+        return float(self.optimizers["segmenters"].param_groups[0]["lr"])
+
+    def step(self, batch: Batch, step: int) -> Terms:
+        """Learn from one batch on the device; return the loss terms and measures, scalars, still there."""
+        for group in self.optimizers["segmenters"].param_groups:
+            group["lr"] = learning_rate(step, self.settings.optimizer, self.schedule, self.decay)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        terms = self._gradients(batch, step)
+        values = distributed.total(torch.stack(list(terms.values())))
+        for networks in self.optimizers:
+            distributed.sum_gradients(getattr(self.model, networks).parameters())
+        self._note_spoiled(values, step)
+        self._update()
+        distributed.average(b for name, b in self.model.segmenters.named_buffers() if "running_" in name)
+        return dict(zip(terms, values, strict=True))
+
+    def _gradients(self, batch: Batch, step: int) -> Terms:
+        """Take the gradients of all losses, each as soon as it is known; return the terms and measures."""
+        terms, measures = Terms(), Terms()
+        parts = batch.parts(self.settings.speed.accumulate)
+        counts = self.model.count(parts)
+        for number, part in enumerate(parts):
+            evidence = self.model.evidence(part, counts, number)
+            merged = self.settings.speed.merged
+            self._descend(self.model.segmenter_losses(part, evidence, step, merged), terms)
+            self._descend(self.model.discriminator_losses(evidence, step), terms)
+            add(measures, evidence.measures)
+        return terms | measures
+
+    def _descend(self, losses: Iterator[Terms], terms: Terms) -> None:
+        """Take the gradient of each loss before the next one is computed, and add its value to `terms`."""
+        while True:
+            with self._precision():
+                found = next(losses, None)
+            if found is None:
+                return
+            with recomputing(self.model.segmenters) if self.settings.speed.checkpointing else nullcontext():
+                self.scaler.scale(torch.stack(list(found.values())).sum()).backward()
+            add(terms, {name: value.detach() for name, value in found.items()})
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """Return the context of mixed precision; none in fp32."""
+        wanted = PRECISIONS[self.settings.precision]
+        return nullcontext() if wanted == torch.float32 else torch.autocast(self.device.type, dtype=wanted)
+
+    def _note_spoiled(self, values: Tensor, step: int) -> None:
+        """Keep the first step whose losses (and measures) or gradients are not finite, on the device."""
+        finite = values.isfinite().all()
+        if not self.half:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            finite = finite & torch.nn.utils.get_total_norm(gradients, math.inf).isfinite()
+        self.spoiled = torch.where((self.spoiled < 0) & ~finite, step, self.spoiled)
+
+    def _update(self) -> None:
+        """Let the optimizers take their step, unless this step or one before it is spoiled."""
+        if (self.half or self.device.type == "cpu") and self.spoiled >= 0:
+            return
+        for optimizer in self.optimizers.values():
+            if optimizer.defaults["fused"] and not self.half:  # those ask on the device
+                vars(optimizer).update(grad_scale=None, found_inf=(self.spoiled >= 0).float())
+            self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def require_finite(self, history: list[Terms], done: int, run: str) -> Tensor:
+        """Read the terms of the last steps back.
+
+        Args:
+            history: what `step` returned for them.
+            done: number of steps done.
+            run: which run, for the message.
+
+        Returns:
+            float64 [steps, terms] on the CPU.
+
+        Raises:
+            LossError: one is not finite, or a gradient was not.
+        """
+        values = torch.stack([torch.stack(list(terms.values())) for terms in history]).double().cpu()
+        found = dict[int, tuple[int, int]]()
+        for index, term in (~values.isfinite()).nonzero().tolist():
+            found.setdefault(done - len(values) + index, (index, term))
+        steps = [*found, int(self.spoiled)] if self.spoiled >= 0 else [*found]
+        if not steps:
+            return values
+        first, what = min(steps), "a gradient is not finite"
+        if first in found:
+            name, value = list(history[0])[found[first][1]], values[found[first]].item()
+            what = f"loss {name!r} is {value}"
+        raise LossError(
+            f"{what} at step {first} of {run}; its update was not applied, and nothing after the last checkpoint is "
+            "kept; lower optimizer.lr, or use precision: fp32"
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next step depends on."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+        self.model.load_state_dict(state["model"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+            for group in optimizer.param_groups:  # which kernels is a matter of the device, not of the checkpoint
+                group["fused"] = optimizer.defaults["fused"]
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def require_whole_batch(settings: config.Settings) -> None:
+    """Refuse to take a batch in parts where a row depends on it as a whole: sums can be taken in parts, ranks cannot.
+
+    Raises:
+        SettingsError: says what depends on it.
+    """
+    row, judge = settings.method, settings.method.discriminator
+    if settings.speed.accumulate == 1 or not row.uses_discriminators:
+        return
+    reasons = {
+        f"filter.by: {row.filter.by} ranks the regions of the whole batch": row.filter.by != "region_score",
+        f"filter.keep: {row.filter.keep} ranks the regions of the whole batch": row.filter.keep != "threshold",
+        f"rho: {row.rho} is scaled to a mean of 1 over the whole batch": row.rho != "none",
+        f"discriminator.objective: {judge.objective} pairs images of the whole batch": judge.objective != "accuracy",
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise config.SettingsError(
+                f"speed.accumulate: {settings.speed.accumulate} takes a batch in parts, but method.{reason}; "
+                "set speed.accumulate: 1, and speed.checkpointing: true to save memory"
+            )
+
+
+def add(terms: Terms, more: Terms) -> None:
+    """Add the values of `more` to those of the same name in `terms`."""
+    for name, value in more.items():
+        terms[name] = terms[name] + value if name in terms else value
+
+
+def prepare_for(model: RRN, device: torch.device, speed: config.Speed) -> RRN:
+    """Move the networks to a device, channels last, and make them as fast and as small as `speed` says.
+
+    Batch norm is synchronized over processes on CUDA.
+    """
+    if device.type == "cuda" and distributed.world() > 1:
+        model.segmenters = convert_sync_batchnorm(model.segmenters)  # torch's own would drop timm's activations
+    for segmenter in model.segmenters:
+        speed_up(segmenter, speed)
+    return model.to(device).to(memory_format=torch.channels_last)
+
+
+def optimizers(model: RRN, settings: config.Settings) -> dict[str, torch.optim.Optimizer]:
+    """Build SGD for the segmenters, without weight decay on norms and biases, and Adam for the discriminators.
+
+    Fused, but for SGD on the CPU, whose last bits would differ from those of the results in the repository, and SGD in
+    fp16, which would begin with a momentum that nobody has set where the scaler skips the first step.
+    """
+    options, judge = settings.optimizer, settings.method.discriminator
+    weights = [p for p in model.segmenters.parameters() if p.ndim > 1]
+    others = [p for p in model.segmenters.parameters() if p.ndim <= 1]
+    built: dict[str, torch.optim.Optimizer] = {
+        "segmenters": torch.optim.SGD(
+            [
+                {"params": weights, "weight_decay": options.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=options.lr,
+            momentum=options.momentum,
+            fused=model.device.type == "cuda" and settings.precision != "fp16",
+        )
+    }
+    if model.discriminators:
+        fused = model.device.type != "meta"  # its square roots are exact; the others' depend on the processor
+        parameters = model.discriminators.parameters()
+        built["discriminators"] = torch.optim.Adam(parameters, lr=judge.lr, betas=judge.betas, fused=fused)
+    return built
+
+
+def learning_rate(step: int, optimizer: config.Optimizer, schedule: config.Schedule, decay: bool) -> float:
+    """Return the learning rate of a step: a linear ramp, then constant, or poly decay to 0 over the stage."""
+    rate = optimizer.lr * ramp(step, schedule.lr_ramp)
+    return rate * (1 - step / schedule.steps) ** optimizer.poly if decay else rate

@@ -1,0 +1,188 @@
+"""The benchmarks run, in their quick form, and what they write says of the machine what it should and no more."""
+
+import importlib
+import math
+import os
+import re
+import socket
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, python
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+idle, measuring, memory, rivals, run, shares, training = (
+    importlib.import_module(name)
+    for name in ("idle", "measuring", "memory", "rivals", "run", "shares", "training")
+)  # fmt: skip
+
+UNITS = {"s", "images/s", "MB", "ratio", "share", "count"}
+MACHINE = ["processor", "cores", "memory_gb", "kernels", "python", "torch", "date"]
+COLUMNS = ["benchmark", "case", "measure", "unit", "median", "lower", "upper", "minimum", "rounds", *MACHINE]
+BY_COMMAND = "idle"
+"""The one that is run as a user does."""
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Give torch back the threads it had."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def private(text):
+    """Return what looks like a path or names this machine."""
+    names = {socket.gethostname(), socket.getfqdn()} - {"localhost"}
+    return re.findall(r"(?:^|[\s\",])(/\w[\w./-]*)", text) + [name for name in names if name in text]
+
+
+def check(rows):
+    assert rows
+    assert len({(row.case, row.measure) for row in rows}) == len(rows)
+    for row in rows:
+        assert row.unit in UNITS
+        assert all(math.isfinite(value) for value in (row.minimum, row.lower, row.median, row.upper))
+        assert row.minimum <= row.lower <= row.median <= row.upper and row.rounds >= 1
+        assert row.unit == "share" or row.minimum > 0 or row.unit == "count"
+        assert not private(f"{row.case} {row.measure}")
+
+
+def test_benchmarks_are_found():
+    assert {"rivals", "shares", "memory", "growth", "verify", "idle"} <= set(run.BENCHMARKS)
+
+
+@pytest.mark.parametrize("name", [name for name in run.BENCHMARKS if name != BY_COMMAND])
+def test_quick_form(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    check(run.measured(name, quick=True))
+
+
+def test_the_command_writes_a_file(tmp_path):
+    done = python(ROOT, "benchmarks/run.py", BY_COMMAND, "--quick", "--out", tmp_path / "results.csv")
+    assert done.returncode == 0, done.stderr
+    written = pd.read_csv(tmp_path / "results.csv")
+    assert list(written) == COLUMNS and set(written["benchmark"]) == {BY_COMMAND}
+    assert not private((tmp_path / "results.csv").read_text())
+    assert written["case"][0] in done.stdout
+    check([measuring.Row(*values) for values in written.loc[:, "case":"rounds"].itertuples(index=False)])
+
+
+def test_results_of_the_repository():
+    results = pd.read_csv(run.RESULTS)
+    assert list(results) == COLUMNS and not results.isna().any(axis=None)
+    assert set(results["benchmark"]) <= set(run.BENCHMARKS)
+    assert not private(run.RESULTS.read_text())
+
+
+def test_private_finds_paths_and_hosts():
+    assert private(f"a,{ROOT}/x") and private(f"on {socket.gethostname()}")
+    assert not private("images/s, 1/16")
+
+
+def test_a_run_of_some_replaces_their_rows_only(monkeypatch, tmp_path, capsys):
+    out = tmp_path / "results.csv"
+    monkeypatch.setattr(run, "BENCHMARKS", ["a", "b"])
+    value = {"a": 1.0, "b": 2.0}
+    monkeypatch.setattr(run, "apart", lambda function, name, quick: [measuring.row(name, "time", "s", [value[name]])])
+    run.main(["--out", str(out)])
+    value |= {"a": 3.0, "b": 4.0}
+    run.main(["a", "--out", str(out)])
+    written = pd.read_csv(out)
+    assert written[["benchmark", "median"]].to_numpy().tolist() == [["a", 3.0], ["b", 2.0]]
+    assert "==== a" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["rival"], "no benchmark rival; there are "), (["--quick"], "--quick measures nothing that belongs into")],
+)
+def test_what_the_command_refuses(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        run.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_rivals_take_turns():
+    calls = []
+    cases = {name: lambda name=name: calls.append(name) for name in "abc"}
+    seconds = measuring.alternating(cases, rounds=3, warmup=1)
+    assert "".join(calls) == "abc" + "cba" + "abc" + "cba"
+    assert list(seconds) == ["a", "b", "c"] and all(len(taken) == 3 and min(taken) > 0 for taken in seconds.values())
+
+
+def test_ratios_are_paired():
+    """A round in which everything was slow changes no ratio."""
+    found = measuring.ratio("fast", "times slow", [1.0, 10.0, 2.0], [2.0, 20.0, 4.0])
+    assert (found.median, found.lower, found.upper, found.minimum, found.rounds) == (0.5, 0.5, 0.5, 0.5, 3)
+    spread = measuring.row("a", "time", "s", [4.0, 1.0, 3.0, 2.0, 5.0])
+    assert (spread.minimum, spread.lower, spread.median, spread.upper, spread.rounds) == (1, 2, 3, 4, 5)
+
+
+def test_apart_is_another_process():
+    with memory.environment({"RRN_APART": "1"}):
+        assert measuring.apart(os.getpid) != os.getpid()
+        assert measuring.apart(os.getenv, "RRN_APART") == "1"
+    assert "RRN_APART" not in os.environ
+
+
+def test_peak_counts_what_is_gone_again(monkeypatch):
+    """40 MB that a step makes and drops are in, those before it are not."""
+    lasting = torch.ones(20_000_000)
+    monkeypatch.setattr(memory, "builders", lambda quick: {"one": lambda: lambda: torch.ones(10_000_000).sum()})
+    assert 39 < memory.peak("one", quick=True) < 60
+    assert len(lasting)
+
+
+def test_settings_lie_on_params_yaml(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    _, changes = rivals.OURS["rrn, released trunk, adversarial"]
+    known = training.settings("rrn", training.FULL, changes)
+    assert known.augment.crop == 256 and known.model.encoder == "tu-resnet50" and known.precision == "fp32"
+    judge = known.method.discriminator
+    assert (judge.objective, judge.feature_matching, judge.channels) == ("adversarial", 0.1, (64, 128, 256, 512))
+    assert known.method.rho == "agreement"
+
+
+def test_the_reference_begins_with_our_networks_and_batch(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    known = training.settings("rrn", training.TINY)
+    run_of_ours = training.without_data(known, 3)
+    rival = importlib.import_module("reference_step").ReferenceStep(known, 3, 0)
+    for ours, theirs in zip(run_of_ours.model.segmenters, rival.segmenters, strict=True):
+        assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), theirs.parameters(), strict=True))
+    first, second = (training.random_batch(known, 3) for _ in range(2))
+    assert torch.equal(first.images, second.images) and torch.equal(first.labels, second.labels)
+
+
+def test_clocks_claim_each_moment_once(monkeypatch):
+    now = iter(range(0, 100, 10))
+    monkeypatch.setattr(shares.time, "perf_counter", lambda: next(now))
+    clock = shares.Clock()
+    inner = clock.around(lambda: "inner", lambda: None)
+    clock.around(lambda: "outer", inner)()
+    assert clock.seconds == {"outer": 20, "inner": 10}
+
+
+def test_clocks_leave_nothing_behind(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    known = training.settings("rrn", training.TINY)
+    training_run, batch = training.without_data(known, 3), training.random_batch(known, 3)
+    backward = torch.autograd.backward
+    with shares.clocks(training_run) as clock:
+        assert torch.autograd.backward is not backward
+        training_run.step(batch, 0)
+    assert torch.autograd.backward is backward
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in training_run.model.modules())
+    assert "weights" not in vars(training_run.model)
+    parts = {"segmenters", "segmenters, backward", "teachers", "discriminators", "discriminators, backward"}
+    assert set(clock.seconds) == parts | {"weight maps", "optimizers"}
+
+
+def test_an_idle_run_is_refused_where_there_is_work(tmp_path):
+    idle.dvc(tmp_path, "init", "--no-scm", "--quiet")
+    (tmp_path / "dvc.yaml").write_text(idle.STAGE)
+    with pytest.raises(SystemExit, match="one changed: run `make repro` first"):
+        idle.idle(tmp_path, 1)

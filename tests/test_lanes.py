@@ -1,0 +1,130 @@
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from rrn import config, lanes
+
+WAITS = {"warmup@0": None, "train@a-0": "warmup@0", "train@b-0": "warmup@0", "evaluate@a-0": "train@a-0"}
+
+
+@pytest.fixture
+def settings():
+    return config.load(root=None)
+
+
+def test_lanes_hold_the_stages_of_all_runs_each_after_the_one_it_reads(settings, root):
+    waits = lanes.order(settings.ablation)
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--name-only"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kinds = ("warmup", "train", "evaluate")
+    assert set(waits) == {name for name in listed.stdout.split() if name.startswith(kinds)}
+    assert waits["evaluate@1of16-rrn-1"] == "train@1of16-rrn-1"
+    assert waits["train@1of16-rrn-1"] == "warmup@1of16-1"
+    order = list(waits)
+    assert all(before is None or order.index(before) < order.index(stage) for stage, before in waits.items())
+
+
+def test_what_waits_for_a_changed_stage_is_affected():
+    assert lanes.affected(WAITS, []) == []
+    assert lanes.affected(WAITS, ["ablation", "train@a-0"]) == ["train@a-0", "evaluate@a-0"]
+    assert lanes.affected(WAITS, ["warmup@0"]) == list(WAITS)
+
+
+def test_a_stage_begins_when_the_one_it_waits_for_has_ended_and_two_stand_side_by_side():
+    ended, together = [], threading.Barrier(2, timeout=20)
+
+    def start(stage):
+        assert WAITS[stage] in (None, *ended)
+        if stage.startswith("warmup"):
+            threading.Event().wait(0.2)
+        if stage.startswith("train"):
+            together.wait()
+        ended.append(stage)
+        return 0
+
+    assert lanes.run(list(WAITS), WAITS, 2, start) == 0
+    assert sorted(ended) == sorted(WAITS)
+
+
+def test_no_more_stages_than_lanes_run_at_a_time():
+    running, most = set(), []
+
+    def start(stage):
+        running.add(stage)
+        most.append(len(running))
+        threading.Event().wait(0.02)
+        running.remove(stage)
+        return 0
+
+    waits = dict.fromkeys("abcdefg")
+    assert lanes.run(list(waits), waits, 3, start) == 0
+    assert len(most) == 7
+    assert max(most) == 3
+
+
+def test_after_a_failure_what_runs_ends_and_nothing_begins():
+    ended, failed = [], threading.Event()
+
+    def start(stage):
+        if stage == "a":
+            failed.set()
+            return 7
+        failed.wait(20)
+        threading.Event().wait(0.1)
+        ended.append(stage)
+        return 0
+
+    waits = dict.fromkeys("abcd")
+    assert lanes.run(list(waits), waits, 2, start) == 7
+    assert ended == ["b"]
+
+
+def test_what_has_changed_is_what_dvc_says(tmp_path):
+    told = json.dumps({"train@a-0": [{"changed outs": {"x": "deleted"}}]})
+    command = [sys.executable, "-c", f"import sys\nassert sys.argv[1:] == ['status', '--json']\nprint({told!r})"]
+    assert lanes.changed(command, tmp_path) == ["train@a-0"]
+    with pytest.raises(subprocess.CalledProcessError):
+        lanes.changed([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
+
+
+def test_every_line_of_a_stage_has_its_name(tmp_path, capsys):
+    program = "import sys\nprint(*sys.argv[1:])\nprint()\nprint('went wrong', file=sys.stderr)\nraise SystemExit(5)"
+    assert lanes.reproduce([sys.executable, "-c", program], tmp_path, "train@a-0") == 5
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        "train@a-0: --wait-for-lock repro --single-item train@a-0",
+        "train@a-0: went wrong",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("processors", "changes", "gpu", "launcher", "expected"),
+    [
+        (2, {}, False, False, 2),
+        (1, {}, False, False, 1),
+        (64, {}, False, False, lanes.MOST),
+        (4, {"threads": 2}, False, False, 2),
+        (4, {"nproc": 2}, False, False, 2),
+        (4, {"workers": 1}, False, False, 2),
+        (8, {"nproc": 2, "workers": 1}, False, False, 2),
+        (2, {"threads": 8}, False, False, 1),
+        (4, {}, True, False, 1),
+        (4, {"device": "cpu"}, True, False, 4),
+        (4, {}, False, True, 1),
+    ],
+)
+def test_lanes_fit_the_machine(tmp_path, monkeypatch, settings, processors, changes, gpu, launcher, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(processors)))
+    monkeypatch.delenv("RRN_LAUNCH", raising=False)
+    if launcher:
+        monkeypatch.setenv("RRN_LAUNCH", "torchrun")
+    if gpu:
+        (tmp_path / "nvidiactl").touch()
+    assert lanes.fitting(settings.model_copy(update=changes), tmp_path) == expected

@@ -1,0 +1,350 @@
+"""What makes a step fast or small must not change it: each fast way against the obvious one."""
+
+import copy
+
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from rrn import config, learner, models
+from rrn.config import SettingsError
+from rrn.learner import LossError
+from rrn.method import RRN
+
+PLAIN = {"method": {"teacher_statistics": "running", "discriminator": {"dropout": 0.0}}}
+THRESHOLD = {
+    "filter": {"keep": "threshold", "tau": 0.5},
+    "rho": "none",
+    "discriminator": {"objective": "accuracy", "feature_matching": 0.0, "dropout": 0.0},
+}
+
+
+def learner_of(row="rrn", changes=None, frozen=False):
+    """Return the learner of a tiny row; `frozen`: batch norm and dropout depend on one image at a time."""
+    settings = tiny.settings(row, changes)
+    model = learner.prepare_for(tiny.model(row, changes), torch.device("cpu"), settings.speed)
+    return learner.Learner(tiny.still(model) if frozen else model, settings, settings.train, decay=True)
+
+
+def gradients(of, batch, step=0):
+    """Return the terms, and the gradient of every parameter, of one batch."""
+    for optimizer in of.optimizers.values():
+        optimizer.zero_grad()
+    terms = of._gradients(batch, step)
+    return terms, {name: p.grad for name, p in of.model.named_parameters() if p.grad is not None}
+
+
+def assert_same(found, expected, **tolerances):
+    assert found.keys() == expected.keys() and len(found) > 0
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=lambda m, n=name: f"{n}: {m}", **tolerances)
+
+
+def both_same(fast, plain, **tolerances):
+    for found, expected in zip(fast, plain, strict=True):
+        assert_same(found, expected, **tolerances)
+
+
+# ---- Passes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", ["supervised", "cps_cutmix", "local_filter", "rrn"])
+def test_gradients_taken_pass_by_pass_are_those_of_the_sum(row):
+    of, batch = learner_of(row), tiny.batch()
+    plain = copy.deepcopy(of.model)
+    found = gradients(of, batch)
+    terms, evidence = tiny.segmenter_losses(plain, batch, 0)
+    sum(terms.values()).backward()
+    judged = tiny.discriminator_losses(plain, evidence, 0)
+    if judged:
+        sum(judged.values()).backward()
+    expected = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+    assert_same(found[1], expected)
+    assert_same(found[0], {n: v.detach() for n, v in (terms | judged | evidence.measures).items()})
+
+
+def test_one_pass_is_in_memory_at_a_time():
+    alive, most = set(), []
+
+    def count(module, given, result):
+        number = len(most)
+        alive.add(number)
+        result.grad_fn.register_hook(lambda *_: alive.discard(number))
+        most.append(len(alive))
+
+    of = learner_of("rrn")
+    for segmenter in of.model.segmenters:
+        segmenter.register_forward_hook(lambda m, g, r: count(m, g, r) if r.requires_grad else None)
+    of.step(tiny.batch(), 0)
+    assert most == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("row", ["supervised", "cps_cutmix", "rrn"])
+def test_merged_passes_are_two_where_batch_norm_is_frozen(row):
+    batch = tiny.batch()
+    plain, merged = (gradients(learner_of(row, {**PLAIN, "speed": {"merged": m}}, True), batch) for m in (False, True))
+    both_same(merged, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_merged_passes_share_the_statistics_of_batch_norm():
+    of = learner_of("cps_cutmix", {"speed": {"merged": True}})
+    sizes = []
+    for segmenter in of.model.segmenters:
+        segmenter.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    of.step(tiny.batch(), 0)
+    assert sizes == [4, 4, 4, 4], "two teachers of u0 and u1, two students of labeled and mixed"
+    counts = [b for n, b in of.model.named_buffers() if n.endswith("num_batches_tracked")]
+    assert counts and all(count == 1 for count in counts)
+
+
+# ---- Memory ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", ["supervised", "rrn"])
+def test_checkpointing_gives_the_same_gradients_and_running_statistics(row):
+    plain, small = (learner_of(row, {"speed": {"checkpointing": c}}) for c in (False, True))
+    saved = []
+    batch = tiny.batch()
+    found = []
+    for of in (plain, small):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t.numel()), t)[1], lambda t: t):
+            found.append(gradients(of, batch))
+        found[-1] += (sum(saved),)
+        saved.clear()
+    both_same(found[1][:2], found[0][:2])
+    assert found[1][2] < found[0][2], "nothing was forgotten"
+    assert_same(dict(small.model.named_buffers()), dict(plain.model.named_buffers()))
+
+
+def test_norms_that_are_recomputed_keep_a_counter():
+    class Strict(nn.BatchNorm2d):
+        def forward(self, given):
+            assert self.num_batches_tracked is not None, "as synchronized batch norm does"
+            return super().forward(given)
+
+    norm = Strict(2).train()
+    norm(torch.rand(2, 2, 3, 3))
+    before = {name: value.clone() for name, value in norm.named_buffers()}
+    with models.recomputing(norm):
+        norm(torch.rand(2, 2, 3, 3))
+    assert all(torch.equal(value, before[name]) for name, value in norm.named_buffers())
+
+
+def test_an_encoder_without_stages_cannot_compute_again():
+    settings = tiny.settings("cps", {"model": {"encoder": "mobilenet_v2"}, "speed": {"checkpointing": True}})
+    segmenter = models.Segmenter(settings.model, 3, pretrained=False)
+    with pytest.raises(SettingsError, match=r"speed.checkpointing: true, but this encoder has no stages"):
+        models.speed_up(segmenter, settings.speed)
+
+
+@pytest.mark.parametrize("row", ["supervised", "cps_cutmix", "local_filter"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(row, parts):
+    batch = tiny.batch(images=8, unlabeled=8)
+    found = []
+    for accumulate in (1, parts):
+        sizes = {"labeled": 8, "unlabeled": 8}
+        method = {"teacher_statistics": "running", **(THRESHOLD if row == "local_filter" else {})}
+        changes = {"batch": sizes, "speed": {"accumulate": accumulate}, "method": method}
+        of = learner_of(row, changes, frozen=True)
+        with torch.no_grad():
+            for judge in of.model.discriminators:
+                judge.head.weight.mul_(50)  # so that some regions pass the threshold and some do not
+        found.append(gradients(of, batch))
+    both_same(found[1], found[0], rtol=1e-4, atol=1e-6)
+    if row == "local_filter":
+        assert 0.02 < float(found[0][0]["coverage"]) < 0.98
+
+
+def test_parts_of_a_batch_hold_every_image_once():
+    batch = tiny.batch(images=4, unlabeled=6)
+    parts = batch.parts(2)
+    assert [len(part.images) for part in parts] == [2, 2] and [len(part.mix) for part in parts] == [3, 3]
+    assert torch.equal(torch.cat([part.unlabeled[1] for part in parts]), batch.unlabeled[1])
+    assert torch.equal(torch.cat([part.unlabeled_valid[0] for part in parts]), batch.unlabeled_valid[0])
+    assert sum((part.labeled_ids for part in parts), ()) == batch.labeled_ids
+    assert sum((part.unlabeled_ids[1] for part in parts), ()) == batch.unlabeled_ids[1]
+
+
+@pytest.mark.parametrize(
+    ("row", "method", "reason"),
+    [
+        ("confidence_filter", {}, "filter.by: confidence ranks the regions of the whole batch"),
+        ("random_filter", {"filter": {"keep": "threshold"}}, "filter.by: random ranks the regions"),
+        ("local_filter", {}, "filter.keep: fraction ranks the regions of the whole batch"),
+        ("rrn", THRESHOLD | {"rho": "agreement"}, "rho: agreement is scaled to a mean of 1 over the whole batch"),
+        ("local_filter", {"filter": {"keep": "threshold"}}, "discriminator.objective: adversarial pairs images"),
+    ],
+)
+def test_what_is_a_matter_of_the_whole_batch_is_not_accumulated(row, method, reason):
+    changes = {"batch": {"labeled": 4, "unlabeled": 4}, "speed": {"accumulate": 2}, "method": method}
+    with pytest.raises(SettingsError, match=rf"speed.accumulate: 2 takes a batch in parts, but method.{reason}"):
+        learner_of(row, changes)
+
+
+def test_parts_need_two_images_each():
+    with pytest.raises(SettingsError, match=r"batch.labeled: 4 is not a multiple of nproc x speed.accumulate: 3"):
+        tiny.settings("cps", {"batch": {"labeled": 4}, "speed": {"accumulate": 3}})
+    with pytest.raises(SettingsError, match=r"batch.labeled: 2 gives fewer than 2 images to each of nproc x"):
+        tiny.settings("cps", {"speed": {"accumulate": 2}})
+
+
+# ---- Compiling ---------------------------------------------------------------------------------------------------
+
+
+def test_a_compiled_network_is_the_same_network():
+    torch._dynamo.reset()
+    batch = tiny.batch()
+    plain, compiled = (learner_of("rrn", {"speed": {"compile": c}}) for c in (None, "aot_eager"))
+    both_same(gradients(compiled, batch), gradients(plain, batch), rtol=1e-3, atol=1e-5)
+    assert compiled.model.state_dict().keys() == plain.model.state_dict().keys()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0, "nothing was compiled"
+
+
+def test_a_compiler_that_torch_does_not_know():
+    with pytest.raises(SettingsError, match=r"speed.compile: torch has no backend 'indutcor'; did you mean 'inductor'"):
+        learner_of("cps", {"speed": {"compile": "indutcor"}})
+
+
+# ---- Precision ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("merged", [False, True])
+def test_every_pass_has_gradients_in_half_precision(merged, precision):
+    of = learner_of("rrn", {"precision": precision, "speed": {"merged": merged}})
+    for wanted in ("supervised", "consistency", "feature_matching"):
+        only = {}
+        evidence = of.model.evidence(tiny.batch(), of.model.count([tiny.batch()]))
+        losses = of.model.segmenter_losses(tiny.batch(), evidence, 0, merged)
+        of.optimizers["segmenters"].zero_grad()
+        of._descend(({n: v * (n == wanted) for n, v in terms.items()} for terms in losses), only)
+        encoders = [p for n, p in of.model.named_parameters() if n.endswith("conv_stem.weight")]
+        assert len(encoders) == 2 and all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoders), wanted
+
+
+def test_a_scaler_skips_a_step_that_overflows_and_lowers_its_scale():
+    of = learner_of("rrn", {"precision": "fp16"})
+    of.scaler.scale(torch.zeros(()))
+    of.scaler.update(torch.finfo(torch.float32).max / 1e3)
+    before = [p.detach().clone() for p in of.model.segmenters.parameters()]
+    history = [of.step(tiny.batch(), 0)]
+    assert all(torch.equal(p, old) for p, old in zip(of.model.segmenters.parameters(), before, strict=True))
+    of.require_finite(history, 1, "no loss was bad")
+    of.scaler.update(1.0)
+    of.step(tiny.batch(), 1)
+    assert not all(torch.equal(p, old) for p, old in zip(of.model.segmenters.parameters(), before, strict=True))
+
+
+def test_double_precision_stays_double():
+    of = learner_of("rrn")
+    of.model.double()
+    terms = of.step(tiny.batch(), 0)
+    assert all(value.dtype == torch.float64 for name, value in terms.items() if name != "coverage")
+
+
+# ---- Bad losses --------------------------------------------------------------------------------------------------
+
+
+def spoil(of, step_, what):
+    """Make the learner's step number `step_` go wrong."""
+    plain = of._gradients
+
+    def spoiled(batch, step):
+        terms = plain(batch, step)
+        if step == step_:
+            if what == "gradient":
+                next(of.model.discriminators.parameters()).grad[0, 0, 0, 0] = float("inf")
+            else:
+                terms[what] = terms[what] * float("nan")
+        return terms
+
+    of._gradients = spoiled
+
+
+@pytest.mark.parametrize(
+    ("what", "text"), [("gradient", "a gradient is not finite"), ("consistency", "loss 'consistency' is nan")]
+)
+def test_from_a_bad_step_on_no_update_is_applied(what, text):
+    of = learner_of("rrn")
+    spoil(of, 1, what)
+    history, states = [], []
+    for step in range(3):
+        history.append(of.step(tiny.batch(seed=step), step))
+        states.append({n: p.detach().clone() for n, p in of.model.named_parameters()})
+    assert not all(torch.equal(p, tiny.model("rrn").state_dict()[n]) for n, p in states[0].items())
+    for later in states[1:]:
+        assert all(torch.equal(later[name], value) for name, value in states[0].items())
+    with pytest.raises(LossError, match=rf"{text} at step 1 of train 1 \(seed 0\); its update was not applied"):
+        of.require_finite(history, 3, "train 1 (seed 0)")
+
+
+def test_good_steps_are_read_back_whole():
+    of = learner_of("cps")
+    history = [of.step(tiny.batch(), step) for step in range(2)]
+    values = of.require_finite(history, 2, "train")
+    assert values.shape == (2, len(history[0])) and values.dtype == torch.float64
+    assert values[1].tolist() == [float(value) for value in history[1].values()]
+
+
+def test_the_first_bad_step_is_named_whatever_comes_later():
+    of = learner_of("cps")
+    history = [of.step(tiny.batch(), step) for step in range(3)]
+    history[2]["consistency"] = torch.tensor(float("inf"))
+    with pytest.raises(LossError, match=r"loss 'consistency' is inf at step 6"):
+        of.require_finite(history, 7, "train")
+    of.spoiled.fill_(5)
+    with pytest.raises(LossError, match=r"a gradient is not finite at step 5"):
+        of.require_finite(history, 7, "train")
+
+
+def test_after_a_bad_loss_nothing_is_updated_in_half_precision_either():
+    of = learner_of("rrn", {"precision": "fp16"})
+    of.scaler.scale(torch.zeros(()))
+    of.scaler.update(1.0)
+    spoil(of, 1, "discriminator_1")
+    states = []
+    for step in range(3):
+        of.step(tiny.batch(seed=step), step)
+        states.append([p.detach().clone() for p in of.model.parameters()])
+    for later in states[1:]:
+        assert all(torch.equal(p, q) for p, q in zip(later, states[0], strict=True))
+
+
+def test_a_fused_optimizer_skips_a_bad_step_on_its_device():
+    for kind, options in ((torch.optim.SGD, {"momentum": 0.9}), (torch.optim.Adam, {})):
+        weight = nn.Parameter(torch.ones(3))
+        optimizer = kind([weight], lr=0.1, fused=True, **options)
+        for bad in (0.0, 1.0):
+            weight.grad = torch.full((3,), float("nan") if bad else 1.0)
+            before = weight.detach().clone()
+            vars(optimizer).update(grad_scale=None, found_inf=torch.tensor(bad))
+            optimizer.step()
+            assert torch.equal(weight, before) == bool(bad), kind
+
+
+def test_which_optimizers_are_fused(monkeypatch):
+    fused = {}
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr(RRN, "device", property(lambda _, device=device: torch.device(device)))
+        for precision in ("fp32", "bf16", "fp16"):
+            built = learner.optimizers(tiny.model("rrn"), tiny.settings("rrn", {"precision": precision}))
+            fused[device, precision] = [optimizer.defaults["fused"] for optimizer in built.values()]
+    assert fused.pop(("cuda", "fp32")) == fused.pop(("cuda", "bf16")) == [True, True]
+    assert set(map(tuple, fused.values())) == {(False, True)}
+
+
+def test_a_checkpoint_does_not_say_which_kernels_are_used():
+    of = learner_of("rrn")
+    of.step(tiny.batch(), 0)
+    state = copy.deepcopy(of.state())
+    for group in state["optimizers"]["segmenters"]["param_groups"]:
+        group["fused"] = True
+    of.load(state)
+    assert [group["fused"] for group in of.optimizers["segmenters"].param_groups] == [False, False]
+
+
+def test_settings_of_speed_are_off_by_default():
+    speed = config.load(root=tiny.PARAMS.parent).speed
+    assert speed == config.Speed(merged=False, compile=None, checkpointing=False, accumulate=1)
