@@ -140,14 +140,14 @@ def test_every_row_of_every_preset_loads(preset, root):
         ({"nproc": 2, "batch": {"labeled": 5}}, "params.yaml: batch.labeled: 5 is not a multiple of nproc: 2"),
         (
             {"nproc": 2, "batch": {"labeled": 4, "unlabeled": 2}},
-            "batch.unlabeled: 2 gives fewer than 2 images to each of 2 processes, and batch norm needs 2; "
-            "raise it or lower nproc",
+            "batch.unlabeled: 2 gives fewer than 2 images to each of nproc: 2, and batch norm needs 2; "
+            "raise it or lower the other",
         ),
         (
             {"nproc": 2, "batch": {"labeled": 4, "unlabeled": 4}, "device": "cuda:0"},
             "params.yaml: device: cuda:0 is one GPU, and nproc: 2 needs one each; set device: cuda",
         ),
-        ({"batch": {"labeled": 1}}, "batch.labeled: 1 gives fewer than 2 images to each of 1 processes"),
+        ({"batch": {"labeled": 1}}, "batch.labeled: 1 gives fewer than 2 images to each of nproc: 1"),
         (
             {"log": {"every": 4, "evaluate": 8, "checkpoint": 6}},
             "params.yaml: log: checkpoint: 6 is not a multiple of every: 4; losses are looked at every so many steps",

@@ -81,7 +81,7 @@ LITERATURE = {
         "augment": {"crop": 512, "scales": (0.5, 2.0), "flip": True, "jitter": 0.0},
         "warmup": {"steps": 1000, "lr_ramp": 100},
         "train": {"steps": 39700 - 1000, "lr_ramp": 0},
-        "evaluate": {"batch": 1, **WHOLE, "evidence": 64},
+        "evaluate": {"batch": 1, **WHOLE, "folded": True, "evidence": 64},
         "method": {"lambda_u": 1.0, "grid": 4},
     },
     "cityscapes": {
@@ -95,6 +95,7 @@ LITERATURE = {
             "mode": "sliding",
             "window": (800, 800),
             "stride": (534, 534),
+            "folded": True,
             "evidence": 16,
         },
         "method": {"lambda_u": 5.0, "grid": 5},

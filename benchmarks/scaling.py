@@ -1,6 +1,6 @@
 """A step of `rrn` on one process and on two, of one thread each, with the same global batch; settings of params.yaml.
 
-    python benchmarks/run.py processes
+    python benchmarks/run.py scaling
 
 Each run is started by torchrun, in turns. Gradients go through gloo and memory here, through NCCL and a fabric on GPUs.
 """
