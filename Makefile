@@ -35,7 +35,7 @@ bench: environment ## measure speed and memory beside the rivals, hours on a qui
 	$(BIN)/python benchmarks/run.py $(ONLY)
 
 test: check data ## every check and test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 check: environment ## lint, format, types, notebooks stripped
 	$(BIN)/ruff check .

@@ -128,6 +128,15 @@ def test_apart_is_another_process():
     assert "RRN_APART" not in os.environ
 
 
+def forty_megabytes():
+    return memory.peak_of(lambda: torch.ones(10_000_000).sum(), 1)
+
+
+def test_peak_counts_what_is_gone_again():
+    """In a process of its own, as memory that this one has freed before would serve again."""
+    assert 39 < measuring.apart(forty_megabytes) < 60
+
+
 def test_settings_lie_on_params_yaml(monkeypatch):
     monkeypatch.chdir(ROOT)
     _, changes = rivals.OURS["rrn, released trunk, adversarial"]

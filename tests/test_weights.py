@@ -1,5 +1,6 @@
 import pickle
 import time
+import urllib.request
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -38,6 +39,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "torch"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://localhost:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # the one that is kept would keep these proxies, too
     return root
 
 
