@@ -69,21 +69,27 @@ class Guard:
         return first
 
     def heard(self) -> None:
-        """Tell the process that failed first that this one knows, and ends."""
+        """Tell the process that failed first that this one knows, and give its torchrun the time to report.
+
+        That of this machine may hold the store, and ends when this process does.
+        """
         self.store.set(f"heard/{self.rank}", "")
+        time.sleep(BEAT)
 
     def lost(self) -> list[int]:
-        """Wait until the others have heard that this process failed; return those that are no longer there to hear.
-
-        Their torchruns, too, get the time to report: that of this machine may hold the store, and ends next.
-        """
+        """Wait until the others have heard that this process failed; return those that are no longer there to hear."""
         gone = self.others
-        for _ in range(HEARD):
+        for _ in range(2 * HEARD):
             gone = [other for other in gone if not self.store.check([f"heard/{other}"])]
-            time.sleep(BEAT)
             if not gone:
                 break
+            time.sleep(BEAT / 2)
         return gone
+
+    def tell(self, account: str) -> None:
+        """Print an account now: of two torchruns that end, the second may have lost the store, and reports nothing."""
+        sys.stderr.write("".join(f"[rank{self.rank}]: {line}\n" for line in account.splitlines()))
+        sys.stderr.flush()
 
     def _listen(self) -> None:
         """Beat until something is wrong; then end this process, whose main thread may wait for ever."""
@@ -94,12 +100,14 @@ class Guard:
             account = self.failed(wrong)
             if self._over.wait(BEAT):  # the main thread has noticed, too
                 return
+            self.tell(account)
             self.heard()
         except dist.DistError as error:
             account = (
                 f"process {self.rank} lost the store of torchrun ({_first_line(error)}): the torchrun that held it for "
                 "all machines has ended; the output of its machine says why"
             )
+            self.tell(account)
         _leave(account)
 
     def _wrong(self) -> str:
@@ -161,9 +169,13 @@ def _first_error(guard: Guard, error: Exception) -> Exception:
     own = f"process {guard.rank} failed:\n{traceback.format_exc()}"
     several = os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]
     try:
-        first = guard.failed(own)
-        gone = guard.lost() if several and first == own else []
-        guard.heard()
+        first, gone = guard.failed(own), []
+        if several:
+            guard.tell(first)
+            if first == own:
+                gone = guard.lost()
+            else:
+                guard.heard()
     except dist.DistError:
         first, gone = own, guard.others
     if first != own:
@@ -182,7 +194,6 @@ def _leave(account: str) -> NoReturn:
     try:
         raise ProcessError(account)
     except ProcessError as error:
-        traceback.print_exc()
         get_error_handler().record_exception(error)
     sys.stdout.flush()
     os._exit(1)
