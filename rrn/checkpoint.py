@@ -10,28 +10,36 @@ import fcntl
 import hashlib
 import json
 import os
-import pickle
 import shutil
+import time
+import warnings
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import torch
 from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from rrn import config
+from rrn import config, whole
 from rrn.method import RRN
 from rrn.schema import Byte, PositiveInt, Section
+from rrn.state import DamagedError, read, save_tensors, write
 
 NETWORKS = ("segmenters", "discriminators")
 DESCRIPTION = "run.json"
+PATIENCE = 3.0
+"""Seconds to wait for a lock: the kernel of a stage that was killed notices it within one."""
 
 
 class ResumeError(RuntimeError):
     """A run cannot start here: another one holds the folder, or what lies there belongs to other settings."""
+
+
+class DamagedWarning(UserWarning):
+    """The last state of a run is damaged, and an older one is taken."""
 
 
 class Description(Section):
@@ -73,29 +81,29 @@ class Description(Section):
 class Scratch:
     """The folder in which an interrupted run waits for the same command to be given again.
 
-    `RRN_SCRATCH` names its parent (default: `.scratch` in the repository). `RRN_RESUME=restart` throws away state of
-    other settings; `RRN_RESUME=accept` goes on from it.
+    `RRN_SCRATCH` names its parent (default: `.scratch` in the repository). The two latest states lie there: where the
+    last one is damaged, the one before it is taken. `RRN_RESUME=restart` throws away states of other conditions;
+    `RRN_RESUME=accept_code` goes on from one that other code has written.
 
     Args:
         root: the repository.
         key: name of the run.
-        identity: what must be the same for a resume to be exact; flat, JSON values.
+        identity: what must be the same for a resume to be exact; nested, JSON values. `code` in it is the code.
 
     Raises:
-        ResumeError: the folder is in use, or the identity differs; the message lists what.
+        ResumeError: the folder is in use, no state in it can be read, or the identity differs; the message lists what.
+        WriteError: the folder cannot be written to.
     """
 
     def __init__(self, root: Path, key: str, identity: dict[str, Any]) -> None:
         self.folder = Path(os.environ.get("RRN_SCRATCH", root / ".scratch")) / key
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.checkpoint, self._identity = (
-            self.folder / "checkpoint.pt",
-            self.folder / "identity.json",
-        )
-        self._lock = (self.folder / "lock").open("a+")
+        self.identity, self._last = identity, Path()
+        with whole.explained(self.folder, "let RRN_SCRATCH name a folder that has room and may be written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / "lock").open("a+")
         try:
             self._acquire()
-            self._compare(identity)
+            self._state = self._accepted()
         except BaseException:
             self._lock.close()
             raise
@@ -112,75 +120,113 @@ class Scratch:
         self._lock.close()
 
     def load(self) -> dict[str, Any] | None:
-        """Return the last saved state, or None if the run starts anew.
-
-        Raises:
-            ResumeError: the file is damaged.
-        """
-        if not self.checkpoint.exists():
-            return None
-        try:
-            return torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise self._damaged(self.checkpoint, error) from error
+        """Hand over the last whole state, once; None if the run starts anew."""
+        found, self._state = self._state, None
+        return found
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write the state; a crash at any moment leaves the former one whole."""
-        partial = self.checkpoint.with_suffix(".partial")
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.checkpoint)
+        """Write a state, of which `step` is the number of steps done, and read it back.
+
+        The one before stays, until a later one is saved; a crash at any moment leaves it whole.
+
+        Raises:
+            WriteError: the disk is full, or the folder may not be written to.
+        """
+        path = self.folder / f"step-{state['step']:08d}.safetensors"
+        if path == self._last:
+            return
+        for other in [*self._states(), *self.folder.glob(".*")]:  # and what a process that was killed left half
+            if other != self._last:
+                other.unlink()
+        write(path, {"identity": self.identity, "state": state})
+        self._last = path
+
+    def keep_evidence(self, evidence: dict[str, Any]) -> Path:
+        """Write what a step needs to be repeated, of which `step` is the number; return the file.
+
+        Raises:
+            WriteError: the disk is full, or the folder may not be written to.
+        """
+        path = self.folder / f"failed-{evidence['step']:08d}.safetensors"
+        write(path, {"identity": self.identity, **evidence})
+        return path
 
     def remove(self) -> None:
         """Delete the folder: the run is finished and its outputs are written."""
         shutil.rmtree(self.folder)
 
+    def _states(self) -> list[Path]:
+        """Return the files of states, the latest last."""
+        return sorted(self.folder.glob("step-*.safetensors"))
+
     def _acquire(self) -> None:
-        """Take the lock; the kernel frees it when its holder dies."""
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.seek(0)
-            raise ResumeError(
-                f"another process (pid {self._lock.read().strip() or 'unknown'}) is running {self.folder.name}; "
-                "wait for it or end it"
-            ) from error
+        """Take the lock; the kernel frees it when its holder dies, which may take it a moment."""
+        end = time.monotonic() + PATIENCE
+        while not _locked(self._lock):
+            if time.monotonic() > end:
+                self._lock.seek(0)
+                raise ResumeError(
+                    f"another process (pid {self._lock.read().strip() or 'unknown'}) is running {self.folder.name}; "
+                    "wait for it or end it"
+                )
+            time.sleep(0.1)
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()
 
-    def _before(self) -> dict[str, Any]:
-        """Read the identity of the state that lies here."""
-        try:
-            return json.loads(self._identity.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError) as error:
-            raise self._damaged(self._identity, error) from error
-
-    def _damaged(self, path: Path, error: Exception) -> ResumeError:
-        """Say which file of an interrupted run cannot be read, and what to do."""
-        return ResumeError(
-            f"{self.folder.name} was interrupted, and its {path.name} cannot be read ({error}): "
-            f"delete the folder {self.folder} to begin anew"
+    def _accepted(self) -> dict[str, Any] | None:
+        """Return the last whole state if the run may go on from it; None if there is none."""
+        wish = os.environ.get("RRN_RESUME", "")
+        if wish not in ("", "restart", "accept_code"):
+            raise ResumeError(f"RRN_RESUME={wish!r} is neither restart nor accept_code")
+        found = self._whole()
+        changed = differences(found["identity"], self.identity) if found else []
+        if not found or not changed:
+            return found and found["state"]
+        if wish == "restart":
+            self._last = Path()
+            for path in self._states():
+                path.unlink()
+            return None
+        only_code = all(line.startswith("code.") for line in changed)
+        if wish == "accept_code" and only_code:
+            return found["state"]
+        way = "RRN_RESUME=accept_code to go on with this code" if only_code else "undo the change to go on"
+        raise ResumeError(
+            f"{self.folder.name} was interrupted under other conditions:\n  "
+            + "\n  ".join(changed)
+            + f"\nset RRN_RESUME=restart to begin anew, or {way}"
         )
 
-    def _compare(self, identity: dict[str, Any]) -> None:
-        """Refuse state of another identity, unless the user has chosen."""
-        wish = os.environ.get("RRN_RESUME", "")
-        if wish not in ("", "restart", "accept"):
-            raise ResumeError(f"RRN_RESUME={wish!r} is neither restart nor accept")
-        if self.checkpoint.exists() and wish != "accept":
-            changed = differences(self._before(), identity)
-            if changed and wish != "restart":
-                raise ResumeError(
-                    f"{self.folder.name} was interrupted under other conditions:\n  "
-                    + "\n  ".join(changed)
-                    + "\nset RRN_RESUME=restart to begin anew, or RRN_RESUME=accept to go on all the same"
-                )
-            if changed:
-                self.checkpoint.unlink()
-        self._identity.write_text(json.dumps(identity, indent=2, sort_keys=True), encoding="utf-8")
+    def _whole(self) -> dict[str, Any] | None:
+        """Return what the latest whole file holds, with a warning for each that is damaged."""
+        problems = []
+        for path in reversed(self._states()):
+            try:
+                found = read(path)
+            except DamagedError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                warnings.warn(f"{problem}; the run goes on from {path.name} instead", DamagedWarning, stacklevel=2)
+            self._last = path
+            return found
+        if problems:
+            raise ResumeError(
+                f"{self.folder.name} was interrupted, and none of its states can be read:\n  "
+                + "\n  ".join(problems)
+                + f"\ndelete the folder {self.folder} to begin anew"
+            )
+        return None
+
+
+def _locked(lock: IO[str]) -> bool:
+    """Take a lock if it is free; return whether it was."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def differences(before: Any, after: Any, where: str = "") -> list[str]:
@@ -200,19 +246,24 @@ def digest(*paths: Path) -> str:
     return contents.hexdigest()[:12]
 
 
-def code() -> str:
-    """Return 12 hexadecimal digits of the package's source."""
-    return digest(*sorted(Path(__file__).parent.rglob("*.py")))
+def code() -> dict[str, str]:
+    """Return 12 hexadecimal digits of the package's source, and the version of torch: either may change a bit."""
+    return {"rrn": digest(*sorted(Path(__file__).parent.rglob("*.py"))), "torch": torch.__version__}
 
 
 def write_weights(model: RRN, out: Path) -> None:
-    """Write segmenters.safetensors, and discriminators.safetensors where the row has them; one of another row goes."""
+    """Write segmenters.safetensors, and discriminators.safetensors where the row has them; one of another row goes.
+
+    Raises:
+        WriteError: names the file that cannot be written.
+    """
     for name in NETWORKS:
         networks: nn.ModuleList = getattr(model, name)
         (out / f"{name}.safetensors").unlink(missing_ok=True)
         if len(networks):
             tensors = {key: value.contiguous() for key, value in networks.state_dict().items()}
-            save_file(tensors, out / f"{name}.safetensors")
+            with whole.file(out / f"{name}.safetensors", lasting=True) as unfinished:
+                save_tensors(tensors, unfinished)
 
 
 def read_segmenters(model: RRN, folder: Path) -> None:
@@ -262,7 +313,7 @@ def networks_of(settings: config.Settings) -> config.Networks:
 def write_description(description: Description, out: Path) -> None:
     """Write run.json; the same description, the same bytes."""
     text = json.dumps(description.model_dump(mode="json"), indent=2)
-    (out / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+    whole.write(out / DESCRIPTION, text + "\n", lasting=True)
 
 
 def read_description(folder: Path) -> Description:

@@ -11,13 +11,16 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import Node
 
 from rrn.schema import (
     IGNORE_INDEX,
@@ -29,9 +32,10 @@ from rrn.schema import (
     Filter,
     Method,
     Model,
-    Networks,
     Optimizer,
+    PositiveInt,
     Schedule,
+    Section,
     Settings,
     SettingsError,
     Speed,
@@ -59,9 +63,28 @@ __all__ = [
     "in_row",
     "load",
     "merge",
+    "parse",
     "read",
     "resolve",
+    "short",
 ]
+
+DEEPEST = 20
+"""Most levels of sections and lists within each other; the settings have 5."""
+MOST_VALUES = 100_000
+"""Of a file: a few lines of YAML can hold one list a billion times over."""
+MOST_PROBLEMS = 20
+"""Of one message."""
+PLAIN = (str, int, float, list, dict, type(None))
+"""What settings are made of."""
+
+
+class Networks(Section):
+    """What the networks of a run are built from: the part of the settings that a finished run keeps."""
+
+    model: Model
+    method: Method
+    region: PositiveInt
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -93,14 +116,85 @@ def load(method: str | None = None, overrides: Mapping[str, Any] | None = None, 
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a YAML 1.2 file as DVC does (1e-3 is a number, `no` a string) into plain Python values."""
+    """Read a file of settings, as `parse` does.
+
+    Raises:
+        SettingsError: it cannot be read, is no UTF-8 text, holds no keys and values, or as `parse`.
+    """
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except YAMLError as error:
-        raise SettingsError(f"{path.name} is not valid YAML: {error}") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path.name} is no UTF-8 text ({error}): save it as UTF-8") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise SettingsError(f"{path.name} cannot be read: {error}") from error
+    values = parse(text, path.name)
     if not isinstance(values, dict):
         raise SettingsError(f"{path.name}: expected keys and values, found {type(values).__name__}")
     return values
+
+
+def parse(text: str, source: str) -> Any:
+    """Read YAML 1.2 as DVC does (1e-3 is a number, `no` a string) into plain Python values.
+
+    Args:
+        text: keys and values, or a value.
+        source: what the text is of, for messages.
+
+    Raises:
+        SettingsError: it is not valid YAML, or holds what no setting is, such as a date; says where.
+    """
+    reader = YAML(typ="safe", pure=True)
+    reader.Constructor = _Constructor
+    try:
+        values = reader.load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = ", ".join(filter(None, (error.context, error.problem)))
+        raise SettingsError(f"{source} is not valid YAML: {where}{problem}") from error
+    except YAMLError as error:
+        raise SettingsError(f"{source} is not valid YAML: {str(error).splitlines()[0]}") from error
+    except RecursionError as error:
+        raise SettingsError(f"{source} is nested too deeply: no setting is deeper than {DEEPEST} levels") from error
+    _require_plain(values, source)
+    return values
+
+
+class _Constructor(SafeConstructor):
+    """Says where a value stands that is none of its kind, such as the date 2001-99-99."""
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        """Make a value of a node."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError) as error:
+            problem = f"{short(node.value)} is no {str(node.tag).rpartition(':')[2]} ({error})"
+            raise ConstructorError(None, None, problem, node.start_mark) from error
+
+
+def _require_plain(values: Any, source: str) -> None:
+    """Refuse what YAML can say and no setting is."""
+    for count, (where, value) in enumerate(_inside(values, ())):
+        name = ": ".join(filter(None, (source, _dotted(where))))
+        if len(where) > DEEPEST:
+            raise SettingsError(f"{name} is nested deeper than {DEEPEST} levels, or holds itself")
+        if count > MOST_VALUES:
+            raise SettingsError(f"{source} holds more than {MOST_VALUES} values")
+        if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
+            raise SettingsError(f"{name} has the key {short(odd[0])}, which is no text; put it in quotes")
+        if isinstance(value, int) and value.bit_length() > 64:
+            raise SettingsError(f"{name} is {short(value)}: no setting takes more than 64")
+        if not isinstance(value, PLAIN):
+            kind = type(value).__name__
+            raise SettingsError(f"{name} is {short(value)}, which YAML reads as a {kind}; put a text in quotes")
+
+
+def _inside(value: Any, where: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield a value and all that it holds, each with the keys and places that lead to it."""
+    yield where, value
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _inside(inner, (*where, key))
 
 
 def resolve(
@@ -116,10 +210,9 @@ def resolve(
     overrides = dict(overrides or {})
     last = {"method": overrides.pop("method")} if "method" in overrides else {}
     merged = merge(params, overrides)
-    rows = merged.get("methods") or {}
+    rows = _validate(merged, "").methods
     if method is not None and method not in rows:
-        raise SettingsError(f"params.yaml: methods has no row {method!r}{nearest(method, rows)}")
-    _validate(merged, "")
+        raise SettingsError(f"params.yaml: methods has no row {short(method)}{nearest(method, rows)}")
     for row in rows:
         _validate(_with_row(merged, row), f"methods.{row}: ")
     return _validate(merge(_with_row(merged, method), last), "" if method is None else f"methods.{method}: ")
@@ -135,12 +228,12 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> 
     for key, value in over.items():
         name = f"{where}{key}"
         if key not in result and where not in ("methods.",) and not where.startswith("methods."):
-            raise SettingsError(f"params.yaml has no setting {name!r}{nearest(str(key), result)}")
+            raise SettingsError(f"params.yaml has no setting {short(name)}{nearest(str(key), result)}")
         section = result.get(key)
         if isinstance(section, Mapping) and isinstance(value, Mapping):
             value = merge(section, value, f"{name}.")
         elif isinstance(section, Mapping):
-            raise SettingsError(f"params.yaml: {name} is a section with keys {sorted(section)}, not {value!r}")
+            raise SettingsError(f"params.yaml: {name} is a section with keys {sorted(section)}, not {short(value)}")
         result[key] = value
     return result
 
@@ -172,22 +265,54 @@ def _validate(params: Mapping[str, Any], prefix: str) -> Settings:
     try:
         return Settings.model_validate(params)
     except ValidationError as error:
-        lines = [_explain(problem, params) for problem in error.errors()]
+        lines = [_explain(problem) for problem in error.errors()]
+        lines[MOST_PROBLEMS:] = [f"and {len(lines) - MOST_PROBLEMS} more"] if len(lines) > MOST_PROBLEMS else []
         raise SettingsError("\n".join(f"params.yaml: {prefix}{line}" for line in lines)) from error
 
 
-def _explain(problem: Any, params: Mapping[str, Any]) -> str:
+def _explain(problem: Any) -> str:
     """Return one readable line of a pydantic error."""
-    where = ".".join(str(part) for part in problem["loc"])
+    where = _dotted(problem["loc"])
     if problem["type"] == "extra_forbidden":
         *parents, key = problem["loc"]
-        model: Any = Settings
-        for parent in parents:
-            model = model.model_fields[parent].annotation
-        return f"no setting {where!r}{nearest(str(key), model.model_fields)}"
+        return f"no setting {where!r}{nearest(str(key), _section(parents).model_fields)}"
     if problem["type"] == "missing":
         return f"{where} is missing"
+    if problem["type"] == "model_type":
+        keys = sorted(_section(problem["loc"]).model_fields)
+        return f"{where} is {short(problem['input'])}: expected a section with keys {keys}"
     message = re.sub(r"^Value error, ", "", problem["msg"])
-    if problem["type"] == "value_error":
+    if problem["type"] == "value_error" and isinstance(problem["input"], Mapping):
         return f"{where}: {message}" if where else message
-    return f"{where} is {problem['input']!r}: {message}"
+    return f"{where} is {short(problem['input'])}: {message}"
+
+
+class _Short(reprlib.Repr):
+    """Values as an error shows them: never longer than a line, whatever was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 80
+        self.maxlevel = 2
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Return a number; of one that is too long to be read, its length."""
+        return super().repr_int(x, level) if x.bit_length() <= 256 else f"a number of {x.bit_length()} bits"
+
+
+def short(value: Any) -> str:
+    """Return a value as an error shows it, shortened where it is long."""
+    return _Short().repr(value)
+
+
+def _section(where: Iterable[Any]) -> Any:
+    """Return the class of the section at the end of a path of keys."""
+    section: Any = Settings
+    for key in where:
+        section = section.model_fields[key].annotation
+    return section
+
+
+def _dotted(keys: Iterable[Any]) -> str:
+    """Return keys, one inside the other, as settings are called, train.steps; an odd or long one as `short`."""
+    return ".".join(key if key.isprintable() and len(key) <= 80 else short(key) for key in map(str, keys))

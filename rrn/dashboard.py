@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rrn import explore
-from rrn.drawing import SCORE_STYLE, STYLE, Picture, styled
+from rrn.drawing import SCORE_STYLE, STYLE, Picture, plain, styled
 from rrn.explore import SCORES, Choice, Regions
 from rrn.panels import ERRORS
 from rrn.reliability import EVERYTHING, calibration, ece
@@ -113,7 +113,7 @@ def _classes(axis: Axes, table: pd.DataFrame) -> None:
         axis.plot(100 * table[name], places, shape, color=colour, mec=RIGHT, mew=0.8, ms=5, label=f"right, of {what}")
     names = ["all" if name == EVERYTHING else name for name in table["class"]]
     names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
-    axis.set_yticks(places, [name.replace("$", r"\$") for name in names])
+    axis.set_yticks(places, [*map(plain, names)])
     axis.set(xlim=(0, 103), xlabel="pixels of the pseudo-label's class (%)", title="Is every class filtered alike?")
     axis.set_ylim(-len(table) - 0.6, 0.6)
     axis.legend(loc="lower center", ncols=3, borderpad=0.0, handlelength=1.0, columnspacing=0.8, handletextpad=0.4)

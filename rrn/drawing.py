@@ -21,6 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
+from rrn import whole
 from rrn.config import IGNORE_INDEX
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
@@ -162,13 +163,14 @@ def save(fig: Figure, path: Path) -> tuple[Path, Path]:
         fig: of a function of `rrn.figures` or `rrn.paper`.
         path: without suffix; its folder is made if missing.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     png, pdf = (path.parent / f"{path.name}.{kind}" for kind in ("png", "pdf"))
     with style.context(STYLE):
         fig.draw_without_rendering()
         fig.set_layout_engine("none")  # both files have the layout just computed
-        fig.savefig(png, metadata={"Software": None})
-        fig.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+        with whole.file(png) as unfinished:
+            fig.savefig(unfinished, format="png", metadata={"Software": None})
+        with whole.file(pdf) as unfinished:
+            fig.savefig(unfinished, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return png, pdf
 
 
@@ -206,6 +208,11 @@ def below(fig: Figure, looks: Sequence[Look], *more: Line2D) -> None:
     fitting = max(1, int(fig.get_figwidth() / (0.5 + 0.05 * longest)))
     ncols = math.ceil(len(handles) / math.ceil(len(handles) / fitting))
     fig.legend(handles=handles, loc="outside lower center", ncols=ncols, handlelength=2.6)
+
+
+def plain(name: str) -> str:
+    """Return a name of a class for matplotlib, which else sets what stands between two dollars as a formula."""
+    return name.replace("$", r"\$")
 
 
 def name_ticks(fig: Figure, axis: Axes) -> None:

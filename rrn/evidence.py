@@ -13,6 +13,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,7 @@ import pandas as pd
 from PIL import Image
 from pydantic import Field, ValidationError
 
+from rrn import whole
 from rrn.config import Filter
 from rrn.drawing import palette
 from rrn.schema import Byte, PositiveInt, Section
@@ -94,24 +96,32 @@ class Writer:
     """Writes evidence.zip as the images come; memory holds one batch and the region tables.
 
     Args:
-        path: of the file; its folder exists.
+        path: of the file, which is there when all is written; its folder is made if missing.
         about: which run, and which images get pictures.
+
+    Raises:
+        whole.WriteError: the disk is full, or the folder may not be written.
     """
 
     def __init__(self, path: Path, about: About) -> None:
         self.path, self.about = path, about
         self._tables: list[pd.DataFrame] = []
+        self._stack = ExitStack()
 
     def __enter__(self) -> Writer:
-        self._archive = zipfile.ZipFile(self.path, "w")
+        unfinished = self._stack.enter_context(whole.file(self.path))
+        with whole.explained(self.path):
+            self._archive = self._stack.enter_context(zipfile.ZipFile(unfinished, "w"))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._archive:
-            if kind is None:
-                _finish(self._archive, self.about, pd.concat(self._tables, ignore_index=True))
+        if error is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            _finish(self._archive, self.about, pd.concat(self._tables, ignore_index=True))
 
     def add(self, split: str, table: pd.DataFrame, pictures: Mapping[str, Pictures]) -> None:
         """Write a batch of a split: its region table, and those of its pictures, by id, that are wanted."""
@@ -210,8 +220,7 @@ class Evidence:
         if most and not count:
             raise EvidenceError(f"{self.path}: not one image fits {limit} bytes; set ablation.explore: null")
         if count:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self._packed(splits, count, thinning))
+            whole.write(path, self._packed(splits, count, thinning))
         return count
 
     def _fitting(self, splits: Sequence[str], most: int, thinning: int, limit: int) -> int:
@@ -297,4 +306,4 @@ def _store(archive: zipfile.ZipFile, name: str, contents: bytes, how: int = zipf
 def _picture(archive: zipfile.ZipFile, name: str) -> Pixels:
     """Read a picture: RGB [H, W, 3], or indices [H, W] of a palette."""
     with archive.open(name) as file:
-        return np.asarray(Image.open(file))
+        return np.asarray(Image.open(file, formats=("JPEG", "PNG")))

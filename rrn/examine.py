@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rrn import evidence, regional
+from rrn import evidence, regional, whole
 from rrn.config import Settings
 from rrn.data.loaders import WholeImages, diagnosis_ids, whole_images
 from rrn.data.sets import ImageSet
@@ -46,13 +46,13 @@ def report(
     Raises:
         DataError: if an image or a label is missing or wrong.
         SettingsError: an image does not fit `evaluate.window` in mode pad.
+        whole.WriteError: the disk is full, or `out` may not be written.
     """
     torch.set_num_threads(settings.threads)
     crop, predictor = settings.augment.crop, Predictor(model, settings.evaluate)
     images = images_of(settings, dataset, split)
     for batches in images.values():
         require_fit(settings.evaluate, batches.sizes)
-    out.mkdir(parents=True, exist_ok=True)
     evaluations, scores = {}, []
     about = about_run(settings, split, {name: batches.ids for name, batches in images.items()}, extra)
     with evidence.Writer(out / evidence.NAME, about) as writer:
@@ -143,8 +143,8 @@ def write(out: Path, evaluation: Evaluation, scores: pd.DataFrame, extra: Mappin
     metrics = {k: None if np.isnan(v) else round(v, 4) for k, v in evaluation.metrics().items()}
     values = {**extra, **metrics}
     text = json.dumps(values, indent=2, allow_nan=False)
-    (out / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    whole.write(out / "metrics.json", text + "\n")
     for name, table in {"per_class": evaluation.per_class(), "reliability": scores}.items():
-        path = out / f"{name}.csv"
-        table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        whole.write(out / f"{name}.csv", text)
     return values

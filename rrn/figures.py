@@ -29,6 +29,7 @@ from rrn.drawing import (
     known,
     method_style,
     name_ticks,
+    plain,
     save,
     styled,
 )
@@ -136,7 +137,7 @@ def class_reliability(reliability: pd.DataFrame) -> Figure:
         axes[1, 0].plot(at, 100 * values["accuracy_dropped"], marker="x", **options)
     axes[0, 0].axhline(0.5, color="black", ls=":", lw=0.8)
     axes[0, 0].set(ylabel="AUROC", title=f"{last['split'].iloc[0]} images, step {last['step'].iloc[0]}")
-    axes[1, 0].set(ylabel="right (%)", xticks=range(len(classes)), xticklabels=classes)
+    axes[1, 0].set(ylabel="right (%)", xticks=range(len(classes)), xticklabels=[*map(plain, classes)])
     name_ticks(fig, axes[1, 0])
     dropped = Line2D([], [], color="black", marker="x", ls="none", label="right of the dropped")
     below(fig, [*looks.values()], dropped)
@@ -158,7 +159,7 @@ def class_frequencies(frequencies: pd.DataFrame) -> Figure:
     colours = dict(zip(numbers.columns, sns.color_palette(n_colors=numbers.shape[1]), strict=True))
     hatches = dict(zip(numbers.columns, itertools.cycle(HATCHES.values()), strict=False))
     sets = numbers.dropna(axis="columns", how="all").columns.tolist()
-    shares = frequencies.set_index("class")[sets]
+    shares = frequencies.assign(**{"class": frequencies["class"].map(plain)}).set_index("class")[sets]
     shares = 100 * shares / shares.sum()
     data = shares.reset_index().melt("class", var_name="images", value_name="share")
     wide = len(frequencies) * len(sets) > 14
@@ -184,6 +185,7 @@ def per_class(table: pd.DataFrame) -> Figure:
     colours = {method: look.colour for method, look in looks.items()}
     for axis, name in zip(axes.flat, names, strict=True):
         part = table[partitions == name]
+        part = part.assign(**{"class": part["class"].map(plain)})
         options: dict[str, Any] = {"hue": "method", "hue_order": list(looks), "palette": colours, "saturation": 1}
         sns.barplot(part, x="class", y="iou_mean", ax=axis, legend=False, errorbar=None, **options)
         axis.set(xlabel="", ylabel="IoU (%)", title=name)

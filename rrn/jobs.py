@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rrn import checkpoint, config
+from rrn.data import splits
 
 Stage = Literal["warmup", "train"]
 
@@ -62,15 +63,19 @@ class Job:
         return self.settings.warmup if self.stage == "warmup" else self.settings.train
 
     def identity(self) -> dict[str, Any]:
-        """Return what must be the same for a resume to be exact: settings, lists of images, first weights and code.
+        """Return what must be the same for a resume to be exact: settings, data, lists, first weights and code.
 
-        The checksum of the data stands in split.json, as prepare found them.
+        The checksum of the data is the one in split.json, as prepare found them.
         """
-        inputs = [self.runs / "prepare" / self.partition / "split.json"]
-        inputs += [self.start / "segmenters.safetensors"] if self.start else []
+        prepared = self.runs / "prepare" / self.partition
+        split = splits.read(prepared)
+        inputs = {"data": split.data, "split.json": checkpoint.digest(prepared / splits.NAME)}
+        if self.start:
+            inputs["warmup"] = checkpoint.digest(self.start / "segmenters.safetensors")
         return {
             "settings": self.settings.model_dump(mode="json", exclude=NOT_READ[self.stage]),
-            "inputs": checkpoint.digest(*inputs),
+            "classes": list(split.classes),
+            "inputs": inputs,
             "code": checkpoint.code(),
         }
 

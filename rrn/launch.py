@@ -7,7 +7,6 @@ RRN_LAUNCH="srun torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d --rd
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shlex
 import signal
@@ -15,16 +14,20 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
+
+from rrn import parent
 
 TAIL = 40
 """Lines of output that a failure repeats."""
 KEPT = 400
 """Lines that are kept to find torchrun's summary in: what each process that failed said, the first one last."""
 
-STORE_GONE = "the torchrun that held the store for all machines has ended; the output of its machine says why\n"
+PATIENCE = 60
+"""Seconds for the processes to end a step and save; torchrun kills its own after half of it."""
 
-PR_SET_PDEATHSIG = 1
+STORE_GONE = "the torchrun that held the store for all machines has ended; the output of its machine says why\n"
 
 
 class LaunchError(RuntimeError):
@@ -65,7 +68,7 @@ def launch(module: str, *args: Any, nproc: int = 1) -> Iterator[str]:
         bufsize=1,
         env=environment,
         start_new_session=True,
-        preexec_fn=_die_with_parent,
+        preexec_fn=partial(parent.end_together, signal.SIGTERM),
     )
     kept: deque[str] = deque(maxlen=KEPT)
     try:
@@ -93,18 +96,12 @@ def _stop(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if process.stdout:
         process.stdout.close()
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to send SIGTERM when the parent dies (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 if __name__ == "__main__":

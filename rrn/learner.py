@@ -25,8 +25,25 @@ from rrn.models import recomputing, speed_up
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+SHORTAGE = "can't allocate memory"
+"""What torch says on the CPU."""
+
+
 class LossError(FloatingPointError):
-    """A loss, a gradient or a weight is not finite."""
+    """A loss, a gradient or a weight is not finite.
+
+    Attributes:
+        step: the first that went wrong; weights, statistics and optimizers are still those before it. None: they are
+            spoiled.
+    """
+
+    def __init__(self, message: str, step: int | None = None) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class MemoryShortage(RuntimeError):
+    """There is not enough memory; the message says which settings need less."""
 
 
 class Learner:
@@ -50,17 +67,30 @@ class Learner:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half)
         self.spoiled = torch.full((), -1, dtype=torch.int64, device=self.device)
 
-    @property
-    def rate(self) -> float:
-        """Learning rate of the last step."""
-        return float(self.optimizers["segmenters"].param_groups[0]["lr"])
+    def rate(self, step: int) -> float:
+        """Return the learning rate of the segmenters in a step."""
+        return learning_rate(step, self.settings.optimizer, self.schedule, self.decay)
 
     def step(self, batch: Batch, step: int) -> Terms:
-        """Learn from one batch on the device; return the loss terms and measures, scalars, still there."""
+        """Learn from one batch on the device; return the loss terms and measures, scalars, still there.
+
+        Raises:
+            MemoryShortage: the device, or the computer, has no memory left for it; says what would need less.
+        """
+        try:
+            return self._step(batch, step)
+        except RuntimeError as error:
+            if is_shortage(error):
+                raise MemoryShortage(_needs_less(self.settings, str(error))) from error
+            raise
+
+    def _step(self, batch: Batch, step: int) -> Terms:
+        """Learn from one batch."""
         for group in self.optimizers["segmenters"].param_groups:
-            group["lr"] = learning_rate(step, self.settings.optimizer, self.schedule, self.decay)
+            group["lr"] = self.rate(step)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
+        statistics = [buffer.clone() for buffer in self.model.buffers()]
         terms = self._gradients(batch, step)
         values = distributed.total(torch.stack(list(terms.values())))
         for networks in self.optimizers:
@@ -68,6 +98,7 @@ class Learner:
         self._note_spoiled(values, step)
         self._update()
         distributed.average(b for name, b in self.model.segmenters.named_buffers() if "running_" in name)
+        self._keep(statistics)
         return dict(zip(terms, values, strict=True))
 
     def _gradients(self, batch: Batch, step: int) -> Terms:
@@ -117,6 +148,13 @@ class Learner:
             self.scaler.step(optimizer)
         self.scaler.update()
 
+    def _keep(self, statistics: list[Tensor]) -> None:
+        """Let the statistics of batch norm, too, stay as they were before the first spoiled step."""
+        if self.device.type == "cpu" and self.spoiled < 0:
+            return
+        for buffer, before in zip(self.model.buffers(), statistics, strict=True):
+            buffer.copy_(torch.where(self.spoiled < 0, buffer, before))
+
     def require_finite(self, history: list[Terms], done: int, run: str) -> Tensor:
         """Read the terms of the last steps back.
 
@@ -142,16 +180,13 @@ class Learner:
         if first in found:
             name, value = list(history[0])[found[first][1]], values[found[first]].item()
             what = f"loss {name!r} is {value}"
-        raise LossError(
-            f"{what} at step {first} of {run}; its update was not applied, and nothing after the last checkpoint is "
-            "kept; lower optimizer.lr, or use precision: fp32"
-        )
+        raise LossError(f"{what} at step {first} of {run}; its update was not applied", first)
 
     def state(self) -> dict[str, Any]:
-        """Return what the next step depends on."""
+        """Return what the next step depends on, beside the settings: dictionaries, numbers and tensors."""
         return {
             "model": self.model.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "optimizers": {name: _moments(optimizer) for name, optimizer in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
         }
 
@@ -159,10 +194,50 @@ class Learner:
         """Go back to a state."""
         self.model.load_state_dict(state["model"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-            for group in optimizer.param_groups:  # which kernels is a matter of the device, not of the checkpoint
-                group["fused"] = optimizer.defaults["fused"]
+            _restore(optimizer, state["optimizers"][name])
         self.scaler.load_state_dict(state["scaler"])
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+    """Return what an optimizer remembers of each parameter, by its number; the settings say the rest."""
+    return {str(number): moments for number, moments in optimizer.state_dict()["state"].items()}
+
+
+def _restore(optimizer: torch.optim.Optimizer, moments: dict[str, dict[str, Any]]) -> None:
+    """Let an optimizer remember, tensors laid out as the parameters are."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    laid = {
+        int(number): {name: _laid_as(parameters[int(number)], value) for name, value in kept.items()}
+        for number, kept in moments.items()
+    }
+    optimizer.load_state_dict({"state": laid, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _laid_as(parameter: Tensor, value: Any) -> Any:
+    """Return a value, channels last where it is a tensor of the parameter's shape and the parameter is."""
+    alike = isinstance(value, Tensor) and value.shape == parameter.shape
+    return torch.empty_like(parameter, device=value.device, dtype=value.dtype).copy_(value) if alike else value
+
+
+def is_shortage(error: RuntimeError) -> bool:
+    """Say whether an error means that memory is used up."""
+    return isinstance(error, torch.OutOfMemoryError) or SHORTAGE in str(error)
+
+
+def _needs_less(settings: config.Settings, said: str) -> str:
+    """Say what would need less memory in a step, and what each costs."""
+    speed, parts = settings.speed, 2 * settings.speed.accumulate
+    sizes = settings.batch.labeled, settings.batch.unlabeled
+    divisible = all(size % (settings.nproc * parts) == 0 for size in sizes) and not _needs_whole_batch(settings.method)
+    ways = {
+        "speed.checkpointing: true computes activations twice": not speed.checkpointing,
+        f"speed.accumulate: {parts} takes a batch in parts, each with its own statistics of batch norm": divisible,
+        "precision: bf16 takes half of the activations": settings.precision == "fp32",
+        "nproc: more processes share a batch, with a GPU each": True,
+        "batch.labeled, batch.unlabeled, augment.crop: with smaller ones it is another training": True,
+    }
+    lines = "\n  ".join(way for way, there in ways.items() if there)
+    return f"a step does not fit into memory ({said.partition(chr(10))[0]}); what would need less:\n  {lines}"
 
 
 def require_whole_batch(settings: config.Settings) -> None:
@@ -171,21 +246,24 @@ def require_whole_batch(settings: config.Settings) -> None:
     Raises:
         SettingsError: says what depends on it.
     """
-    row, judge = settings.method, settings.method.discriminator
-    if settings.speed.accumulate == 1 or not row.uses_discriminators:
-        return
+    reason = _needs_whole_batch(settings.method)
+    if settings.speed.accumulate > 1 and reason:
+        raise config.SettingsError(
+            f"speed.accumulate: {settings.speed.accumulate} takes a batch in parts, but method.{reason}; "
+            "set speed.accumulate: 1, and speed.checkpointing: true to save memory"
+        )
+
+
+def _needs_whole_batch(row: config.Method) -> str:
+    """Return why a row needs a batch as a whole, or nothing."""
+    judge = row.discriminator
     reasons = {
         f"filter.by: {row.filter.by} ranks the regions of the whole batch": row.filter.by != "region_score",
         f"filter.keep: {row.filter.keep} ranks the regions of the whole batch": row.filter.keep != "threshold",
         f"rho: {row.rho} is scaled to a mean of 1 over the whole batch": row.rho != "none",
         f"discriminator.objective: {judge.objective} pairs images of the whole batch": judge.objective != "accuracy",
     }
-    for reason, holds in reasons.items():
-        if holds:
-            raise config.SettingsError(
-                f"speed.accumulate: {settings.speed.accumulate} takes a batch in parts, but method.{reason}; "
-                "set speed.accumulate: 1, and speed.checkpointing: true to save memory"
-            )
+    return next((reason for reason, holds in reasons.items() if holds and row.uses_discriminators), "")
 
 
 def add(terms: Terms, more: Terms) -> None:

@@ -53,13 +53,17 @@ class Segmenter(nn.Module):
         return self.network(padded)[..., :height, :width]
 
 
+UNFIT = (KeyError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
+"""What segmentation_models_pytorch and timm raise for an encoder that they do not have, or that does not fit."""
+
+
 def _build(settings: config.Model, classes: int) -> nn.Module:
     """Build the network without weights, so that nothing is ever downloaded."""
-    architecture = getattr(smp, settings.architecture, None)
-    if architecture is None:
+    known = {architecture.__name__: architecture for architecture in smp.MODEL_ARCHITECTURES_MAPPING.values()}
+    if settings.architecture not in known:
         raise config.SettingsError(
-            f"model.architecture: segmentation_models_pytorch has no {settings.architecture!r}; "
-            "DeepLabV3Plus is the paper's"
+            f"model.architecture: segmentation_models_pytorch has no {settings.architecture!r}"
+            f"{config.nearest(settings.architecture, known)}; DeepLabV3Plus is the paper's"
         )
     deeplab = {}
     if settings.architecture.startswith("DeepLabV3"):
@@ -69,9 +73,10 @@ def _build(settings: config.Model, classes: int) -> nn.Module:
             "decoder_atrous_rates": settings.atrous_rates,
         }
     try:
-        return architecture(settings.encoder, encoder_weights=None, classes=classes, **deeplab)
-    except (KeyError, RuntimeError) as error:
-        raise config.SettingsError(f"model.encoder: {settings.encoder!r} cannot be built: {error}") from error
+        return known[settings.architecture](settings.encoder, encoder_weights=None, classes=classes, **deeplab)
+    except UNFIT as error:
+        reason = str(error) or f"{settings.architecture} does not take it"
+        raise config.SettingsError(f"model.encoder: {settings.encoder!r} cannot be built: {reason}") from error
 
 
 class RegionDiscriminator(nn.Module):

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rrn.drawing import COLUMN, PAGE, Look, band, below, grid, known, method_style, name_ticks, save, styled
+from rrn.drawing import COLUMN, PAGE, Look, band, below, grid, known, method_style, name_ticks, plain, save, styled
 from rrn.overview import overview
 from rrn.paired import REFERENCE
 from rrn.qualitative import most_different, qualitative
@@ -117,7 +117,7 @@ def per_class_gain(table: pd.DataFrame) -> Figure:
             axis.axvline(border, color="#DDDDDD" if border < len(classes) - 2 else "black", lw=0.5)
         axis.set(ylabel="gain in IoU (points)", xlim=(-0.5, len(classes) - 0.5))
         axis.set_title(f"gain over {method_style(REFERENCE).label}" + f", {name}" * (len(names) > 1))
-        axis.set_xticks(range(len(classes)), classes)
+        axis.set_xticks(range(len(classes)), [*map(plain, classes)])
         name_ticks(fig, axis)
     below(fig, [method_style(method) for method in methods])
     return fig

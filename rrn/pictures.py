@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 from rrn.config import IGNORE_INDEX
-from rrn.drawing import COLUMN, PAGE, Array, grid, palette, styled, tight
+from rrn.drawing import COLUMN, PAGE, Array, grid, palette, plain, styled, tight
 
 
 @styled
@@ -133,7 +133,7 @@ def hatch(axis: Axes, mask: Array, pattern: str = "//////") -> None:
 
 def class_legend(fig: Figure, classes: Sequence[str], colours: Array, void: bool = False) -> None:
     """Put the names and colours of the classes below the figure."""
-    handles = [Patch(fc=colours[i] / 255, ec="#666666", label=name) for i, name in enumerate(classes)]
+    handles = [Patch(fc=colours[i] / 255, ec="#666666", label=plain(name)) for i, name in enumerate(classes)]
     if void:
         handles.append(Patch(fc="white", ec="#666666", hatch="//////", label="void"))
     fig.legend(handles=handles, loc="outside lower center", ncols=_legend_shape(fig.get_figwidth(), classes, void)[1])

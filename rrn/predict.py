@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -30,7 +31,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from rrn import checkpoint, overlay
+from rrn import checkpoint, overlay, whole
 from rrn.checkpoint import Description
 from rrn.config import Evaluate, SettingsError
 from rrn.data import files
@@ -199,13 +200,16 @@ class Writer:
     def __enter__(self) -> Writer:
         self.out.mkdir(parents=True, exist_ok=True)
         if self.wanted.regions:
-            table = (self.out / "regions.csv").open("w", encoding="utf-8", newline="")
-            self._rows = csv.writer(self._stack.enter_context(table), lineterminator="\n")
+            unfinished = self._stack.enter_context(whole.file(self.out / "regions.csv"))
+            table = self._stack.enter_context(unfinished.open("w", encoding="utf-8", newline=""))
+            self._rows = csv.writer(table, lineterminator="\n")
             self._rows.writerow(REGION_COLUMNS)
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
     def write(self, name: str, image: Pixels, prediction: Prediction) -> None:
         """Write the files of one image, RGB uint8 [H, W, 3], and its rows of regions.csv."""
@@ -215,7 +219,7 @@ class Writer:
         if self.wanted.probabilities:
             contents = BytesIO()
             np.savez_compressed(contents, probabilities=prediction.probabilities.astype(np.float16))
-            self._place(self.out / "probabilities" / f"{name}.npz", contents)
+            whole.write(self.out / "probabilities" / f"{name}.npz", contents.getvalue())
         if self.wanted.overlay or prediction.regions:
             blended = overlay.blended(image, prediction.labels, self.colours)
         if self.wanted.overlay:
@@ -236,14 +240,7 @@ class Writer:
         """Write a PNG into the folder of its kind."""
         contents = BytesIO()
         picture.save(contents, "PNG")
-        self._place(self.out / kind / f"{name}.png", contents)
-
-    def _place(self, path: Path, contents: BytesIO) -> None:
-        """Write a file beside its place, then put it there."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_bytes(contents.getbuffer())
-        partial.replace(path)
+        whole.write(self.out / kind / f"{name}.png", contents.getvalue())
 
 
 def _rows(name: str, regions: Regions) -> list[list[Any]]:
@@ -322,7 +319,7 @@ def main(argv: list[str] | None = None) -> int:
             raise SettingsError(NO_DISCRIMINATORS)
         wanted = Wanted(options.segmenter, options.probabilities, options.overlay, options.regions)
         failed = label_all(model, description, images, options.out, wanted)
-    except (SettingsError, DataError) as error:
+    except (SettingsError, DataError, whole.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:

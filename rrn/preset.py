@@ -18,11 +18,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
-from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from rrn import config
+from rrn import config, whole
 from rrn.data import lists
 from rrn.data.files import DataError
 
@@ -55,15 +54,13 @@ def assignment(item: str) -> dict[str, Any]:
     """Turn `a.b=1` into {"a": {"b": 1}}.
 
     Raises:
-        config.SettingsError: it is no `key=value`, or the value is no YAML.
+        config.SettingsError: it is no `key=value`, or as `config.parse`.
     """
     key, equals, text = item.partition("=")
     if not equals or not key:
-        raise config.SettingsError(f"expected key=value, got {item!r}")
-    try:
-        value = _yaml().load(text)
-    except YAMLError as error:
-        raise config.SettingsError(f"{key}: {text!r} is no YAML value: {error}") from error
+        raise config.SettingsError(f"expected key=value, got {config.short(item)}")
+    config.parse(text, f"{key if key.isprintable() else config.short(key)}: {config.short(text)}")
+    value = _yaml().load(text)
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
@@ -100,13 +97,14 @@ def apply(root: Path, items: list[str]) -> str:
         except config.SettingsError as error:
             raise config.SettingsError(f"{source}: {error}") from error
         lay(values, over)
-    if plain["dataset"]["path"] == PLACEHOLDER:
+    stream = io.StringIO()
+    _yaml().dump(values, stream)
+    settings = config.resolve(config.parse(stream.getvalue(), "params.yaml"))
+    if settings.dataset.path == PLACEHOLDER:
         raise config.SettingsError(
             f"dataset.path: say where the data set lies, python -m rrn.preset {' '.join(items)} dataset.path=DIR"
         )
-    require_partitions(config.resolve(plain))
-    stream = io.StringIO()
-    _yaml().dump(values, stream)
+    require_partitions(settings)
     return stream.getvalue()
 
 
@@ -171,7 +169,11 @@ def main(argv: list[str] | None = None) -> int:
             "`git checkout HEAD -- params.yaml` before presets begins anew",
             file=sys.stderr,
         )
-    (root / "params.yaml").write_text(text, encoding="utf-8")
+    try:
+        whole.write(root / "params.yaml", text)
+    except whole.WriteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from rrn import config
+from rrn import config, whole
 from rrn.inline import Inline, PageTooLargeError, inline
 
 LIMIT = 1_000_000
@@ -36,6 +36,8 @@ TITLES = {
 """Tables in the order of the page, by the stems of their files; others follow."""
 
 BOLD = re.compile(r"\*\*(.*?)\*\*")
+ESCAPED = re.compile(r"\\([\\`*\[\]$|])")
+"""What `rrn.typeset` writes in place of a mark of Markdown."""
 
 
 class ReportError(ValueError):
@@ -94,12 +96,13 @@ def read_table(path: Path) -> Shown:
 
 def _split(line: str) -> list[str]:
     """Return the cells of a line of Markdown."""
-    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def _cell(text: str, right: bool) -> Cell:
     """Return a cell from its Markdown."""
-    return Cell(BOLD.sub(r"\1", text), bool(BOLD.search(text)), right)
+    words = ESCAPED.sub(r"\1", BOLD.sub(r"\1", text)).replace("&lt;", "<").replace("&amp;", "&")
+    return Cell(words, bool(BOLD.search(text)), right)
 
 
 def _words(stem: str) -> str:
@@ -190,6 +193,7 @@ def write(root: Path) -> Path:
     Raises:
         ReportError: there is nothing to report, or a file is not as the ablation stage writes it.
         PageTooLargeError: the figures do not fit.
+        whole.WriteError: the disk is full, or results/ may not be written.
     """
     told = abouts(root / "presets")
     folders = [path for path in (root / "results").glob("*") if any(path.glob("*.md"))]
@@ -198,7 +202,7 @@ def write(root: Path) -> Path:
     folders.sort(key=lambda path: (path.name != MAIN, path.name))
     target = root / "results" / "report.html"
     studies = [read_study(folder, told.get(folder.name, "")) for folder in folders]
-    target.write_text(page(studies), encoding="utf-8")
+    whole.write(target, page(studies))
     return target
 
 
@@ -206,7 +210,7 @@ def main() -> int:
     """Run the command line."""
     try:
         target = write(config.find_root())
-    except (ReportError, PageTooLargeError, config.SettingsError, FileNotFoundError) as error:
+    except (ReportError, PageTooLargeError, config.SettingsError, FileNotFoundError, whole.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{target.parent.name}/{target.name}: {target.stat().st_size} bytes")

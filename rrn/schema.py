@@ -14,17 +14,34 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 IGNORE_INDEX = 255
 """The value of void pixels in every label tensor of the package, whatever a data set calls void."""
 
-PositiveInt = Annotated[int, Field(ge=1, strict=True)]
-NaturalInt = Annotated[int, Field(ge=0, strict=True)]
+LARGEST = 2**31 - 1
+"""Of every whole number but seeds: no loop, list or tensor of more is meant."""
+
+PositiveInt = Annotated[int, Field(ge=1, le=LARGEST, strict=True)]
+NaturalInt = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+Processes = Annotated[int, Field(ge=0, le=1024, strict=True)]
+"""Workers, threads, processes: more are not to be had, and asking for them may stop the machine."""
+Images = Annotated[int, Field(ge=1, le=65536, strict=True)]
+Side = Annotated[int, Field(ge=1, le=65535, strict=True)]
+"""Of an image, in pixels."""
+Channels = Annotated[int, Field(ge=1, le=16384, strict=True)]
 Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 NaturalFloat = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Scale = Annotated[float, Field(ge=1 / 64, le=64, strict=True)]
 Below1 = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Byte = Annotated[int, Field(ge=0, le=255)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=64, strict=True)]
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=4096, strict=True)]
+"""One line, not empty."""
+Folder = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$", max_length=255, strict=True)]
+"""The name of one folder, or list, in the data set: no path, so that nothing outside of it is read."""
 Partition = Annotated[str, BeforeValidator(lambda value: _partition(value))]
 """1of16 (one image in sixteen is labeled), 662 (that many are), or all."""
+NUMBER = "[1-9][0-9]{0,8}"
+"""Of images, as a partition writes it."""
 
 
 class SettingsError(ValueError):
@@ -41,13 +58,13 @@ class Dataset(Section):
     """Where the images lie and how they are read."""
 
     kind: Literal["folder", "voc", "cityscapes", "camvid"]
-    path: str
+    path: Text
     void: tuple[Annotated[int, Field(ge=0, le=255, strict=True)], ...] | None
-    unlabeled: str | None
-    train: str
-    val: str
-    test: str
-    size: tuple[PositiveInt, PositiveInt] | None
+    unlabeled: Folder | None
+    train: Folder
+    val: Folder
+    test: Folder
+    size: tuple[Side, Side] | None
     cache: Flag
 
     @model_validator(mode="after")
@@ -62,6 +79,8 @@ class Dataset(Section):
                 f"unlabeled: {self.unlabeled} is for kind: folder; in {self.kind} all train images outside the "
                 "partition are unlabeled: set unlabeled: null"
             )
+        if self.train in (self.val, self.test):
+            raise ValueError(f"train: {self.train} is val or test, too; what is learnt from must not be scored on")
         if self.unlabeled in (self.train, self.val, self.test):
             raise ValueError(f"unlabeled: {self.unlabeled} is a split already; name a folder of images/ of its own")
         return self
@@ -71,7 +90,7 @@ class Split(Section):
     """Who is labeled."""
 
     protocol: Literal["seeded", "cps", "u2pl", "classic"]
-    seed: NaturalInt
+    seed: Seed
     stratified: Flag
 
     @model_validator(mode="after")
@@ -89,7 +108,7 @@ class Ablation(Section):
 
     partitions: tuple[Partition, ...] = Field(min_length=1)
     methods: tuple[Name, ...] = Field(min_length=1)
-    seeds: tuple[NaturalInt, ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
     beside: tuple[Name, ...]
     explore: Name | None
 
@@ -105,19 +124,19 @@ class Ablation(Section):
 class Model(Section):
     """The segmenter."""
 
-    architecture: str
-    encoder: str
-    weights: str | None
+    architecture: Name
+    encoder: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255, strict=True)]
+    weights: Text | None
     output_stride: Literal[8, 16]
-    decoder_channels: PositiveInt
-    atrous_rates: tuple[PositiveInt, PositiveInt, PositiveInt]
+    decoder_channels: Channels
+    atrous_rates: tuple[Side, Side, Side]
 
 
 class Augment(Section):
     """Random geometry and colour of training crops."""
 
-    crop: Annotated[int, Field(ge=16, strict=True)]
-    scales: tuple[PositiveFloat, PositiveFloat]
+    crop: Annotated[int, Field(ge=16, le=65535, strict=True)]
+    scales: tuple[Scale, Scale]
     flip: Flag
     jitter: Fraction
 
@@ -131,23 +150,23 @@ class Augment(Section):
 class BatchSize(Section):
     """Images of one step, over all processes."""
 
-    labeled: PositiveInt
-    unlabeled: PositiveInt
+    labeled: Images
+    unlabeled: Images
 
 
 class Speed(Section):
     """What makes a training faster, or smaller in memory."""
 
     merged: Flag
-    compile: str | None
+    compile: Text | None
     checkpointing: Flag
-    accumulate: PositiveInt
+    accumulate: Images
 
 
 class CutMix(Section):
     """Boxes of the mixed unlabeled images."""
 
-    boxes: PositiveInt
+    boxes: Annotated[int, Field(ge=1, le=1024, strict=True)]
     area: tuple[Fraction, Fraction]
 
     @model_validator(mode="after")
@@ -195,12 +214,12 @@ class Log(Section):
 class Evaluate(Section):
     """Evaluation."""
 
-    batch: PositiveInt
+    batch: Images
     mode: Literal["whole", "pad", "sliding"]
-    window: tuple[PositiveInt, PositiveInt] | None
-    stride: tuple[PositiveInt, PositiveInt] | None
+    window: tuple[Side, Side] | None
+    stride: tuple[Side, Side] | None
     last: Literal["shifted", "ragged"]
-    scales: tuple[PositiveFloat, ...] = Field(min_length=1)
+    scales: tuple[Scale, ...] = Field(min_length=1)
     flip: Flag
     folded: Flag
     evidence: NaturalInt
@@ -242,7 +261,7 @@ class Discriminator(Section):
     sees_image: Flag
     sees_both: Flag
     input_stride: PositiveInt
-    channels: tuple[PositiveInt, ...] = Field(min_length=1)
+    channels: tuple[Channels, ...] = Field(min_length=1)
     dropout: Below1
     lr: PositiveFloat
     betas: tuple[Below1, Below1]
@@ -305,11 +324,11 @@ class Settings(Section):
     """All settings of one run: params.yaml with one row of `methods:` merged into `method`."""
 
     name: Name
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|meta)$")]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?|meta)$", strict=True)]
     precision: Literal["fp32", "bf16", "fp16"]
-    threads: PositiveInt
-    nproc: PositiveInt
-    workers: NaturalInt
+    threads: Annotated[Processes, Field(ge=1)]
+    nproc: Annotated[Processes, Field(ge=1)]
+    workers: Processes
     dataset: Dataset
     split: Split
     ablation: Ablation
@@ -335,7 +354,7 @@ class Settings(Section):
     def _possible(self) -> Settings:
         crop, grid = self.augment.crop, self.method.grid
         if crop % grid:
-            fitting = [g for g in range(1, crop + 1) if crop % g == 0 and abs(g - grid) <= grid]
+            fitting = [g for g in range(1, min(crop, 2 * grid) + 1) if crop % g == 0]
             raise ValueError(
                 f"method.grid: {grid} regions do not fill augment.crop: {crop} pixels evenly; try grid {fitting}"
             )
@@ -373,25 +392,17 @@ class Settings(Section):
                 )
 
 
-class Networks(Section):
-    """What the networks of a run are built from: the part of the settings that a finished run keeps."""
-
-    model: Model
-    method: Method
-    region: PositiveInt
-
-
 def _partition(value: Any) -> str:
     """Return a partition as text; it names folders and stages, so a share is written 1of16, not 1/16."""
-    text = str(value)
-    if not re.fullmatch(r"[1-9]\d*of[1-9]\d*|[1-9]\d*|all", text):
-        share = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
+    text = str(value) if isinstance(value, int | str) else ""
+    if not re.fullmatch(r"N(ofN)?|all".replace("N", NUMBER), text):
+        share = re.fullmatch(f"({NUMBER})/({NUMBER})", text)
         hint = f"write {share[1]}of{share[2]}" if share else "expected 1of16, a number of images, or all"
-        raise ValueError(f"{text!r} is no partition: {hint}")
+        raise ValueError(f"no partition: {hint}")
     return text
 
 
 def nearest(name: str, known: Any) -> str:
     """Return '; did you mean ...?' with the nearest known name, or the list of them."""
-    near = difflib.get_close_matches(name, [str(k) for k in known], n=1)
+    near = difflib.get_close_matches(name[:80], [str(k) for k in known], n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(map(str, known)))}"

@@ -1,8 +1,9 @@
 """Execute a notebook as a stage: `python -m rrn.stage NOTEBOOK OUTPUT.ipynb [key=value ...]`.
 
 papermill does the work; this runner adds what it leaves open: misspelled parameters are refused,
-the kernel can only be this interpreter, the executed copy holds nothing that differs between two
-identical runs, and SIGTERM stops the kernel and its children.
+one output has one runner at a time, the kernel can only be this interpreter, the executed copy is never
+half written and holds nothing that differs between two identical runs, and SIGTERM stops the kernel and
+its children.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import fcntl
+import hashlib
 import json
 import os
+import platform
 import re
+import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
-from rrn import devices
+from rrn import devices, whole
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
@@ -31,8 +38,21 @@ UNUSED = ("rfc3987_syntax", cast(Any, None))
 """A grammar of web addresses that jsonschema, behind nbformat, compiles in 0.7 s if it finds it; no stage needs it."""
 
 
+PATIENCE = 60
+"""Seconds that a kernel which is asked to stop has to end its step and save; then it is asked again, then killed."""
+DIED = (
+    "it was killed, perhaps for lack of memory (lower batch, evaluate.batch or workers), or ended itself; the same "
+    "command goes on from the last checkpoint, or begins anew where there is none"
+)
+ELSEWHERE = "let RRN_SCRATCH name a folder that has room and may be written"
+
+
 class StageError(ValueError):
     """The command line of a stage is wrong."""
+
+
+class BusyError(RuntimeError):
+    """Another process is writing the same output; the message says which one, and what to do."""
 
 
 def declared(notebook: Path) -> list[str]:
@@ -48,9 +68,10 @@ def parameters(items: Iterable[str], notebook: Path) -> dict[str, Any]:
     """Read `key=value` items as YAML; the notebook's parameters cell says which keys there are.
 
     Raises:
-        StageError: an item is no `key=value`, or the notebook has no such parameter.
+        StageError: an item is no `key=value`, its value is no literal, or the notebook has no such parameter.
     """
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     if not notebook.exists():
         raise StageError(f"there is no notebook {notebook}; run `dvc repro notebooks`")
@@ -64,7 +85,14 @@ def parameters(items: Iterable[str], notebook: Path) -> dict[str, Any]:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise StageError(f"{notebook.name} has no parameter {key!r}; {hint}")
-        values[key] = YAML(typ="safe", pure=True).load(value)
+        try:
+            values[key] = YAML(typ="safe", pure=True).load(value)
+            json.dumps(values[key])
+        except (YAMLError, TypeError, ValueError) as error:
+            raise StageError(
+                f"{item!r} gives {key} no value of numbers, texts, lists and mappings in YAML "
+                f"({type(error).__name__}); put a text in quotes"
+            ) from error
     return values
 
 
@@ -73,10 +101,11 @@ def pin_kernel(folder: Path) -> str:
 
     Kernels, start-up files and plotting back ends of the user are out of reach of a stage; cells
     that start programs find those of this environment. Results do not depend on the processor, see `PORTABLE`.
+    Where this process is killed, the kernel ends too.
     """
     spec = folder / "kernels" / "rrn-stage"
     spec.mkdir(parents=True)
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    argv = [sys.executable, "-m", "rrn.parent", "ipykernel_launcher", "-f", "{connection_file}"]
     kernel = {"argv": argv, "display_name": "rrn", "language": "python"}
     (spec / "kernel.json").write_text(json.dumps(kernel), encoding="utf-8")
     for variable, first in (("JUPYTER_PATH", folder), ("PATH", Path(sys.executable).parent)):
@@ -107,7 +136,67 @@ def normalise(path: Path) -> None:
             for texts in [out.get("data", out) for out in cell.outputs]:
                 for key in texts.keys() & {"text", "text/plain"}:
                     texts[key] = ADDRESS.sub("0x...", texts[key])
-    nbformat.write(notebook, path)
+    whole.write(path, nbformat.writes(notebook).removesuffix("\n") + "\n")
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Be the only runner that writes `output`; the kernel of the system lets the next one in when this process ends.
+
+    The lock lies in RRN_SCRATCH, or in `.scratch` of the repository of `output` (outside one, beside it), and goes
+    when the run is over. Its name is a digest of the whole path: other outputs, and the copies of a repository that
+    `dvc exp run --temp` and the queue make, have other ones.
+
+    Raises:
+        BusyError: another process holds it.
+        whole.WriteError: there is no place for it.
+    """
+    path = _scratch(output) / f"{hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:16]}.lock"
+    with whole.explained(path, ELSEWHERE):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _locked(path, output)
+    with lock:
+        command = shlex.join([Path(sys.executable).name, "-m", "rrn.stage", *sys.argv[1:]])
+        since = datetime.now().astimezone().isoformat(" ", "seconds")
+        with whole.explained(path, ELSEWHERE):
+            lock.truncate(0)
+            lock.write(f"pid {os.getpid()} on {platform.node()} since {since} ({command})")
+            lock.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _scratch(output: Path) -> Path:
+    """Return the folder of the locks."""
+    repositories = (folder for folder in output.resolve().parents if (folder / "dvc.yaml").exists())
+    root = next(repositories, None)
+    return Path(os.environ.get("RRN_SCRATCH") or (root / ".scratch" if root else output.parent))
+
+
+def _locked(path: Path, output: Path) -> IO[str]:
+    """Take the lock, in the file that has this name now: a run that ends takes the name away before it lets go."""
+    while True:
+        lock = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            with lock:
+                lock.seek(0)
+                raise BusyError(_busy(output, lock.read())) from error
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+                return lock
+        lock.close()
+
+
+def _busy(output: Path, holder: str) -> str:
+    """Say who writes an output, and what to do."""
+    return (
+        f"{output} is being written by another process, {holder or 'which has just begun'}: wait until it is ready, "
+        "or end it and give this command again; it goes on from the last checkpoint"
+    )
 
 
 def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
@@ -116,13 +205,21 @@ def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
     Raises:
         papermill.exceptions.PapermillExecutionError: a cell failed.
         nbclient.exceptions.DeadKernelError: the kernel was killed.
+        whole.WriteError: `output`, or the folder of temporary files, cannot be written.
     """
     import papermill
+    from papermill.iorw import LocalHandler, papermill_io
     from traitlets.config import Config
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    sockets = {"transport": "ipc"}  # no TCP ports
-    with tempfile.TemporaryDirectory(prefix="rrn-") as folder:
+    class Whole(LocalHandler):
+        """Writes a notebook so that it is whole at any moment."""
+
+        def write(self, buf: str, path: str) -> None:
+            whole.write(Path(path), buf)
+
+    papermill_io.register(str(output), Whole())
+    kernels = {"transport": "ipc", "shutdown_wait_time": 2 * PATIENCE}  # no TCP ports
+    with tempfile.TemporaryDirectory(prefix="rrn-") as folder, whole.explained(Path(folder), "set TMPDIR"):
         papermill.execute_notebook(
             str(notebook),
             str(output),
@@ -134,13 +231,13 @@ def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
             stderr_file=sys.stderr,
             autosave_cell_every=30,
             coalesce_streams=True,
-            config=Config({"KernelManager": sockets, "AsyncKernelManager": sockets}),
+            config=Config({"KernelManager": kernels, "AsyncKernelManager": kernels}),
         )
     normalise(output)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run; return 0, 1 (a cell failed), 2 (wrong command line) or 130 (stopped)."""
+    """Run; return 0, 1 (a cell failed), 2 (wrong command line), 3 (another process runs it) or 130 (stopped)."""
     parser = argparse.ArgumentParser(prog="python -m rrn.stage", description=__doc__)
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path, help="the executed copy")
@@ -151,20 +248,25 @@ def main(argv: list[str] | None = None) -> int:
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # with Python's own handler, asyncio would keep Ctrl-C to itself
+        signal.signal(number, _interrupt)
     try:
-        with devices.taken():
-            execute(args.notebook, args.output, parameters(args.parameters, args.notebook))
-    except StageError as error:
+        values = parameters(args.parameters, args.notebook)
+        with alone(args.output), devices.taken():
+            execute(args.notebook, args.output, values)
+    except (StageError, BusyError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, StageError) else 3
+    except whole.WriteError as error:
+        print(f"error: {error}", file=sys.stderr)
     except PapermillExecutionError as error:
         text = ANSI.sub("", str(error)).strip()
         print(f"{text}\nerror: {error.ename}: {error.evalue}", file=sys.stderr)
     except DeadKernelError as error:
-        print(f"error: {error} (killed, perhaps for lack of memory)", file=sys.stderr)
+        print(f"error: {error}: {DIED}", file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"stopped; the notebook as far as it got: {args.output}", file=sys.stderr)
+        print("stopped, and what was computed is kept: the same command goes on from there", file=sys.stderr)
+        print(f"the notebook as far as it got: {args.output}", file=sys.stderr)
         return 130
     else:
         return 0
@@ -173,7 +275,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _interrupt(*_: Any) -> None:
-    """Turn SIGTERM into Ctrl-C, which papermill hands on to the kernel."""
+    """Stop papermill, which hands it on to the kernel."""
     raise KeyboardInterrupt
 
 

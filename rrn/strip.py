@@ -12,6 +12,8 @@ from pathlib import Path
 
 import nbformat
 
+from rrn import whole
+
 METADATA = {
     "kernelspec": {
         "name": "python3",
@@ -38,10 +40,9 @@ def canonical(text: str) -> str:
 
 def strip(source: Path, target: Path) -> None:
     """Write canonical copies of the notebooks in `source` to `target`."""
-    target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.glob("*.ipynb")):
         text = canonical(path.read_text(encoding="utf-8"))
-        (target / path.name).write_text(text, encoding="utf-8")
+        whole.write(target / path.name, text)
 
 
 def unstripped(source: Path) -> list[Path]:
@@ -56,7 +57,11 @@ def main(argv: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     if argv[0] != "--check":
-        strip(Path(argv[0]), Path(argv[1]))
+        try:
+            strip(Path(argv[0]), Path(argv[1]))
+        except whole.WriteError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         return 0
     found = unstripped(Path(argv[1]))
     for path in found:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rrn import collect, config, figures, paper, tables, typeset
+from rrn import collect, config, figures, paper, tables, typeset, whole
 from rrn.evidence import NAME, Evidence
 from rrn.paired import REFERENCE, averages
 from rrn.qualitative import kept
@@ -94,7 +94,7 @@ class Study:
         typeset.write_csv(self.runs, out / "runs.csv")
         typeset.write_csv(self.scores(), out / "scores.csv")
         about = json.dumps(collect.about(self.settings), indent=1)
-        (out / "settings.json").write_text(about + "\n", encoding="utf-8")
+        whole.write(out / "settings.json", about + "\n")
         paths = collect.evidence_paths(self.folder, self.settings, self.partitions[0])
         for method in self.explored:
             chosen = Evidence.read(paths[method])

@@ -20,17 +20,19 @@ import pandas as pd
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from rrn import checkpoint, config, distributed, evaluate, guard, launch, learner, regional
+from rrn import checkpoint, config, distributed, evaluate, guard, launch, learner, regional, whole
 from rrn.data import loaders, splits
+from rrn.data.files import DataError
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
 from rrn.inference import Predictor, require_fit
+from rrn.interrupts import Signals, Stopped
 from rrn.jobs import Job, Stage, job
 from rrn.learner import Learner, LossError
 from rrn.method import RRN, Terms
 from rrn.reliability import summarise
 
-Row = dict[str, float]
+Row = dict[str, Any]
 
 
 def run(
@@ -95,32 +97,75 @@ class Training:
         self.val = self._whole(names.val, self.split.val)
         known = loaders.diagnosis_ids(self.dataset, self.split, self.settings.log.diagnose)
         self.unlabeled = self._whole(names.train, known) if known else None
+        self.done = 0
+        self.pending: list[Terms] = []  # of the last steps, which no row holds yet
         self.history: list[Row] = []
-        self.reliability: list[dict[str, Any]] = []
+        self.reliability: list[Row] = []
+        self.signals = Signals()
 
     def fit(self) -> Iterator[Row]:
-        """Go from the last checkpoint, or the start, to the end; write the outputs; yield the rows of history."""
+        """Go from the last checkpoint, or the start, to the end; write the outputs; yield the rows of history.
+
+        Raises:
+            Stopped: the process was asked to stop; the message says how to go on.
+            DataError, LossError, MemoryShortage, WriteError: what is computed is kept, and the message says where.
+        """
         with ExitStack() as stack:
             scratch = stack.enter_context(self._scratch()) if distributed.rank() == 0 else None
-            first = self._resume(scratch)
-            yield from self.history
-            steps, log = self.job.schedule.steps, self.settings.log
-            pending: list[Terms] = []
-            for step, batch in enumerate(self._batches(first, steps), start=first):
-                pending.append(self.learner.step(batch.to(self.device), step))
-                done = step + 1
-                if done % log.every == 0 or done == steps:
-                    yield self._report(done, pending, evaluate_now=done % log.evaluate == 0 or done == steps)
-                    pending = []
-                if done % log.checkpoint == 0 or done == steps:
-                    self._check_weights(done)
-                if scratch and done % log.checkpoint == 0 and done < steps:
-                    scratch.save(self._state(done))
+            self._resume(scratch)
+            yield from list(self.history)
+            stack.enter_context(self.signals)
+            try:
+                yield from self._learn(scratch)
+            except LossError as error:
+                raise self._with_evidence(error, scratch) from error
             if scratch:
                 self._write()
                 scratch.remove()
 
-    def _batches(self, first: int, steps: int) -> Iterator[loaders.Batch]:
+    def _learn(self, scratch: checkpoint.Scratch | None) -> Iterator[Row]:
+        """Take the steps that are left; where that ends between two steps, keep all that is computed."""
+        try:
+            yield from self._rows(scratch)
+        except DataError:
+            self._save(scratch)
+            raise
+        except Stopped as stopped:
+            self._save(scratch)
+            raise Stopped(
+                f"{self._name} was asked to stop and did, after step {self.done} of {self.job.schedule.steps}; all of "
+                "it is kept: the same command goes on from there"
+            ) from stopped
+
+    def _rows(self, scratch: checkpoint.Scratch | None) -> Iterator[Row]:
+        """Report what is due, save what is due, take a step, until all are done; yield the rows."""
+        steps, log = self.job.schedule.steps, self.settings.log
+        batches = self.batches(self.done, steps)
+        while True:
+            if self.pending and self._due(log.every):
+                yield self._report()
+            if self._due(log.checkpoint):
+                self._save(scratch)
+            if self.done == steps:
+                return
+            self._stop_if_asked(reported=not self.pending)
+            self.pending.append(self.learner.step(next(batches).to(self.device), self.done))
+            self.done += 1
+
+    def _due(self, every: int) -> bool:
+        """Return whether something that is done every so many steps is to be done now; at the end everything is."""
+        return self.done > 0 and (self.done % every == 0 or self.done == self.job.schedule.steps)
+
+    def _stop_if_asked(self, reported: bool = False) -> None:
+        """Raise Stopped if a signal came; of several processes all do, at the next report, whichever of them it met."""
+        if distributed.world() == 1:
+            asked = self.signals.asked
+        else:
+            asked = reported and any(distributed.everyone(self.signals.asked))
+        if asked:
+            raise Stopped
+
+    def batches(self, first: int, steps: int) -> Iterator[loaders.Batch]:
         """Return the batches of steps first..steps-1 of this process."""
         row = self.settings.method
         return iter(
@@ -135,14 +180,18 @@ class Training:
             )
         )
 
-    def _report(self, done: int, pending: list[Terms], evaluate_now: bool) -> Row:
+    def _report(self) -> Row:
         """Read the terms of the last steps, once, and make a row of their means; evaluate where it is time."""
-        values = self.learner.require_finite(pending, done, self._name)
-        means = dict(zip(pending[0], values.mean(0).tolist(), strict=True))
-        row: Row = {"step": done, "lr": self.learner.rate} | means
-        if evaluate_now:
-            row |= self._evaluate(done)
+        values = self.learner.require_finite(self.pending, self.done, self._name)
+        means = dict(zip(self.pending[0], values.mean(0).tolist(), strict=True))
+        row: Row = {"step": self.done, "lr": self.learner.rate(self.done - 1)} | means
+        reliability: list[Row] = []
+        if self._due(self.settings.log.evaluate):
+            scores, reliability = self._evaluate()
+            row |= scores
         self.history.append(row)
+        self.reliability += reliability
+        self.pending = []
         return row
 
     @property
@@ -150,43 +199,64 @@ class Training:
         """This run, as an error names it."""
         return f"{self.job.stage} {self.job.key} (seed {self.job.seed})"
 
-    def _check_weights(self, done: int) -> None:
+    def _check_weights(self) -> None:
         """Stop before weights are saved that the last update has spoiled."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         if not all(bool(tensor.isfinite().all()) for tensor in tensors):
             raise LossError(
-                f"the update of step {done - 1} of {self._name} left weights that are not finite; nothing after the "
-                "last checkpoint is kept; lower optimizer.lr, or use precision: fp32"
+                f"the update of step {self.done - 1} of {self._name} left weights that are not finite; nothing after "
+                "the last checkpoint is kept; lower optimizer.lr, or use precision: fp32"
             )
 
-    def _evaluate(self, done: int) -> Row:
+    def _with_evidence(self, error: LossError, scratch: checkpoint.Scratch | None) -> LossError:
+        """Return the error of a step, with its images, and the file that `rrn.replay` repeats it from."""
+        if error.step is None:
+            return error
+        batch = next(self.batches(error.step, error.step + 1))
+        parts = {"labeled": batch.labeled_ids, "u0": batch.unlabeled_ids[0], "u1": batch.unlabeled_ids[1]}
+        everywhere = distributed.everyone(parts)
+        ids = {name: [image for share in everywhere for image in share[name]] for name in parts}
+        message = "\n".join([str(error), *(f"  {name}: {', '.join(found)}" for name, found in ids.items() if found)])
+        if scratch:
+            run = {"stage": self.job.stage, "partition": self.job.partition, "method": self.job.method}
+            evidence = {"run": run | {"seed": self.job.seed}, "step": error.step, "said": str(error), "images": ids}
+            path = scratch.keep_evidence(evidence | {"state": self.learner.state()})
+            message += f"\n`python -m rrn.replay {path}` repeats the step"
+        return LossError(f"{message}\nlower optimizer.lr, or use precision: fp32", error.step)
+
+    def _evaluate(self) -> tuple[Row, list[Row]]:
         """Evaluate both segmenters on val; in training also measure the reliability of their pseudo-labels."""
         classes, tables = self.split.classes, list[pd.DataFrame]()
         evaluation = evaluate.evaluate(self._look(self.val, tables), classes)
         matrices = {n: distributed.total(m.to(self.device)).cpu() for n, m in evaluation.matrices.items()}
+        reliability: list[Row] = []
         if self.job.stage == "train":
-            self._diagnose(done, "val", tables)
+            reliability += self._diagnosed("val", tables)
             if self.unlabeled is not None:
-                seen = regional.look(self.predictor, self.unlabeled)
-                self._diagnose(done, "unlabeled", [regional.describe(self.predictor, s, classes) for s in seen])
+                seen = list[pd.DataFrame]()
+                for _ in self._look(self.unlabeled, seen):
+                    pass
+                reliability += self._diagnosed("unlabeled", seen)
         metrics = replace(evaluation, matrices=matrices).metrics()
-        return {name: value for name, value in metrics.items() if name.startswith("miou")}
+        return {name: value for name, value in metrics.items() if name.startswith("miou")}, reliability
 
     def _look(self, batches: loaders.WholeImages, tables: list[pd.DataFrame]) -> Iterator[regional.Seen]:
         """Look at whole images once; in training also append the region table of each batch."""
         for seen in regional.look(self.predictor, batches):
+            self._stop_if_asked()
             if self.job.stage == "train":
                 tables.append(regional.describe(self.predictor, seen, self.split.classes))
             yield seen
 
-    def _diagnose(self, done: int, split: str, tables: list[pd.DataFrame]) -> None:
+    def _diagnosed(self, split: str, tables: list[pd.DataFrame]) -> list[Row]:
         """Measure, with labels that training never sees, which score tells right pseudo-labels from wrong ones.
 
         `tables` are those of this process's batches.
         """
         regions = regional.joined(distributed.undealt(tables), self.split.classes)
-        summary = summarise(regions, *evaluate.cut(self.settings.method.filter)).assign(step=done, split=split)
-        self.reliability += [{str(k): v for k, v in row.items()} for row in summary.to_dict("records")]
+        cut = evaluate.cut(self.settings.method.filter)
+        summary = summarise(regions, *cut).assign(step=self.done, split=split)
+        return [{str(k): v for k, v in row.items()} for row in summary.to_dict("records")]
 
     def _whole(self, folder: str, ids: tuple[str, ...]) -> loaders.WholeImages:
         """Return this process's share of the whole images of a split, decoded once if `dataset.cache` allows."""
@@ -201,35 +271,37 @@ class Training:
         name = f"{self.settings.name}-{self.job.stage}-{self.job.key}"
         return checkpoint.Scratch(self.job.root, name, self.job.identity())
 
-    def _state(self, done: int) -> dict[str, Any]:
-        """Return everything that the next step depends on; draws depend on the step alone."""
-        return {
-            "step": done,
-            **self.learner.state(),
-            "history": self.history,
-            "reliability": self.reliability,
-        }
+    def _save(self, scratch: checkpoint.Scratch | None) -> None:
+        """Save everything that the next step depends on; draws depend on the step alone."""
+        if self.pending:
+            self.learner.require_finite(self.pending, self.done, self._name)
+        self._check_weights()
+        if scratch:
+            tables = {"history": self.history, "reliability": self.reliability}
+            scratch.save({"step": self.done, "learner": self.learner.state(), "pending": self.pending, **tables})
 
-    def _resume(self, scratch: checkpoint.Scratch | None) -> int:
-        """Restore the last checkpoint, on all processes, and return the step to go on with."""
+    def _resume(self, scratch: checkpoint.Scratch | None) -> None:
+        """Go back to the last checkpoint, on all processes; stay at the start if there is none."""
         state = distributed.broadcast_object(scratch.load() if scratch else None)
-        if state is None:
-            return 0
-        self.learner.load(state)
-        self.history, self.reliability = state["history"], state["reliability"]
-        return state["step"]
+        if state is not None:
+            self.done = state["step"]
+            self.learner.load(state["learner"])
+            self.history, self.reliability = state["history"], state["reliability"]
+            self.pending = [
+                {name: value.to(self.device) for name, value in terms.items()} for terms in state["pending"]
+            ]
 
     def _write(self) -> None:
         """Write the outputs of a finished run."""
         out = self.job.out
         out.mkdir(parents=True, exist_ok=True)
         checkpoint.write_weights(self.model, out)
-        pd.DataFrame(self.history).to_csv(out / "history.csv", index=False, float_format="%.6g")
+        tables = {"history": pd.DataFrame(self.history)}
         if self.reliability:
-            table = pd.DataFrame(self.reliability)
-            leading = ["step", "split"]
-            table = table[leading + [c for c in table.columns if c not in leading]]
-            table.to_csv(out / "reliability.csv", index=False, float_format="%.6g")
+            table, leading = pd.DataFrame(self.reliability), ["step", "split"]
+            tables["reliability"] = table[leading + [c for c in table.columns if c not in leading]]
+        for name, table in tables.items():
+            whole.write(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"), lasting=True)
         checkpoint.write_description(self._description(), out)
 
     def _description(self) -> checkpoint.Description:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from rrn import whole
+
 LATEX = {
     "\\": r"\textbackslash{}",
     "±": r"$\pm$",
@@ -23,6 +25,8 @@ LATEX = {
     "^": r"\textasciicircum{}",
     **{mark: "\\" + mark for mark in "&%$#_{}"},
 }
+MARKDOWN = {"&": "&amp;", "<": "&lt;", **{mark: "\\" + mark for mark in "\\`*[]$|"}}
+"""What Markdown, HTML or MathJax would take for a mark in a word, such as the name of a class."""
 BOLD = re.compile(r"^\*\*(.*)\*\*$")
 
 
@@ -49,13 +53,18 @@ class Table:
     def markdown(self) -> str:
         """Return it in Markdown, with its caption below."""
         rule = [":--" if column < self.words else "--:" for column in range(len(self.header))]
-        lines = [map(_bar, self.header), rule, *[map(_bar, row) for row in self.rows]]
+        words = self.words
+        rows = [[*map(_word, row[:words]), *map(_bar, row[words:])] for row in self.rows]
+        lines = [map(_bar, self.header), rule, *rows]
         return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + f"\n\n{self.caption}\n"
 
     def latex(self) -> str:
         """Return it in LaTeX; needs the package booktabs."""
         columns = "l" * self.words + "r" * (len(self.header) - self.words)
         lines = [" & ".join(map(_escape, cells)) + r" \\" for cells in (self.header, *self.rows)]
+        lines = [
+            f"{{}}{line}" if line.startswith(("[", "*")) else line for line in lines
+        ]  # no option of the line before
         body = ["\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule", "\\end{tabular}"]
         head = ["\\begin{table}", "\\centering", f"\\caption{{{_escape(self.caption)}}}"]
         return "\n".join([*head, f"\\begin{{tabular}}{{{columns}}}", *body, "\\end{table}"]) + "\n"
@@ -63,8 +72,8 @@ class Table:
     def write(self, folder: Path) -> None:
         """Write <name>.csv, <name>.md and <name>.tex into `folder`, which is made if missing."""
         write_csv(self.numbers, folder / f"{self.name}.csv")
-        (folder / f"{self.name}.md").write_text(self.markdown(), encoding="utf-8")
-        (folder / f"{self.name}.tex").write_text(self.latex(), encoding="utf-8")
+        whole.write(folder / f"{self.name}.md", self.markdown())
+        whole.write(folder / f"{self.name}.tex", self.latex())
 
     def _repr_markdown_(self) -> str:
         """Return it as Jupyter asks for it."""
@@ -73,8 +82,7 @@ class Table:
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table with fixed formatting, so that the same numbers give the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    whole.write(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -107,6 +115,11 @@ def counts(numbers: pd.Series) -> str:
     """Return how many seeds there are: 'n = 3', or 'n = 1 to 3' where rows differ."""
     low, high = int(numbers.min()), int(numbers.max())
     return f"n = {low}" if low == high else f"n = {low} to {high}"
+
+
+def _word(text: str) -> str:
+    """Return a word for a cell of Markdown, shown as it is."""
+    return "".join(MARKDOWN.get(character, character) for character in text)
 
 
 def _bar(text: str) -> str:

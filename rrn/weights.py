@@ -6,7 +6,7 @@ What is asked for is found, fetched, or an error that says which file to put whe
 from __future__ import annotations
 
 import importlib
-import pickle
+import struct
 import urllib.request
 from collections.abc import Mapping
 from itertools import accumulate
@@ -32,6 +32,14 @@ PUBLISHERS = ("timm", "torchvision")
 TIMEOUT = 5.0
 """Seconds after which a host that does not answer counts as out of reach."""
 
+UNREADABLE = (
+    *(SafetensorError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError),
+    *(
+        struct.error,
+        torch.serialization.pickle.UnpicklingError,
+    ),  # named where torch names it: nothing is unpickled here
+)
+"""What safetensors and `torch.load` raise for files that are damaged or hold more than tensors."""
 SOURCES = (
     "null, lite0, timm, timm/TAG, torchvision/ENUM.MEMBER, one of the last three with @FILE, "
     "nor a .safetensors or .pth file that exists"
@@ -232,15 +240,22 @@ def _read(path: Path, weights: str) -> dict[str, Tensor]:
     """Read tensors by name; a .pth file runs no code of its own."""
     try:
         tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise config.SettingsError(
-            f"model.weights: {weights!r} is damaged or holds more than tensors ({error}); fetch {path} again"
+    except UNREADABLE as error:
+        said = str(error).partition("WeightsUnpickler error: ")[2].split(". Please")[0].split("Check the")[0].strip()
+        raise config.SettingsError(  # what torch advises beside that is to trust the file
+            f"model.weights: {weights!r} is damaged or holds more than tensors ({said or type(error).__name__}); "
+            f"nothing in it was run; fetch {path} again, or save the state_dict of the encoder alone as .safetensors"
         ) from error
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if not isinstance(tensors, dict) or not all(_named(*item) for item in tensors.items()):
         raise config.SettingsError(
             f"model.weights: {weights!r} holds no tensors by name; save the state_dict of the encoder alone"
         )
     return tensors
+
+
+def _named(name: Any, value: Any) -> bool:
+    """Tell whether an entry of a file of weights is a tensor with a name."""
+    return isinstance(name, str) and isinstance(value, Tensor)
 
 
 def _lite0() -> dict[str, Tensor]:

@@ -5,7 +5,9 @@ python -m torch.distributed.run --nproc-per-node=2 processes.py OUT
 The current folder is a tiny repository with a finished warmup.
 """
 
+import contextlib
 import copy
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +17,14 @@ from unittest import mock
 import tiny
 import torch
 
-from rrn import config, distributed, evaluate, regional, train
+from rrn import config, distributed, evaluate, regional, state, train
 from rrn.data import splits
 from rrn.data.loaders import Batch, TrainingData, WholeBatch
 from rrn.data.sets import ImageSet
 from rrn.inference import Predictor
+from rrn.interrupts import Stopped
 from rrn.learner import Learner
-from rrn.method import RRN
+from rrn.method import RRN, Terms
 
 EXACT = {"method": {"grid": 4, "teacher_statistics": "running", "discriminator": {"dropout": 0.0}}}
 SLIDING = tiny.settings(
@@ -137,7 +140,7 @@ def evaluated(nproc: int) -> dict[str, object]:
     changes = {"nproc": nproc, "evaluate": {"batch": 1}, "batch": PLAIN["batch"]}
     run = train.Training(train.job("train", "1of4", "rrn", 0, out, changes))
     with mock.patch.object(train, "summarise", wraps=train.summarise) as summarise:
-        row = run._evaluate(1)
+        row, run.reliability = run._evaluate()
     run.history.append({"step": 1} | row)
     if distributed.rank() == 0:
         run._write()
@@ -165,7 +168,7 @@ def course(row: str, changes: dict[str, Any], steps: int, fixed: bool = False) -
     gradients: dict[str, torch.Tensor] = {}
     for optimizer in learner.optimizers.values():
         optimizer.register_step_pre_hook(lambda *_: gradients.update(gradients or named_gradients(network)))
-    found = [learner.step(data[step], step) | {"lr": torch.tensor(learner.rate)} for step in range(steps)]
+    found = [learner.step(data[step], step) | {"lr": torch.tensor(learner.rate(step))} for step in range(steps)]
     return {"steps": found, "gradients": gradients}
 
 
@@ -192,9 +195,27 @@ def interrupt() -> int:
     for _ in range(3):
         next(rows)
     rows.close()
-    state = torch.load(Path(".scratch/tiny-train-1of4-rrn-0/checkpoint.pt"), weights_only=True)
+    (path,) = Path(".scratch/tiny-train-1of4-rrn-0").glob("step-*")
+    step = state.read(path)["state"]["step"]
     list(training("resumed").fit())
-    return state["step"]
+    return step
+
+
+def asked() -> int:
+    """Let a signal reach the second process alone: both stop at the next report. Return the steps done by then."""
+    stopped = training("asked")
+    learn = stopped.learner.step
+
+    def step(batch: Batch, number: int) -> Terms:
+        if number == 1 and distributed.rank() == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return learn(batch, number)
+
+    stopped.learner.step = step
+    with contextlib.suppress(Stopped):
+        list(stopped.fit())
+    list(training("asked").fit())
+    return stopped.done
 
 
 def everything() -> dict[str, object]:
@@ -202,7 +223,7 @@ def everything() -> dict[str, object]:
     found = {"courses": courses(), "evaluated": evaluated(distributed.world())}
     if distributed.world() == 2:
         found |= {"losses": {row: losses(row) for row in ROWS}, "matrices": matrices(), "messages": messages()}
-        found |= {"statistics": statistics(), "checkpoint": interrupt()}
+        found |= {"statistics": statistics(), "checkpoint": interrupt(), "asked": asked()}
     return found
 
 

@@ -1,5 +1,5 @@
-import json
 import os
+import threading
 
 import pytest
 import tiny
@@ -7,12 +7,16 @@ import torch
 from conftest import python
 from safetensors.torch import load_file, save_file
 
-from rrn import checkpoint
-from rrn.checkpoint import ResumeError, Scratch
+from rrn import checkpoint, state
+from rrn.checkpoint import DamagedWarning, ResumeError, Scratch
 from rrn.config import SettingsError
+from rrn.whole import WriteError
 
-BEFORE = {"settings": {"optimizer": {"lr": 0.1}, "threads": 1}, "code": "a"}
-AFTER = {"settings": {"optimizer": {"lr": 0.2}, "threads": 1}, "code": "b"}
+BEFORE = {"settings": {"optimizer": {"lr": 0.1}, "threads": 1}, "code": {"rrn": "a", "torch": "1"}}
+OTHER_SETTINGS = {"settings": {"optimizer": {"lr": 0.2}, "threads": 1}, "code": {"rrn": "b", "torch": "1"}}
+OTHER_CODE = {"settings": {"optimizer": {"lr": 0.1}, "threads": 1}, "code": {"rrn": "b", "torch": "2"}}
+UNDER = "run was interrupted under other conditions:"
+RESTART = "set RRN_RESUME=restart to begin anew, or "
 
 
 @pytest.fixture(autouse=True)
@@ -21,69 +25,181 @@ def plain(monkeypatch):
     monkeypatch.delenv("RRN_SCRATCH", raising=False)
 
 
-def leave_state(root, identity=BEFORE, value=1):
+def leave_states(root, *steps, identity=BEFORE):
+    """Be interrupted after some steps; return the folder."""
     with Scratch(root, "run", identity) as scratch:
-        scratch.save({"step": value})
+        for step in steps:
+            scratch.save({"step": step, "value": torch.tensor(float(step))})
         return scratch.folder
 
 
+def found(root, identity=BEFORE):
+    """Return the step that a run would go on from."""
+    with Scratch(root, "run", identity) as scratch:
+        state = scratch.load()
+        assert state is None or state["value"] == state["step"]
+        return state and state["step"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def spoil(path, way):
+    """Damage a file as a disk, a crash or a hand does."""
+    whole = path.read_bytes()
+    changed = bytearray(whole)
+    changed[-1] ^= 1  # a bit of the last tensor
+    path.write_bytes({"cut off": whole[: len(whole) // 2], "empty": b"", "changed": bytes(changed)}[way])
+
+
 def test_state_comes_back_and_goes_when_the_run_is_finished(tmp_path):
-    folder = leave_state(tmp_path)
+    folder = leave_states(tmp_path, 1)
     assert folder == tmp_path / ".scratch" / "run"
     with Scratch(tmp_path, "run", BEFORE) as scratch:
-        assert scratch.load() == {"step": 1}
+        assert scratch.load() == {"step": 1, "value": torch.tensor(1.0)}
         scratch.remove()
     assert not folder.exists()
-    with Scratch(tmp_path, "run", BEFORE) as scratch:
-        assert scratch.load() is None
+    assert found(tmp_path) is None
 
 
 def test_the_folder_can_be_put_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "fast"))
-    assert leave_state(tmp_path) == tmp_path / "fast" / "run"
+    assert leave_states(tmp_path, 1) == tmp_path / "fast" / "run"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "file"))
+    text = (
+        r"file/run cannot be written \(Not a directory\): let it be written, or let RRN_SCRATCH name a folder that has "
+        "room and may be written; then give the same command again"
+    )
+    with pytest.raises(WriteError, match=text):
+        Scratch(tmp_path, "run", BEFORE)
+
+
+def test_the_two_latest_states_are_kept(tmp_path):
+    folder = leave_states(tmp_path, 1, 2, 3)
+    assert names(folder) == ["lock", "step-00000002.safetensors", "step-00000003.safetensors"]
+    leave_states(tmp_path, 4)
+    assert names(folder)[1:] == ["step-00000003.safetensors", "step-00000004.safetensors"]
+
+
+def test_what_a_killed_process_has_left_half_goes(tmp_path):
+    folder = leave_states(tmp_path, 1)
+    (folder / ".step-00000002.safetensors.part").touch()
+    leave_states(tmp_path, 3)
+    assert names(folder) == ["lock", "step-00000001.safetensors", "step-00000003.safetensors"]
+
+
+def test_a_state_that_is_there_is_not_written_again(tmp_path, monkeypatch):
+    leave_states(tmp_path, 1, 2)
+    with Scratch(tmp_path, "run", BEFORE) as scratch:
+        monkeypatch.setattr(checkpoint, "write", None)
+        scratch.save({"step": 2})
+
+
+@pytest.mark.parametrize("way", ["cut off", "empty", "changed"])
+def test_where_the_last_state_is_damaged_the_one_before_is_taken(tmp_path, way):
+    folder = leave_states(tmp_path, 1, 2)
+    spoil(folder / "step-00000002.safetensors", way)
+    text = r"step-00000002.safetensors (is damaged|cannot be read).*; the run goes on from step-00000001.safetensors"
+    with pytest.warns(DamagedWarning, match=text):
+        assert found(tmp_path) == 1
+    with pytest.warns(DamagedWarning), Scratch(tmp_path, "run", BEFORE) as scratch:
+        scratch.save({"step": 3, "value": torch.tensor(3.0)})  # the damaged one goes, the whole one stays
+    assert names(folder)[1:] == ["step-00000001.safetensors", "step-00000003.safetensors"]
+    assert found(tmp_path) == 3
+
+
+def test_where_all_states_are_damaged_the_run_says_so(tmp_path):
+    folder = leave_states(tmp_path, 1, 2)
+    for path in folder.glob("step-*"):
+        spoil(path, "cut off")
+    with pytest.raises(ResumeError) as caught:
+        Scratch(tmp_path, "run", BEFORE)
+    first, *files, last = str(caught.value).splitlines()
+    assert first == "run was interrupted, and none of its states can be read:"
+    assert [name in line for name, line in zip(("00000002", "00000001"), files, strict=True)] == [True, True]
+    assert last == f"delete the folder {folder} to begin anew"
 
 
 def test_state_of_other_settings_is_refused_with_what_changed(tmp_path):
-    leave_state(tmp_path)
+    leave_states(tmp_path, 1)
     with pytest.raises(ResumeError) as caught:
-        Scratch(tmp_path, "run", AFTER)
+        Scratch(tmp_path, "run", OTHER_SETTINGS)
     assert str(caught.value).splitlines() == [
-        "run was interrupted under other conditions:",
-        "  code: 'a' -> 'b'",
+        UNDER,
+        "  code.rrn: 'a' -> 'b'",
         "  settings.optimizer.lr: 0.1 -> 0.2",
-        "set RRN_RESUME=restart to begin anew, or RRN_RESUME=accept to go on all the same",
+        RESTART + "undo the change to go on",
     ]
-    with Scratch(tmp_path, "run", BEFORE) as scratch:  # nothing was lost, and the lock is free
-        assert scratch.load() == {"step": 1}
+    assert found(tmp_path) == 1  # nothing was lost, and the lock is free
 
 
-@pytest.mark.parametrize(("wish", "state"), [("restart", None), ("accept", {"step": 1})])
-def test_the_user_may_choose(tmp_path, monkeypatch, wish, state):
-    leave_state(tmp_path)
+def test_state_of_other_code_is_refused_with_the_way_on(tmp_path):
+    leave_states(tmp_path, 1)
+    with pytest.raises(ResumeError) as caught:
+        Scratch(tmp_path, "run", OTHER_CODE)
+    assert str(caught.value).splitlines() == [
+        UNDER,
+        "  code.rrn: 'a' -> 'b'",
+        "  code.torch: '1' -> '2'",
+        RESTART + "RRN_RESUME=accept_code to go on with this code",
+    ]
+
+
+@pytest.mark.parametrize(("wish", "step"), [("restart", None), ("accept_code", 1)])
+def test_the_user_may_choose(tmp_path, monkeypatch, wish, step):
+    folder = leave_states(tmp_path, 1)
     monkeypatch.setenv("RRN_RESUME", wish)
-    with Scratch(tmp_path, "run", AFTER) as scratch:
-        assert scratch.load() == state
-        assert json.loads((scratch.folder / "identity.json").read_text(encoding="utf-8")) == AFTER
+    assert found(tmp_path, OTHER_CODE) == step
+    assert len(list(folder.glob("step-*"))) == (step or 0)
+
+
+def test_accepting_code_accepts_no_other_settings(tmp_path, monkeypatch):
+    leave_states(tmp_path, 1)
+    monkeypatch.setenv("RRN_RESUME", "accept_code")
+    with pytest.raises(ResumeError, match=r"settings.optimizer.lr: 0.1 -> 0.2"):
+        Scratch(tmp_path, "run", OTHER_SETTINGS)
+    assert found(tmp_path, OTHER_CODE) == 1
+
+
+def test_what_follows_a_restart_is_of_the_new_conditions(tmp_path, monkeypatch):
+    leave_states(tmp_path, 1, 5)
+    with monkeypatch.context() as patch:
+        patch.setenv("RRN_RESUME", "restart")
+        leave_states(tmp_path, 2, identity=OTHER_SETTINGS)
+    assert found(tmp_path, OTHER_SETTINGS) == 2
 
 
 def test_restart_keeps_state_of_the_same_settings(tmp_path, monkeypatch):
-    leave_state(tmp_path)
+    leave_states(tmp_path, 1)
     monkeypatch.setenv("RRN_RESUME", "restart")
-    with Scratch(tmp_path, "run", BEFORE) as scratch:
-        assert scratch.load() == {"step": 1}
+    assert found(tmp_path) == 1
 
 
 def test_other_wishes_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("RRN_RESUME", "yes")
-    with pytest.raises(ResumeError, match="RRN_RESUME='yes' is neither restart nor accept"):
+    with pytest.raises(ResumeError, match="RRN_RESUME='yes' is neither restart nor accept_code"):
         Scratch(tmp_path, "run", BEFORE)
 
 
-def test_a_second_run_is_refused_with_the_pid_of_the_first(tmp_path):
+def test_a_second_run_is_refused_with_the_pid_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PATIENCE", 0.0)
     text = f"another process \\(pid {os.getpid()}\\) is running run; wait for it or end it"
     with Scratch(tmp_path, "run", BEFORE), pytest.raises(ResumeError, match=text):
         Scratch(tmp_path, "run", BEFORE)
     Scratch(tmp_path, "run", BEFORE).__exit__(None, None, None)
+
+
+def test_a_run_waits_a_moment_for_one_that_is_about_to_end(tmp_path):
+    first = Scratch(tmp_path, "run", BEFORE)
+    leaving = threading.Timer(0.3, first.__exit__, (None, None, None))
+    leaving.start()
+    assert found(tmp_path) is None
+    leaving.join()
 
 
 def test_the_lock_of_a_dead_process_is_free(tmp_path):
@@ -96,18 +212,12 @@ def test_the_lock_of_a_dead_process_is_free(tmp_path):
         assert scratch.load() == {"step": 5}
 
 
-def test_a_crash_while_saving_leaves_the_former_state(tmp_path, monkeypatch):
+def test_evidence_of_a_step_is_no_state(tmp_path):
     with Scratch(tmp_path, "run", BEFORE) as scratch:
-        scratch.save({"step": 1})
-
-        def crash(state, file):
-            file.write(b"half")
-            raise OSError("disk full")
-
-        monkeypatch.setattr(torch, "save", crash)
-        with pytest.raises(OSError, match="disk full"):
-            scratch.save({"step": 2})
-        assert scratch.load() == {"step": 1}
+        path = scratch.keep_evidence({"step": 7, "said": "a loss is nan"})
+    assert path == scratch.folder / "failed-00000007.safetensors"
+    assert state.read(path) == {"identity": BEFORE, "step": 7, "said": "a loss is nan"}
+    assert found(tmp_path) is None
 
 
 def test_differences_names_leaves():
@@ -185,13 +295,3 @@ def test_devices(monkeypatch):
     assert checkpoint.device_of("cuda:1").index == 1
     with pytest.raises(SettingsError, match=r"device: cuda:3, but torch sees 2 GPUs here, the first is cuda:0"):
         checkpoint.device_of("cuda:3")
-
-
-@pytest.mark.parametrize("name", ["checkpoint.pt", "identity.json"])
-def test_damaged_state_is_named_with_what_to_do(tmp_path, name):
-    folder = leave_state(tmp_path)
-    whole = (folder / name).read_bytes()
-    (folder / name).write_bytes(whole[: len(whole) // 2])
-    text = rf"run was interrupted, and its {name} cannot be read \(.*\): delete the folder .*run to begin anew"
-    with pytest.raises(ResumeError, match=text), Scratch(tmp_path, "run", BEFORE) as scratch:
-        scratch.load()

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import os
+import random
 import re
 import shutil
 import tarfile
@@ -26,7 +27,7 @@ from small import REPOSITORY, SPLITS, small_settings, write_folder
 
 from rrn import preset
 from rrn.data import __main__ as command
-from rrn.data import archives, facts, lists, sbd
+from rrn.data import archives, facts, lists, sbd, unpack
 from rrn.data.sets import ImageSet
 
 scipy_io = pytest.importorskip("scipy.io")
@@ -104,8 +105,8 @@ def cityscapes_files(kind: str) -> Files:
     }
 
 
-def write_tar(path: Path, files: Files, *further: tarfile.TarInfo) -> None:
-    with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w") as tar:
+def write_tar(path: Path, files: Files, *further: tarfile.TarInfo, form: int = tarfile.PAX_FORMAT) -> None:
+    with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w", format=form) as tar:
         for name, contents in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(contents)
@@ -359,43 +360,210 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
     return member
 
 
+ODD_PATHS = (
+    "../outside",
+    "a/../../outside",
+    "..\\outside",
+    "/absolute",
+    "//server/share",
+    "\\\\server\\share",
+    "C:outside",
+)
+LINK = "VOCdevkit/VOC2012/link"
+
+
 @pytest.mark.parametrize(
     "member",
     [
-        special("../outside", tarfile.REGTYPE),
-        special("/absolute", tarfile.REGTYPE),
-        special("VOCdevkit/VOC2012/link", tarfile.SYMTYPE, "../../../outside"),
-        special("VOCdevkit/VOC2012/link", tarfile.SYMTYPE, "/outside"),
-        special("VOCdevkit/VOC2012/hard", tarfile.LNKTYPE, "../outside"),
-        special("VOCdevkit/VOC2012/device", tarfile.CHRTYPE),
+        *(special(name, tarfile.REGTYPE) for name in ODD_PATHS),
+        *(
+            special(LINK, tarfile.SYMTYPE, target)
+            for target in ("../../../outside", "/outside", "JPEGImages", "../../a")
+        ),
+        *(special(LINK, tarfile.LNKTYPE, target) for target in ("../outside", "VOCdevkit/VOC2012/JPEGImages/a.jpg")),
+        *(special("VOCdevkit/VOC2012/device", kind) for kind in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)),
     ],
-    ids=lambda member: f"{member.name} {member.linkname}",
+    ids=lambda member: f"{member.type.decode()} {member.name} {member.linkname}",
 )
 def test_tar_that_leaves_its_folder(world: World, member: tarfile.TarInfo, capsys: pytest.CaptureFixture[str]) -> None:
     write_tar(world.served / VOC, voc_files(), member)
     world.describe()
     message = refused(world, "voc", capsys)
-    assert f"{world.root / VOC}: the member {member.name!r} is refused (" in message
-    assert "nothing was unpacked" in message
+    reason = "its path leaves the folder" if member.type == tarfile.REGTYPE else "it is a link or a device"
+    assert f"{world.root / VOC}: the member {member.name!r} is refused ({reason}); nothing was unpacked" in message
     assert [path.name for path in world.root.iterdir()] == [VOC]
 
 
-def zip_link() -> zipfile.ZipInfo:
-    member = zipfile.ZipInfo(f"{FOLDER}/link")
-    member.create_system, member.external_attr = 3, 0o120777 << 16
+def zip_member(name: str, mode: int = 0, flags: int = 0) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name)
+    member.create_system, member.external_attr, member.flag_bits = 3, mode << 16, flags
     return member
 
 
 @pytest.mark.parametrize(
-    "member",
-    [zipfile.ZipInfo("../outside"), zipfile.ZipInfo("/absolute"), zipfile.ZipInfo("C:/absolute"), zip_link()],
-    ids=lambda member: member.filename,
+    ("member", "reason"),
+    [
+        *((zip_member(name), "its path leaves the folder") for name in ODD_PATHS),
+        (zip_member(f"{FOLDER}/link", 0o120777), "it is a link or a device"),
+        (zip_member(f"{FOLDER}/device", 0o020666), "it is a link or a device"),
+    ],
+    ids=lambda value: getattr(value, "filename", ""),
 )
-def test_zip_that_leaves_its_folder(world: World, member: zipfile.ZipInfo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_zip_that_leaves_its_folder(
+    world: World, member: zipfile.ZipInfo, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_zip(world.served / CAMVID, camvid_files(), member)
     message = refused(world, "camvid", capsys)
-    assert f"{CAMVID}: the member {member.filename!r} is refused (" in message
+    assert f"{CAMVID}: the member {member.filename!r} is refused ({reason}); nothing was unpacked; get" in message
     assert [path.name for path in world.root.iterdir()] == [CAMVID]
+
+
+def announced(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    """Return the header of a member that says how large it is, and may lie."""
+    member = special(name, kind)
+    member.size = size
+    return member
+
+
+BOMB = 101 * unpack.SMALL
+
+
+@pytest.mark.parametrize("name", [VOC, SBD])
+def test_a_tar_bomb_is_refused_before_it_is_unpacked(
+    world: World, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = voc_files() if name == VOC else sbd_files()
+    write_tar(world.served / name, files, announced("unwanted/bomb", BOMB))
+    world.describe()
+    message = refused(world, "voc", capsys)
+    assert f"{world.root / name}: the member 'unwanted/bomb' is refused (up to here it holds 1059" in message
+    assert " bytes, more than 100 times its own size); nothing was unpacked; get the archive from" in message
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    with zipfile.ZipFile(world.served / CAMVID, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for number in range(2):  # together only
+            zipped.writestr(f"{FOLDER}/CamVid/train/{number}.png", bytes(BOMB // 2 + 1))
+    message = refused(world, "camvid", capsys)
+    assert (
+        f"{CAMVID}: the member '{FOLDER}/CamVid/train/1.png' is refused (up to here it holds {BOMB + 2} by" in message
+    )
+    assert [path.name for path in world.root.iterdir()] == [CAMVID]
+
+
+def test_an_archive_of_too_many_members(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(unpack, "MOST_MEMBERS", 4)
+    for kind, name in (("voc", VOC), ("camvid", CAMVID)):
+        assert re.search(
+            rf"{name}: the member '.*' is refused \(it is one of more than 4 m", refused(world, kind, capsys)
+        )
+
+
+def test_an_archive_that_does_not_fit_onto_the_disk(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 100))
+    message = refused(world, "camvid", capsys)
+    assert f"{world.root / CAMVID} becomes 0.0 GB, and the disk of {world.root} has 0.0 GB free; nothing was" in message
+
+
+@pytest.mark.parametrize("size", [unpack.LONGEST_HEADER + 1, -512])
+def test_a_header_of_tar_that_would_fill_the_memory(
+    world: World, size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = announced("header", size, tarfile.GNUTYPE_LONGNAME)
+    write_tar(world.served / VOC, voc_files(), header, form=tarfile.GNU_FORMAT)
+    world.describe()
+    message = refused(world, "voc", capsys)
+    assert f"{VOC} is no archive or an incomplete one (it announces a header of {size} bytes); delete it" in message
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [({"size": "-1024"}, "its size is negative"), ({"path": "a\0b"}, "its path holds a NUL")],  # the first leads back
+)
+def test_further_headers_of_a_member_are_not_trusted(
+    world: World, headers: dict[str, str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    member = special("a", tarfile.REGTYPE)
+    member.pax_headers = headers
+    write_tar(world.served / VOC, voc_files(), member)
+    world.describe()
+    message = refused(world, "voc", capsys)
+    assert f"the member {headers.get('path', 'a')!r} is refused ({reason}); nothing was unpacked" in message
+
+
+def changed(whole: bytes, mark: bytes, at: int, new: bytes) -> bytes:
+    """Return an archive with other bytes, `at` behind the last place of a mark."""
+    place = whole.rindex(mark) + at
+    return whole[:place] + new + whole[place + len(new) :]
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "damage", "message"),
+    [
+        (zipfile.ZIP_STORED, "a", (b"PK\1\2", 8, b"\1"), "the member 'in/a' is refused (it is encrypted); nothing was"),
+        (zipfile.ZIP_STORED, "a", (b"PK\1\2", 10, b"\x63"), "incomplete one (That compression method is not supp"),
+        (zipfile.ZIP_STORED, "é", (b"PK\1\2", 49, b"\xff"), "incomplete one ('utf-8' codec can't decode byte 0xff"),
+        (zipfile.ZIP_STORED, "a", (b"PK\5\6", 17, b"\1"), "incomplete one ([Errno 22] Invalid argument); delete it"),
+        (zipfile.ZIP_STORED, "a" * 300, (b"PK\1\2", 0, b"PK"), "incomplete one ([Errno 36] File name too long"),
+        (zipfile.ZIP_BZIP2, "a", (b"BZh", 5, b"\0"), "incomplete one (Invalid data stream); delete it and run the"),
+        (zipfile.ZIP_LZMA, "a", (b"in/a\t\4", 16, bytes(20)), "incomplete one (Corrupt input data); delete it and"),
+    ],
+)
+def test_an_archive_that_is_packed_in_no_usual_way_is_no_trouble_of_the_disk(
+    tmp_path: Path, method: int, name: str, damage: tuple[bytes, int, bytes], message: str
+) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", method) as zipped:
+        zipped.writestr(f"in/{name}", random.Random(0).randbytes(200))
+    path.write_bytes(changed(path.read_bytes(), *damage))
+    with pytest.raises(archives.DataError, match=re.escape(message)):
+        unpack.unpack(path, archives.Archive("x.zip", "", None, "in"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_archive_in_an_archive_stays_one_file(world: World) -> None:
+    files = camvid_files()
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as zipped:
+        zipped.writestr("../outside", "x")
+    files[f"{FOLDER}/CamVid/inner.zip"] = inner.getvalue()
+    write_zip(world.served / CAMVID, files)
+    assert world.run("camvid") == 0
+    assert (world.root / "CamVid/inner.zip").read_bytes() == inner.getvalue()
+    assert not list(world.root.parent.rglob("outside"))
+
+
+def test_broken_archives_are_named_whatever_is_broken(world: World, tmp_path: Path) -> None:
+    """Archives with random bytes changed: whole files, or a message; a fixed seed."""
+    rng, files = random.Random(0), {f"a/{i}.png": random.Random(i).randbytes(200) for i in range(4)}
+    path, archive = tmp_path / "broken", archives.Archive("broken", "", None, "a")
+    wholes = []
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(path, "w", method) as zipped:
+            for name, contents in files.items():
+                zipped.writestr(name, contents)
+        wholes.append(path.read_bytes())
+    for mode, form in (("w", tarfile.GNU_FORMAT), ("w:gz", tarfile.PAX_FORMAT), ("w:xz", tarfile.USTAR_FORMAT)):
+        with tarfile.open(path, mode, format=form) as tar:
+            for name, contents in files.items():
+                tar.addfile(announced(name, len(contents)), io.BytesIO(contents))
+        wholes.append(path.read_bytes())
+    refusals = 0
+    for whole in wholes * 12:
+        broken = bytearray(whole)
+        for _ in range(rng.choice([1, 3, 20])):
+            broken[rng.randrange(len(broken))] = rng.choice([0, 255, rng.randrange(256)])
+        path.write_bytes(broken)
+        try:
+            unpack.unpack(path, archive, tmp_path / "out")
+        except archives.DataError as error:
+            refusals += str(path) in str(error)
+    assert 40 < refusals < len(wholes) * 12
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_another_archive(world: World, capsys: pytest.CaptureFixture[str]) -> None:

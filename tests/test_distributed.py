@@ -145,10 +145,11 @@ def test_running_statistics_are_the_mean_over_the_processes(two):
     torch.testing.assert_close(together[0], alone.mean(0), rtol=1e-6, atol=0)
 
 
-def test_a_resumed_run_of_two_processes_equals_the_uninterrupted_one(two, repository):
-    assert two["checkpoint"] == 2
+@pytest.mark.parametrize(("run", "step", "done"), [("resumed", "checkpoint", 2), ("asked", "asked", 2)])
+def test_a_resumed_run_of_two_processes_equals_the_uninterrupted_one(two, repository, run, step, done):
+    assert two[step] == done
     for name in ("segmenters.safetensors", "discriminators.safetensors", "history.csv", "reliability.csv"):
-        assert (repository / "resumed" / name).read_bytes() == (repository / "whole" / name).read_bytes(), name
+        assert (repository / run / name).read_bytes() == (repository / "whole" / name).read_bytes(), name
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

@@ -105,3 +105,20 @@ def test_metrics_of_segmenters_and_of_the_mean_of_their_probabilities():
 )
 def test_a_rule_cuts_by_its_fraction_or_by_the_threshold_of_the_region_score(rule, expected):
     assert ev.cut(config.Filter(**rule, start=0)) == expected
+
+
+def test_counts_are_whole_numbers_by_segmenter_and_the_accuracy_is_that_of_the_ensemble():
+    labels = torch.tensor([[[0, 1], [1, 2]]])
+    one, two = torch.tensor([[[0, 1], [1, 1]]]), labels.clone()  # the first, the surer one, has 3 of 4 right
+    result = evaluated(Fake(), [make_batch(one, two, labels)])
+    assert list(result.matrices) == ["segmenter 1", "segmenter 2", "ensemble"]
+    assert all(matrix.dtype == torch.int64 for matrix in result.matrices.values())  # float32 loses count at 2^24 pixels
+    assert [int(matrix.trace()) for matrix in result.matrices.values()] == [3, 4, 3]
+    assert result.metrics()["pixel_accuracy"] == 75
+    assert list(result.per_class()) == ["class", "iou_1", "iou_2", "iou_ensemble", "pixels"]
+
+
+def test_where_the_label_is_void_a_prediction_may_be_anything():
+    """A network may be asked about classes that the data set does not have."""
+    labels, prediction = torch.tensor([0, 1, 255, 255, 255]), torch.tensor([0, 0, 5, 6, 7])
+    assert ev.confusion_matrix(prediction, labels, 2).tolist() == [[1, 0], [1, 0]]

@@ -160,6 +160,18 @@ def test_a_picture_that_fits_no_map_is_damaged(tmp_path):
         read.pictures("val", "b")
 
 
+def test_a_picture_of_a_format_for_which_programs_are_started_is_not_opened(tmp_path, monkeypatch):
+    def start(*_):
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", start)
+    stream = BytesIO()
+    Image.new("RGB", (24, 16)).save(stream, "EPS")
+    read = Evidence.read(rewritten(tmp_path / "evidence.zip", val_0_image__jpg=stream.getvalue()))
+    with pytest.raises(EvidenceError, match="the pictures of 'b' are damaged"):
+        read.pictures("val", "b")
+
+
 @pytest.mark.parametrize("damage", ["cut", "other", "text", "missing", "column"])
 def test_a_file_that_is_none_says_so(damage, tmp_path):
     path = tmp_path / "evidence.zip"

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from rrn import dashboard, explore, panels, regional, regions, reliability
@@ -235,6 +237,14 @@ def test_curves_end_where_everything_is_kept(small):
     for score in reliability.SCORES:
         last = curves[curves["score"] == score].iloc[-1]
         assert (last["coverage"], last["accuracy"]) == pytest.approx((1, accuracy))
+
+
+def test_the_name_of_a_class_is_no_formula():
+    table = pd.DataFrame({"class": ["$a$ and $b^$"], "kept": 0.5, "accuracy_kept": 0.5, "accuracy_dropped": 0.5})
+    fig = Figure()
+    dashboard._classes(fig.subplots(), table)
+    FigureCanvasAgg(fig).draw()
+    assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == [r"\$a\$ and \$b^\$"]
 
 
 def test_histogram_counts_every_pixel_once():

@@ -8,11 +8,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
-from rrn import config, drawing, figures
+from rrn import config, drawing, figures, paper
 
 CLASSES = ("background", "brick", "grass", "water")
 METHODS = ("supervised", "cps_cutmix", "rrn")
@@ -76,6 +78,30 @@ def draw(name: str) -> Figure:
         "samples": lambda: figures.samples(images, labels, CLASSES),
         "batch": lambda: figures.batch(images, labels, (images, images), mask, CLASSES),
     }[name]()
+
+
+ODD = ("<script>", "$a$ and $b^$", "50 %", "_hidden")
+
+
+def test_names_of_classes_are_drawn_as_they_are():
+    """Two dollars would begin a formula, and one that is none would end the stage."""
+    images, labels = make_images()
+    names = dict(zip(CLASSES, ODD, strict=True))
+    renamed = [
+        table.assign(**{"class": table["class"].replace(names)}) for table in (make_classes(), make_reliability())
+    ]
+    frequencies = pd.DataFrame({"class": ODD, "labeled": [4, 3, 2, 1]})
+    drawn = [
+        *(figures.samples(images, labels, ODD), figures.class_frequencies(frequencies), figures.per_class(renamed[0])),
+        *(figures.class_reliability(renamed[1].query("split == 'val'")),),
+        paper.per_class_gain(renamed[0].assign(name="study", seed=0)),
+    ]
+    for fig in drawn:
+        FigureCanvasAgg(fig).draw()
+        shown = [text.get_text() for text in fig.findobj(Text)]
+        found = {name for name in ODD if name.replace("$", r"\$") in shown}
+        assert found >= ({ODD[1]} if fig is drawn[3] else set(ODD)), shown
+        assert ODD[1] not in shown
 
 
 NAMES = [name for name in figures.__all__ if name.islower() and name != "save"]

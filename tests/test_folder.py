@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from small import CLASSES, HEIGHT, SPLITS, WIDTH, png, small_settings, write_folder
 
+from rrn import paper, reliability
 from rrn.config import IGNORE_INDEX
-from rrn.data import files
+from rrn.data import files, folder
 from rrn.data.files import DataError
 from rrn.data.sets import ImageSet
 
@@ -178,13 +179,25 @@ def test_missing_classes(root: Path) -> None:
     [
         ("\n", "is empty"),
         ("cat\ndog\ncat\n", "names 'cat' twice"),
+        ("cat\n", "names one class, 'cat': every label would be right, and nothing is learnt; name what else"),
         ("\n".join(map(str, range(256))), "names 256 classes; at most 255"),
+        ("cat\n(all)", r"classes.txt, line 2: the name '\(all\)' stands for all classes together in tables; give"),
+        ("mean", r"line 1: the name 'mean' stands for the mean of the classes in tables; give the class another name"),
+        ("cat\n\nvoid", r"line 3: the name 'void' stands for what counts as no class in tables"),
+        *(
+            (f"cat\na{mark}b", "line 2: the name .* holds characters that are not seen")
+            for mark in "\0\x1b\x0b\x85\u2028"
+        ),
     ],
 )
 def test_impossible_classes(root: Path, text: str, message: str) -> None:
     (root / "classes.txt").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         ImageSet.open(small_settings(root), root.parent)
+
+
+def test_names_that_tables_use_are_those_that_are_refused() -> None:
+    assert {reliability.EVERYTHING, paper.ALL_CLASSES, "void"} == set(folder.RESERVED)
 
 
 def test_empty_split(dataset: ImageSet) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from rrn import config, learner, models
 from rrn.config import SettingsError
-from rrn.learner import LossError
+from rrn.learner import LossError, MemoryShortage
 from rrn.method import RRN
 
 PLAIN = {"method": {"teacher_statistics": "running", "discriminator": {"dropout": 0.0}}}
@@ -338,13 +338,91 @@ def test_which_optimizers_are_fused(monkeypatch):
 def test_a_checkpoint_does_not_say_which_kernels_are_used():
     of = learner_of("rrn")
     of.step(tiny.batch(), 0)
-    state = copy.deepcopy(of.state())
-    for group in state["optimizers"]["segmenters"]["param_groups"]:
-        group["fused"] = True
+    state = of.state()
+    kept = {name for moments in state["optimizers"]["discriminators"].values() for name in moments}
+    assert kept == {"step", "exp_avg", "exp_avg_sq"}
+    of.optimizers["segmenters"].param_groups[0]["fused"] = True  # as on a GPU
     of.load(state)
-    assert [group["fused"] for group in of.optimizers["segmenters"].param_groups] == [False, False]
+    assert [group["fused"] for group in of.optimizers["segmenters"].param_groups] == [True, False]
 
 
 def test_settings_of_speed_are_off_by_default():
     speed = config.load(root=tiny.PARAMS.parent).speed
     assert speed == config.Speed(merged=False, compile=None, checkpointing=False, accumulate=1)
+
+
+# ---- Failures ----------------------------------------------------------------------------------------------------
+
+LEAN = {
+    "precision": "bf16",
+    "speed": {"checkpointing": True},
+    "batch": {"labeled": 3, "unlabeled": 3},
+}
+ANYHOW = [
+    "nproc: more processes share a batch, with a GPU each",
+    "batch.labeled, batch.unlabeled, augment.crop: with smaller ones it is another training",
+]
+CHECKPOINTING = "speed.checkpointing: true computes activations twice"
+HALVES = "speed.accumulate: 2 takes a batch in parts, each with its own statistics of batch norm"
+SHORTER = "precision: bf16 takes half of the activations"
+
+
+@pytest.mark.parametrize(
+    ("row", "changes", "ways"),
+    [
+        ("cps", {}, [CHECKPOINTING, HALVES, SHORTER]),
+        ("rrn", {}, [CHECKPOINTING, SHORTER]),  # ranks and scales over the whole batch
+        ("cps", LEAN, []),
+    ],
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nand more"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 5 bytes\nmore"),
+    ],
+    ids=["cuda", "cpu"],
+)
+def test_a_step_that_does_not_fit_into_memory_names_what_needs_less(monkeypatch, row, changes, ways, error):
+    of = learner_of(row, changes)
+
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(of.model, "evidence", full)
+    with pytest.raises(MemoryShortage) as caught:
+        of.step(tiny.batch(), 0)
+    first = str(error).splitlines()[0]
+    expected = [f"a step does not fit into memory ({first}); what would need less:", *(f"  {w}" for w in ways + ANYHOW)]
+    assert str(caught.value).splitlines() == expected and caught.value.__cause__ is error
+
+
+def test_other_errors_of_a_step_stay_what_they_are(monkeypatch):
+    of = learner_of("cps")
+
+    def wrong(*_):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(of.model, "evidence", wrong)
+    with pytest.raises(RuntimeError, match=r"^shapes differ$") as caught:
+        of.step(tiny.batch(), 0)
+    assert type(caught.value) is RuntimeError
+
+
+def test_a_real_shortage_on_the_cpu_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert learner.is_shortage(caught.value)
+
+
+def test_statistics_stay_those_before_the_first_spoiled_step():
+    of = learner_of("rrn", {"method": {"teacher_statistics": "running"}})
+    of.step(tiny.batch(seed=0), 0)
+    before = {name: value.clone() for name, value in of.model.state_dict().items()}
+    plain = of._gradients
+    of._gradients = lambda batch, step: {n: v * float("nan") for n, v in plain(batch, step).items()}
+    of.step(tiny.batch(seed=1), 1)
+    of._gradients = plain
+    of.step(tiny.batch(seed=2), 2)  # after it nothing changes either
+    assert of.spoiled == 1
+    assert_same(of.model.state_dict(), before, rtol=0, atol=0)

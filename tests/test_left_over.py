@@ -38,7 +38,7 @@ def test_single_settings_are_laid_on_without_a_note(here, capsys):
         (["voc", "split.protocol=u2pl"], "partition '1of16': split.protocol: u2pl of voc has 662 (662 labels), 1323"),
         (["voc", "ablation.partitions=[661]"], "partition '661': split.protocol: cps of voc has 1of16 (662 labels)"),
         (["split.protocol=cps"], "cps has no lists for dataset.kind: folder"),
-        (["train.steps=[1"], "train.steps: '[1' is no YAML value"),
+        (["train.steps=[1"], "train.steps: '[1' is not valid YAML: line 1, column 3"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(here, capsys, items, message):

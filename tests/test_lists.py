@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rrn.data import lists
+from rrn.data import files, lists
 from rrn.data.files import DataError
 from rrn.data.lists import Published
 
@@ -92,6 +92,30 @@ def test_another_list_is_refused_and_not_kept(tmp_path, mirror, text, message):
     with pytest.raises(DataError, match=message):
         lists.ids(ENTRY, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+OUTSIDE = [
+    *("../x.jpg", "JPEGImages/../../x.jpg", "..", "a/..", "..\\x.jpg", "JPEGImages/x.jpg ../../x.png"),
+    *("/etc/x.jpg", "/home/me/JPEGImages/x.jpg", "//server/share/x.jpg", "\\\\server\\x.jpg", "C:\\x.jpg", "C:/x.jpg"),
+    *("file:///etc/x.jpg", "/etc/passwd"),
+]
+NAMELESS = ["JPEGImages/", "a\0b", "a\x1b[2Jb", "a\x0bb", "a\x0cb", "a\x1cb", "a\x85b", "a\u2028b", "a" * 256]
+
+
+@pytest.mark.parametrize("line", [*OUTSIDE, *NAMELESS], ids=ascii)
+def test_a_line_that_leads_out_of_the_data_set_is_named(tmp_path, line):
+    path = tmp_path / "train.txt"
+    path.write_bytes(f"{IDS[0]}\r\n\n{line}\n".encode())
+    what = "leads out of the data set" if line in OUTSIDE else "names no image"
+    with pytest.raises(DataError) as caught:
+        files.read_list(path, "")
+    assert str(caught.value).startswith(f"{path}, line 3: {line[:255]!r} {what}; write ")
+
+
+def test_names_may_be_unusual(tmp_path):
+    names = ["a b", "é ü", "...", "a..b", "a:b", "~x", "$(x)", "<b>", "日本"]
+    (tmp_path / "train.txt").write_text("\n".join(names))
+    assert files.read_list(tmp_path / "train.txt", "") == names
 
 
 def test_a_damaged_cache_is_named(tmp_path, mirror):

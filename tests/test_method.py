@@ -1,5 +1,6 @@
 """What must hold of the method. Everything runs on tiny networks and one random batch with void and padding in it."""
 
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from test_models import same, state
 from torch import nn
 
-from rrn import distributed, method, regions
+from rrn import distributed, draws, method, regions
 from rrn.config import IGNORE_INDEX
 from rrn.method import jensen_shannon, mix, one_hot, pair, ramp, weighted_cross_entropy
 from rrn.regions import best, normalized
@@ -623,3 +624,128 @@ def test_a_fraction_keeps_the_count_that_the_diagnosis_keeps(number):
 )
 def test_a_half_is_rounded_up_as_float64_has_it(fraction, number, count):
     assert keep_count(fraction, number) == count
+
+
+# ---- What every figure is made of --------------------------------------------------------------------------------
+
+
+def test_initial_weights_and_dropout_are_drawn_by_seed_purpose_step_and_part(monkeypatch):
+    """Nothing else, so that nothing has to be remembered; no two passes share their draws by accident."""
+    asked, seeded = [], draws.seeded
+
+    def noted(*arguments, **named):
+        asked.append(inspect.signature(seeded).bind(*arguments, **named).arguments)
+        return seeded(*arguments, **named)
+
+    monkeypatch.setattr(draws, "seeded", noted)
+    network = tiny.model("rrn", seed=7)
+    batch = tiny.batch()
+    evidence = network.evidence(batch, network.count([batch]), part=3)
+    list(network.segmenter_losses(batch, evidence, 4))
+    list(network.discriminator_losses(evidence, 4))
+    initial = [("initial segmenter", k) for k in range(2)] + [("initial discriminator", k) for k in range(2)]
+    expected = [{"seed": 7, "purpose": purpose, "index": k} for purpose, k in initial]
+    passes = [("segmenter dropout", 3), ("student dropout", 3)] + [("discriminator dropout", 6 + k) for k in range(2)]
+    expected += [{"seed": 7, "purpose": purpose, "step": 4, "index": index} for purpose, index in passes]
+    assert asked == expected
+
+
+def test_networks_that_get_trained_weights_do_not_ask_for_those_of_the_encoder(monkeypatch):
+    seen = []
+
+    def network(settings, classes, pretrained):
+        seen.append(pretrained)
+        return nn.Identity()
+
+    monkeypatch.setattr(method, "Segmenter", network)
+    for pretrained in (False, True):
+        method.RRN(tiny.settings("cps"), 3, 0, pretrained)
+    assert seen == [False, False, True, True]
+
+
+def test_passes_are_merged_only_where_it_is_asked_for():
+    network, batch = tiny.model("cps_cutmix"), tiny.batch()
+    evidence = [network.evidence(batch, network.count([batch])) for _ in range(2)]
+    assert [set(terms) for terms in network.segmenter_losses(batch, evidence[0], 0)] == [
+        *({"supervised"}, {"supervised"}, {"consistency"}, {"consistency"}),
+    ]
+    merged = network.segmenter_losses(batch, evidence[1], 0, merged=True)
+    assert [set(terms) for terms in merged] == [{"supervised", "consistency"}] * 2
+
+
+def test_one_pixel_is_enough_for_a_loss_and_for_a_region_and_none_is_not():
+    network, batch = tiny.still(tiny.model("rrn")), tiny.batch()
+    labels = torch.full_like(batch.labels, IGNORE_INDEX)
+    labels[0, 3, 20] = 1
+    terms, _ = tiny.segmenter_losses(network, replace(batch, labels=labels), 0)
+    logits = network.logits(batch.images)[:, 0, :, 3, 20]
+    expected = nn.functional.cross_entropy(logits, torch.tensor([1, 1]), reduction="sum")
+    torch.testing.assert_close(terms["supervised"], expected)
+    labels[1, 31, 0] = 0
+    counts = network.count([replace(batch, labels=labels)])
+    assert (counts.labeled, counts.labeled_regions) == (2, 2)
+
+
+def test_a_region_of_padding_is_not_counted_as_kept():
+    batch = tiny.batch()
+    padded = tuple(valid.clone() for valid in batch.unlabeled_valid)
+    for valid in padded:
+        valid[:, :, 16:] = False
+    _, _, evidence = losses("cps_cutmix", batch=replace(batch, unlabeled_valid=padded))
+    assert evidence.measures["coverage"] == 1 and evidence.measures["weight"] == 1
+
+
+@pytest.mark.parametrize("rho", ["product", "mean", "votes"])
+def test_both_discriminators_are_asked_about_each_branch_where_the_rating_is_theirs(rho):
+    changes = {
+        "method": {"grid": 4, "rho": rho, "teacher_statistics": "running", "filter": {"fraction": 1.0, "tau": 0.5}}
+    }
+    network, batch = tiny.still(tiny.model("rrn", changes)), tiny.batch()
+    with torch.no_grad():
+        bias_to_the_middle(network, batch)
+    images, valid = network.normalize(torch.cat(batch.unlabeled)), torch.cat(batch.unlabeled_valid).float()
+    teachers = network.teach(images)
+    weights, _ = tiny.weigh(network, teachers, images, valid)
+    scores = network.judge(network.class_maps(teachers), images, valid, cross=True)
+    area = regions.region_sum(valid, (4, 4)).squeeze(1)
+    rating = network.rho(scores, teachers, valid, valid)
+    expected = normalized(rating, (area > 0).expand(2, *area.shape), area)
+    torch.testing.assert_close(weights[:, :, 0, ::8, ::8], expected)
+    assert len(rating.unique()) > 2, "two votes are none, one or both"
+
+
+@pytest.mark.parametrize("rule", [{"keep": "threshold", "tau": 0.5}, {"keep": "fraction", "fraction": 0.3}])
+def test_the_control_by_confidence_keeps_the_regions_whose_pixels_are_surest(rule):
+    changes = {"method": {"grid": 4, "filter": rule, "teacher_statistics": "running"}}
+    network, batch = tiny.still(tiny.model("confidence_filter", changes)), tiny.batch(unlabeled=3)
+    with torch.no_grad():
+        bias_to_the_middle(network, batch)
+    images, valid = network.normalize(torch.cat(batch.unlabeled)), torch.cat(batch.unlabeled_valid).float()
+    teachers = network.teach(images)
+    weights, _ = tiny.weigh(network, teachers, images, valid)
+    surest = teachers.softmax(2).amax(2, keepdim=True)
+    for k in range(2):
+        sure = regions.region_mean(surest[k], valid, (4, 4))
+        kept = regions.region_sum(weights[k] * valid, (4, 4)) > 0
+        assert 0 < kept.sum() < kept.numel() and sure[kept].min() >= sure[~kept].max()
+
+
+def test_a_score_equal_to_the_threshold_is_a_vote():
+    network = tiny.model("rrn", {"method": {"rho": "votes"}})
+    scores = torch.full((2, 2, 1, 2, 2), method.logit(network.row.filter.tau))
+    nothing = torch.zeros(0)
+    assert (network.rho(scores, nothing, nothing, nothing) == 1).all()
+    assert (network.rho(scores - 1e-6, nothing, nothing, nothing) == 0).all()
+
+
+def test_the_adversarial_objective_weighs_labels_as_much_as_the_predictions_of_both_branches():
+    network, _, evidence = losses("local_filter", {"method": {"discriminator": {"dropout": 0.0}}})
+    found = tiny.discriminator_losses(network, evidence, 0)["discriminator_2"]
+    _, images, valid = (v.chunk(2, dim=-4)[1] for v in (evidence.teachers, evidence.unlabeled, evidence.valid))
+    reals, real_images, at, valid = pair(evidence, valid, tiny.CLASSES)
+    fakes = network.class_maps(evidence.teachers)[:, 2:]
+    parts = []
+    for maps, shown, target in ((reals, real_images, 1.0), *((fake[at], images[at], 0.0) for fake in fakes)):
+        logits, _ = network.discriminators[1](maps, shown, valid, (2, 2))
+        parts.append(nn.functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target)))
+    torch.testing.assert_close(found, parts[0] / 2 + (parts[1] + parts[2]) / 4)

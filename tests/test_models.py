@@ -184,11 +184,30 @@ def test_modes_and_gradients_come_back_after_an_error():
     assert norms and all(m.track_running_stats for m in norms)
 
 
-def test_unknown_networks_are_named():
-    with pytest.raises(SettingsError, match=r"model.architecture: segmentation_models_pytorch has no 'DeepLab9'"):
-        segmenter(architecture="DeepLab9")
-    with pytest.raises(SettingsError, match=r"model.encoder: 'tu-nothing' cannot be built"):
-        segmenter(encoder="tu-nothing")
+@pytest.mark.parametrize("name", ["DeepLab9", "encoders", "from_pretrained", "create_model", "__name__"])
+def test_only_an_architecture_is_one_and_no_other_name_of_the_package(name):
+    with pytest.raises(SettingsError, match=rf"architecture: segmentation_models_pytorch has no '{name}'; .*DeepLab"):
+        segmenter(architecture=name)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "reason"),
+    [
+        ("tu-nothing", r"Unknown model \(nothing\)"),
+        ("tu-test_vit", "Unsupported model downsampling pattern"),
+        ("tu-test_mambaout", "got an unexpected keyword argument 'output_stride'"),
+        ("tu-vgg11", "DeepLabV3Plus does not take it"),
+    ],
+)
+def test_an_encoder_that_cannot_be_built_is_named(encoder, reason):
+    with pytest.raises(SettingsError, match=f"model.encoder: '{encoder}' cannot be built: .*{reason}"):
+        segmenter(encoder=encoder)
+
+
+@pytest.mark.parametrize("encoder", ["tu-hf-hub:timm/resnet18", "tu-local-dir:/tmp", "../x"])
+def test_an_encoder_is_no_address(encoder):
+    with pytest.raises(SettingsError, match=r"model.encoder is .*: String should match pattern"):
+        tiny.settings(changes={"model": {"encoder": encoder}})
 
 
 def test_encoder_weights_from_a_file(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Notebooks in git: stripped, short, literal parameters, and nothing that belongs into rrn."""
 
 import ast
+import re
 import subprocess
 
 import nbformat
@@ -95,3 +96,9 @@ def test_defines_nothing_and_imports_little(notebook):
             assert {alias.name.split(".")[0] for alias in node.names} <= IMPORTS
         if isinstance(node, ast.ImportFrom):
             assert node.module.split(".")[0] in IMPORTS
+
+
+def test_tables_with_names_of_classes_are_read_as_names(notebook):
+    """pandas alone reads a class called NA as a missing value."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    assert not re.findall(r"pd\.read_csv\(.*(?:reliability|per_class|frequencies)", code)

@@ -1,3 +1,8 @@
+import os
+import signal
+import sys
+import threading
+
 import pandas as pd
 import pytest
 from conftest import git
@@ -119,6 +124,22 @@ def test_ctrl_c_says_how_to_go_on(quiet, monkeypatch, capsys):
     monkeypatch.setattr(repro, "ahead", stop)
     assert repro.main(["--jobs", "2"]) == 130
     assert "stopped; the same command goes on from here" in capsys.readouterr().err
+
+
+def test_ctrl_c_waits_for_dvc_whose_stage_still_saves(tmp_path, monkeypatch):
+    saving = "import signal, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    saving += "open('began', 'w').close()\ntime.sleep(1)\nopen('saved', 'w').close()"
+    monkeypatch.setattr(repro, "DVC", [sys.executable, "-c", saving])
+
+    def stop():
+        while not (tmp_path / "began").exists():
+            threading.Event().wait(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        repro.dvc(tmp_path, "repro")
+    assert (tmp_path / "saved").exists()
 
 
 def test_only_stages_that_changed_go_ahead(monkeypatch):

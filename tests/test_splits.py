@@ -1,6 +1,7 @@
 """Who is labeled."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +112,20 @@ def test_bad_files(shared: tuple[ImageSet, Settings], tmp_path: Path) -> None:
         splits.read(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../../val/x", "/etc/x", "a/b", "..", "", "a\0b", "a\nb"])
+@pytest.mark.parametrize("key", ["labeled", "unlabeled", "val", "test"])
+def test_a_split_names_no_file_elsewhere(
+    shared: tuple[ImageSet, Settings], tmp_path: Path, key: str, name: str
+) -> None:
+    path = splits.write(partitioned(*shared, "1of4"), tmp_path)
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values[key].append(name)
+    path.write_text(json.dumps(values), encoding="utf-8")
+    message = f"split.json: .* lists {re.escape(repr(name))} as {key}, which names no image"
+    with pytest.raises(DataError, match=message):
+        splits.read(tmp_path)
+
+
 def test_contradictions(shared: tuple[ImageSet, Settings]) -> None:
     split: Split = partitioned(*shared, "1of4")
     with pytest.raises(DataError, match="the partition 1of4 has no val image"):
@@ -134,3 +149,84 @@ def test_frequencies(own: tuple[ImageSet, Settings]) -> None:
     table = partitions.frequencies(verified(dataset), split)
     np.testing.assert_allclose(table["labeled"], expected)
     assert table["unlabeled"].isna().all()
+
+
+SMALL = Split(
+    partition="1of2",
+    protocol="classic",
+    origin="a list",
+    data="0123",
+    classes=("ground", "disc"),
+    colours=((0, 0, 0), (255, 0, 9)),
+    labeled=("a",),
+    unlabeled=("b",),
+    val=("v",),
+    test=("t",),
+)
+LINES = """{
+  "classes": [
+    "ground",
+    "disc"
+  ],
+  "colours": [
+    [
+      0,
+      0,
+      0
+    ],
+    [
+      255,
+      0,
+      9
+    ]
+  ],
+  "data": "0123",
+  "labeled": [
+    "a"
+  ],
+  "origin": "a list",
+  "partition": "1of2",
+  "protocol": "classic",
+  "test": [
+    "t"
+  ],
+  "unlabeled": [
+    "b"
+  ],
+  "val": [
+    "v"
+  ]
+}
+"""
+
+
+def test_the_bytes_of_the_file_do_not_change_for_all_stages_depend_on_them(tmp_path: Path) -> None:
+    assert splits.write(SMALL, tmp_path).read_bytes() == LINES.encode()
+
+
+def test_a_repeated_image_is_the_one_that_is_named() -> None:
+    with pytest.raises(DataError, match=r"^the partition 1of2 lists 'y' twice as unlabeled$"):
+        replace(SMALL, unlabeled=("x", "y", "y"))
+
+
+def test_ten_of_many_contradicting_images_are_named_in_order() -> None:
+    ids = tuple(f"i{n:02d}" for n in range(12))
+    with pytest.raises(DataError) as caught:
+        replace(SMALL, labeled=ids[::-1], unlabeled=ids)
+    assert str(caught.value) == (
+        "the partition 1of2 lists 12 images as labeled and as unlabeled: i00, i01, i02, i03, i04, i05, i06, i07, "
+        "i08, i09; remove them from one list"
+    )
+
+
+def test_what_is_wrong_in_a_file_is_named_by_its_place(tmp_path: Path) -> None:
+    path = splits.write(SMALL, tmp_path)
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["colours"][1][2] = "red"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(DataError, match=r"split\.json: colours\.1\.2 Input should be a valid integer"):
+        splits.read(tmp_path)
+    values |= {"colours": [], "val": []}
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(DataError, match=r"split\.json: +the partition 1of2 has no val image"):
+        splits.read(tmp_path)

@@ -1,13 +1,26 @@
+import ast
+import errno
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import nbformat
+import psutil
 import pytest
+from conftest import ROOT
+from disks import small_disk
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+from ruamel.yaml import YAML
 
-from rrn import stage
+from rrn import devices, stage
+
+STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
 
 PARAMETERS = "seed = 0\nmethod = 'rrn'\noverrides = {}"
 
@@ -45,6 +58,71 @@ def test_a_wrong_parameter_is_refused_before_anything_runs(tmp_path, capsys, ite
     assert stage.main([str(path), str(tmp_path / "out" / "b.ipynb"), item]) == 2
     assert capsys.readouterr().err == f"error: {message}\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("!!python/object/apply:os.system [exit]", "!!python/name:os.system", "!unknown x", "[1", "a: b: c"),
+        *("2026-11-24", "2026-99-99", "!!binary aGk=", "!!set {a, b}", "&a [*a]", "*missing", "!!int x"),
+    ],
+)
+def test_what_is_no_literal_is_refused(tmp_path, capsys, value):
+    path = notebook(tmp_path / "a.ipynb")
+    assert stage.main([str(path), str(tmp_path / "out" / "b.ipynb"), f"seed={value}"]) == 2
+    assert f"error: {f'seed={value}'!r} gives seed no value of numbers, texts, lists and" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+TEXTS = [
+    *(
+        '"; import os; os._exit(3) #',
+        "'''",
+        '"""',
+        "\\",
+        '\\"',
+        "a\nimport os",
+        "{seed}",
+        "{{x}}",
+        "%(x)s",
+        "${x}",
+        "$(x)",
+    ),
+    *(
+        "\r\n",
+        "\t",
+        "\0",
+        "é 日本 \u2028",
+        "\\x41",
+        "\\N{BULLET}",
+        "!!python/object",
+        "None",
+        "True",
+        "1e-3",
+        "# no comment",
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=ascii)
+def test_texts_arrive_as_they_are_and_run_nothing(tmp_path, text):
+    path = notebook(tmp_path / "a.ipynb")
+    wanted = {"method": text, "overrides": {text: [text, {"a": text}]}}
+    values = stage.parameters([f"{key}={json.dumps(value)}" for key, value in wanted.items()], path)
+    assert values == wanted
+    book = parameterize_notebook(load_notebook_node(str(path)), values, kernel_name="rrn", language="python")
+    (cell,) = [cell for cell in book.cells if "injected-parameters" in cell.metadata.tags]
+    statements = ast.parse(cell.source).body
+    assert {node.targets[0].id: ast.literal_eval(node.value) for node in statements} == wanted
+
+
+def test_code_in_a_parameter_arrives_in_a_kernel_as_text(tmp_path, run):
+    text = "\"; import os; os._exit(3) #\n'''{seed}\\"
+    path = notebook(tmp_path / "a.ipynb", "print(ascii(method), flush=True)")
+    result = run(path, tmp_path / "b.ipynb", f"method={json.dumps(text)}")
+    assert result.returncode == 0, result.stderr
+    assert ascii(text) in result.stdout
 
 
 def test_a_missing_notebook_says_what_makes_it(tmp_path, capsys):
@@ -110,27 +188,206 @@ def test_a_failing_cell_shows_its_traceback_and_keeps_the_notebook(tmp_path, run
     assert "before" in outputs(tmp_path / "b.ipynb")
 
 
-def test_a_killed_kernel_is_reported(tmp_path, run):
-    path = notebook(tmp_path / "a.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    result = run(path, tmp_path / "b.ipynb")
-    assert result.returncode == 1
-    assert "killed, perhaps for lack of memory" in result.stderr
-
-
-def test_sigterm_stops_the_kernel_and_its_children(tmp_path):
-    path = notebook(
-        tmp_path / "a.ipynb",
-        "import os, time\nfrom pathlib import Path\nPath('pid').write_text(str(os.getpid()))\ntime.sleep(60)",
-    )
-    command = [sys.executable, "-m", "rrn.stage", str(path), "b.ipynb"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+def wait_for(path):
+    """Wait until a notebook has written a file and sleeps."""
     deadline = time.monotonic() + 30
-    while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
+    while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(0.3)
+
+
+SLOW = """
+import os, time
+from pathlib import Path
+from rrn.interrupts import Signals
+with Signals() as signals:
+    Path("pid").write_text(str(os.getpid()))
+    while not signals.asked:
+        time.sleep(0.05)
+    time.sleep(3)  # a step, and what is to be saved
+    Path("saved").touch()
+"""
+HASTY = "import os, time\nfrom pathlib import Path\nPath('pid').write_text(str(os.getpid()))\ntime.sleep(60)"
+
+
+@pytest.mark.parametrize(("source", "left"), [(HASTY, ["pid"]), (SLOW, ["pid", "saved"])], ids=["hasty", "slow"])
+def test_sigterm_stops_the_kernel_and_its_children_when_they_have_saved(tmp_path, source, left):
+    path = notebook(tmp_path / "a.ipynb", source)
+    command = [sys.executable, "-m", "rrn.stage", str(path), "b.ipynb"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "pid")
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "stopped; the notebook as far as it got: b.ipynb" in errors
+    assert "stopped, and what was computed is kept: the same command goes on from there\n" in errors
+    assert "the notebook as far as it got: b.ipynb\n" in errors
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name in ("pid", "saved")) == left
+
+
+# ---- one output, one runner
+
+
+@pytest.mark.parametrize("name", [name for name, entry in STAGES.items() if "rrn.stage" in entry["cmd"]])
+def test_a_second_run_of_any_stage_is_refused_at_once_and_told_who_holds_it(root, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setenv("RRN_DEVICES", "0")  # nor does it wait for a device
+    book, output = re.findall(r"build/notebooks/(\S+) (\S+ipynb)", STAGES[name]["cmd"])[0]
+    output = tmp_path / output.replace("${name}", "n").replace("${key}", "k")
+    with stage.alone(output), devices.taken():
+        assert stage.main([str(root / "notebooks" / book), str(output)]) == 3
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {output} is being written by another process, pid {os.getpid()} on ")
+    assert re.search(r" since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S* \(\S*python\S* -m rrn.stage[ )]", error)
+    assert error.endswith(
+        "wait until it is ready, or end it and give this command again; it goes on from the last checkpoint\n"
+    )
+    assert not output.parent.exists()
+
+
+def test_a_run_that_is_over_leaves_no_lock(tmp_path):
+    (tmp_path / "dvc.yaml").touch()
+    with stage.alone(tmp_path / "runs" / "a" / "b.ipynb"):
+        assert len(list((tmp_path / ".scratch").glob("*.lock"))) == 1
+    assert not list((tmp_path / ".scratch").iterdir())
+    with pytest.raises(ZeroDivisionError), stage.alone(tmp_path / "runs" / "a" / "b.ipynb"):
+        raise ZeroDivisionError
+    assert not list((tmp_path / ".scratch").iterdir())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_other_outputs_and_other_copies_of_a_repository_run_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
+    copies = [tmp_path / "here", tmp_path / "there"]
+    outputs = [copy / "runs" / key / "b.ipynb" for copy in copies for key in "ab"]
+    with ExitStack() as stack:
+        for output in outputs:
+            stack.enter_context(stage.alone(output))
+        assert len(list((tmp_path / "scratch").iterdir())) == len(outputs)
+        with pytest.raises(stage.BusyError), stage.alone(copies[0] / "runs" / "a" / ".." / "a" / "b.ipynb"):
+            pass
+
+
+def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
+    held = "import sys, time\nfrom pathlib import Path\nfrom rrn import stage\n"
+    held += "with stage.alone(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(60)"
+    output = tmp_path / "b.ipynb"
+    with subprocess.Popen([sys.executable, "-c", held, output], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline()
+        with pytest.raises(stage.BusyError, match=f"pid {holder.pid} "), stage.alone(output):
+            pass
+        holder.kill()
+    (lock,) = tmp_path.glob("*.lock")
+    with stage.alone(output):
+        assert lock.read_text().startswith(f"pid {os.getpid()} ")
+    assert not lock.exists()
+
+
+def test_a_lock_whose_holder_has_just_ended_is_taken_anew(tmp_path, monkeypatch):
+    output, take = tmp_path / "b.ipynb", stage.fcntl.flock
+
+    def late(file, how):
+        monkeypatch.setattr(stage.fcntl, "flock", take)
+        (lock,) = tmp_path.glob("*.lock")
+        lock.unlink()  # the former holder did, after this one had opened it
+        take(file, how)
+
+    monkeypatch.setattr(stage.fcntl, "flock", late)
+    with stage.alone(output), pytest.raises(stage.BusyError), stage.alone(output):
+        pass
+
+
+# ---- faults
+
+
+def test_no_place_for_the_lock(tmp_path, monkeypatch, capsys):
+    path = notebook(tmp_path / "a.ipynb")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "file"))
+    assert stage.main([str(path), str(tmp_path / "b.ipynb")]) == 1
+    error = capsys.readouterr().err
+    assert re.search(
+        r"error: \S+\.lock cannot be written \(File exists\): let it be written, or let RRN_SCRATCH", error
+    )
+    assert not (tmp_path / "b.ipynb").exists()
+
+
+TALK = "print('x\\n' * size)"
+
+
+@pytest.fixture
+def disk(tmp_path):
+    with small_disk(tmp_path / "disk") as made:
+        yield made
+
+
+def test_a_full_disk_keeps_the_notebook_as_far_as_it_got_and_the_next_run_finishes(tmp_path, disk, run):
+    path = notebook(tmp_path / "a.ipynb", "print('before')", TALK, parameters="size = 10")
+    output = disk.folder / "out" / "b.ipynb"
+    disk.fill(100_000)
+    result = run(path, output, "size=20000")
+    assert result.returncode == 1
+    assert f"error: {output} cannot be written (No space left on device): make room there, or" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert [file.name for file in output.parent.iterdir()] == ["b.ipynb"]
+    assert outputs(output) == "before\n"
+    disk.empty()
+    assert run(path, output).returncode == 0
+    assert outputs(output) == "before\n" + "x\n" * 10 + "\n"
+
+
+def test_a_read_only_folder_is_named(tmp_path, disk, run):
+    path = notebook(tmp_path / "a.ipynb")
+    disk.set_writable(False)
+    output = disk.folder / "out" / "b.ipynb"
+    result = run(path, output, RRN_SCRATCH=str(tmp_path / "scratch"))
+    assert result.returncode == 1
+    expected = f"error: {output} cannot be written (Read-only file system): let it be written, or name another place; "
+    assert result.stderr.splitlines()[0] == expected + "then give the same command again"
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_no_room_for_temporary_files(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stage, "pin_kernel", full)
+    assert stage.main([str(notebook(tmp_path / "a.ipynb")), str(tmp_path / "b.ipynb")]) == 1
+    assert re.search(
+        r"error: \S+/rrn-\w+ cannot be written \(No space left on device\): .* set TMPDIR", capsys.readouterr().err
+    )
+
+
+def test_a_kernel_that_dies_is_reported_and_the_next_run_finishes(tmp_path, run):
+    deaths = "if seed == 1:\n    os.kill(os.getpid(), signal.SIGKILL)\nif seed == 2:\n    os._exit(7)"
+    path = notebook(tmp_path / "a.ipynb", "import os, signal\nprint('before')", deaths, "print('after')")
+    for seed in (1, 2):
+        result = run(path, tmp_path / "b.ipynb", f"seed={seed}")
+        assert result.returncode == 1
+        assert "error: Kernel died: it was killed, perhaps for lack of memory (lower batch, evaluate.b" in result.stderr
+        assert result.stderr.endswith(f"the notebook as far as it got: {tmp_path / 'b.ipynb'}\n")
+        assert outputs(tmp_path / "b.ipynb") == "before\n"
+        assert not list(tmp_path.glob("*.lock"))
+    assert run(path, tmp_path / "b.ipynb").returncode == 0
+    assert outputs(tmp_path / "b.ipynb") == "before\nafter\n"
+
+
+def test_a_killed_runner_takes_its_kernel_with_it_and_the_next_run_finishes(tmp_path, run):
+    path = notebook(
+        tmp_path / "a.ipynb",
+        "import os, time\nparent = os.getppid()\nos.getppid = lambda: parent\n"
+        "from pathlib import Path\nPath('pid').write_text(str(os.getpid()))\ntime.sleep(60 * seed)",
+    )
+    command = [sys.executable, "-m", "rrn.stage", str(path), "b.ipynb", "seed=1"]
+    with subprocess.Popen(command, cwd=tmp_path) as process:
+        wait_for(tmp_path / "pid")
+        process.kill()
+    kernel = int((tmp_path / "pid").read_text())
+    ends = time.monotonic() + 5  # ipykernel, which looks for its parent once a second, still finds it
+    while psutil.pid_exists(kernel) and psutil.Process(kernel).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    assert json.loads((tmp_path / "b.ipynb").read_text())["cells"]
+    assert run(path, tmp_path / "b.ipynb").returncode == 0
+    assert not list(tmp_path.glob("*.lock"))

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from studies import make_history, make_reliability, make_runs, make_settings
 
-from rrn import paired, tables, typeset
+from rrn import paired, report, tables, typeset
 
 STUDY = {"cps_cutmix": (40, 42, 44), "rrn": (46, 47, 51)}
 T_OF_TWO, T_OF_ONE = 4.302653, 12.706205  # quantiles 0.975 of Student's t, as printed in any table
@@ -187,6 +187,27 @@ def test_latex_escapes_everything_and_markdown_keeps_its_cells():
     assert r"a\&b\_\%\#\{\}\$\textbackslash{}x\textasciitilde{}\textasciicircum{} \\" in table.latex()
     assert r"\caption{50 \% $^\dagger$}" in table.latex()
     assert table.markdown().splitlines()[2] == r"| p\|q |"
+
+
+ODD = [
+    *("<script>alert('&')</script>", "**x**", "a|b", "a\\|b", "[x](y)", "`x`", "$x$ $y$", "*x", "50 %_#{}~^", "NA"),
+    'a,"b"',
+]
+
+
+def test_names_of_classes_with_marks_are_words_in_every_file(tmp_path):
+    numbers = pd.DataFrame({"class": ODD, "iou_mean": 1.0})
+    table = typeset.Table("t", numbers, ["class", "rrn"], [[name, "**1.00**"] for name in ODD], 1, "Of marks.")
+    table.write(tmp_path)
+    assert typeset.read_csv(tmp_path / "t.csv")["class"].tolist() == ODD
+    shown = report.read_table(tmp_path / "t.md").rows
+    assert [row[0] for row in shown] == [report.Cell(name, False, False) for name in ODD]
+    assert all(row[1] == report.Cell("1.00", True, True) for row in shown)
+    text = table.markdown()
+    assert "<" not in text and "&lt;script>alert('&amp;')" in text and r"\[x\](y)" in text and r"\$x\$" in text
+    lines = table.latex().splitlines()
+    assert not [line for line in lines if line.startswith(("[", "*"))]  # an option of the line before
+    assert r"\$x\$ \$y\$ & \textbf{1.00} \\" in lines
 
 
 def test_files_are_the_same_bytes_and_read_back(tmp_path):

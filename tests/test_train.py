@@ -1,4 +1,9 @@
 import json
+import math
+import re
+import signal
+import threading
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -6,10 +11,14 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from rrn import checkpoint, config, distributed, learner, reliability, train
+from rrn import checkpoint, config, distributed, learner, reliability, replay, state, train
 from rrn.checkpoint import ResumeError, Scratch
 from rrn.config import SettingsError
+from rrn.data.files import DataError
+from rrn.interrupts import Signals, Stopped
 from rrn.learner import LossError
+from rrn.method import RRN
+from rrn.whole import WriteError
 
 KEY = ("train", "1of4", "rrn", 0)
 
@@ -52,6 +61,11 @@ def stop_after(rows, *arguments):
     run.close()
 
 
+def kept(folder):
+    """Return the steps of the states that an interrupted run has left."""
+    return [state.read(path)["state"]["step"] for path in sorted(folder.glob("step-*"))]
+
+
 def test_outputs(whole, warm):
     assert sorted(contents(whole)) == [
         "discriminators.safetensors",
@@ -81,7 +95,7 @@ def test_outputs(whole, warm):
 def test_resume_equals_the_uninterrupted_run_bit_for_bit(whole, warm):
     out = warm / "resumed"
     stop_after(3, *KEY, out)
-    assert not out.exists() and (warm / ".scratch" / "tiny-train-1of4-rrn-0" / "checkpoint.pt").exists()
+    assert not out.exists() and kept(warm / ".scratch" / "tiny-train-1of4-rrn-0") == [2]
     torch.manual_seed(99)
     rows = list(train.run(*KEY, out))
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
@@ -90,28 +104,210 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(whole, warm):
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
-def test_other_settings_are_refused_and_may_be_accepted(warm, monkeypatch):
+def test_other_settings_are_refused_until_the_user_begins_anew(warm, monkeypatch):
     out, other = warm / "changed", {"optimizer": {"lr": 0.001}}
     arguments = ("train", "1of4", "cps_cutmix", 0, out)
     stop_after(3, *arguments)
-    with pytest.raises(ResumeError, match=r"settings.optimizer.lr: 0.05 -> 0.001(.|\n)*RRN_RESUME=restart"):
-        next(train.run(*arguments, other))
-    monkeypatch.setenv("RRN_RESUME", "accept")
-    rates = [row["lr"] for row in train.run(*arguments, other)]
-    assert rates[0] > 0.01 and rates[-1] < 0.001 and len(rates) == 6
+    refused = r"settings.optimizer.lr: 0.05 -> 0.001\nset RRN_RESUME=restart to begin anew, or undo the change"
+    for wish in ("", "accept_code"):
+        monkeypatch.setenv("RRN_RESUME", wish)
+        with pytest.raises(ResumeError, match=refused):
+            next(train.run(*arguments, other))
+    monkeypatch.setenv("RRN_RESUME", "restart")
+    assert max(row["lr"] for row in train.run(*arguments, other)) <= 0.001
 
 
-def test_a_changed_input_is_refused(warm):
+def test_other_code_is_refused_and_may_be_accepted(warm, whole, monkeypatch):
+    out = warm / "code"
+    stop_after(3, *KEY, out)
+    monkeypatch.setattr(checkpoint, "code", lambda: {"rrn": "0123456789ab", "torch": torch.__version__})
+    with pytest.raises(ResumeError, match=r"code.rrn: '[0-9a-f]{12}' -> '0123456789ab'\n.*RRN_RESUME=accept_code"):
+        next(train.run(*KEY, out))
+    monkeypatch.setenv("RRN_RESUME", "accept_code")
+    assert len(list(train.run(*KEY, out))) == 6
+    assert contents(out) == contents(whole)  # it was the same code after all
+
+
+WARMED = "runs/tiny/warmup/1of4-0/segmenters.safetensors"
+PREPARED = "runs/tiny/prepare/1of4/split.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "differs"),
+    [
+        (WARMED, b"", b" ", "inputs.warmup"),
+        (PREPARED, b"\n}", b" \n}", "inputs.split.json"),
+        (PREPARED, b'"data": "', b'"data": "0', "inputs.data"),
+        (PREPARED, b'"disc"', b'"disk"', r"classes: \['ground', 'disc', 'square'\] -> \['ground', 'disk', 'square'\]"),
+    ],
+)
+def test_a_changed_input_is_refused(warm, file, old, new, differs):
     arguments = ("train", "1of4", "local_filter", 0, warm / "inputs")
-    path = warm / "runs" / "tiny" / "warmup" / "1of4-0" / "segmenters.safetensors"
+    path = warm / file
     before = path.read_bytes()
-    stop_after(3, *arguments)
-    path.write_bytes(before + b" ")
+    if not kept(warm / ".scratch" / "tiny-train-1of4-local_filter-0"):
+        stop_after(3, *arguments)
+    path.write_bytes(before.replace(old, new, 1) if old else before + new)
     try:
-        with pytest.raises(ResumeError, match="inputs: "):
+        with pytest.raises(ResumeError, match=differs):
             Scratch(warm, "tiny-train-1of4-local_filter-0", train.job(*arguments).identity())
     finally:
         path.write_bytes(before)
+
+
+SPARSE = {"log": {"every": 4, "evaluate": 4, "checkpoint": 4}}
+
+
+def ask(training, at, *, during="step"):
+    """Let a signal reach a training in a step, or in an evaluation, and return it."""
+    learn, look = training.learner.step, training.predictor.logits
+
+    def step(batch, number):
+        if during == "step" and number == at:
+            signal.raise_signal(signal.SIGTERM)
+        return learn(batch, number)
+
+    def logits(images):
+        if during == "evaluation" and training.done == at:
+            signal.raise_signal(signal.SIGINT)
+        return look(images)
+
+    training.learner.step, training.predictor.logits = step, logits
+    return training
+
+
+@pytest.fixture(scope="module")
+def sparse(warm):
+    """The outputs of a training with a row every four steps that nothing interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(warm)
+        list(train.run(*KEY, warm / "sparse", SPARSE))
+    return warm / "sparse"
+
+
+@pytest.mark.parametrize(
+    ("during", "at", "done"), [("step", 0, 1), ("step", 2, 3), ("step", 3, 4), ("evaluation", 4, 4)]
+)
+def test_a_run_that_is_asked_to_stop_keeps_every_step(warm, sparse, tmp_path, during, at, done):
+    out, before = tmp_path / "stopped", [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    training = ask(train.Training(train.job(*KEY, out, SPARSE)), at, during=during)
+    text = (
+        rf"^train 1of4-rrn-0 \(seed 0\) was asked to stop and did, after step {done} of 6; all of it is kept: the same "
+        "command goes on from there$"
+    )
+    with pytest.raises(Stopped, match=text):
+        list(training.fit())
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert kept(warm / ".scratch" / "tiny-train-1of4-rrn-0")[-1] == done and not out.exists()
+    again = train.Training(train.job(*KEY, out, SPARSE))
+    taken, learn = [], again.learner.step
+    again.learner.step = lambda batch, step: taken.append(step) or learn(batch, step)
+    list(again.fit())
+    assert taken == list(range(done, 6)) and contents(out) == contents(sparse)
+
+
+def test_a_second_signal_stops_at_once():
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_another_thread_leaves_signals_alone():
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def inside():
+        with Signals():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_an_image_that_is_gone_loses_no_step(warm, sparse, tmp_path, monkeypatch):
+    training = train.Training(train.job(*KEY, tmp_path / "out", SPARSE))
+    plain = training.batches
+
+    def batches(first, steps):
+        for batch in plain(first, steps):
+            if training.done == 3:
+                raise DataError("images/train/a.jpg is gone")
+            yield batch
+
+    training.batches = batches
+    with pytest.raises(DataError, match=r"images/train/a.jpg is gone"):
+        list(training.fit())
+    assert kept(warm / ".scratch" / "tiny-train-1of4-rrn-0")[-1] == 3
+    list(train.run(*KEY, tmp_path / "out", SPARSE))
+    assert contents(tmp_path / "out") == contents(sparse)
+
+
+def test_outputs_that_could_not_be_written_lose_no_step(warm, sparse, tmp_path, monkeypatch):
+    plain = Path.write_bytes
+
+    def full(path, contents):
+        if "history.csv" in path.name:
+            raise OSError(28, "No space left on device")
+        plain(path, contents)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(
+            WriteError, match=r"out/history.csv cannot be written \(No space left on device\): make room"
+        ):
+            list(train.run(*KEY, out, SPARSE))
+    assert kept(warm / ".scratch" / "tiny-train-1of4-rrn-0") == [4, 6]
+    again = train.Training(train.job(*KEY, out, SPARSE))
+    again.learner.step = None
+    list(again.fit())
+    assert contents(out) == contents(sparse) and not (warm / ".scratch" / "tiny-train-1of4-rrn-0").exists()
+
+
+def test_a_state_that_could_not_be_written_leaves_the_one_before(warm, sparse, tmp_path, monkeypatch):
+    plain = checkpoint.write
+
+    def full(path, value):
+        if value["state"]["step"] == 6:
+            raise WriteError(path, OSError(28, "No space left on device"), "wait")
+        plain(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write", full)
+        with pytest.raises(WriteError, match=r"step-00000006.safetensors cannot be written"):
+            list(train.run(*KEY, tmp_path / "out", SPARSE))
+    assert kept(warm / ".scratch" / "tiny-train-1of4-rrn-0") == [4]
+    list(train.run(*KEY, tmp_path / "out", SPARSE))
+    assert contents(tmp_path / "out") == contents(sparse)
+
+
+def test_states_are_taken_by_learners_as_they_are(warm, tmp_path):
+    training = train.Training(train.job(*KEY, tmp_path / "out"))
+    rows = training.fit()
+    next(rows), next(rows)
+    before = training.learner.state()
+    state.write(tmp_path / "a", before)
+    other = train.Training(train.job("train", "1of4", "rrn", 0, tmp_path / "out"))
+    other.learner.load(state.read(tmp_path / "a"))
+    rows.close()
+    after = other.learner.state()
+    for name in ("model", "optimizers", "scaler"):
+        assert flat(after[name]) == flat(before[name])
+    for name, optimizer in other.learner.optimizers.items():
+        for parameter, moments in optimizer.state.items():
+            for value in moments.values():
+                assert value.shape != parameter.shape or value.stride() == parameter.stride(), name
+
+
+def flat(value):
+    """Return a nested value with tensors as lists."""
+    if isinstance(value, dict):
+        return {key: flat(part) for key, part in value.items()}
+    return value.tolist() if isinstance(value, torch.Tensor) else value
 
 
 def test_labels_of_unlabeled_images_are_never_needed(warm, whole):
@@ -146,25 +342,75 @@ def test_training_without_a_warmup_says_what_to_run(warm):
         next(train.run("train", "1of4", "rrn", 5, warm / "none"))
 
 
-def test_a_loss_that_is_not_finite_stops_before_anything_is_saved(warm, monkeypatch):
-    plain = train.Learner.step
+@pytest.fixture
+def exploded(warm, tmp_path, monkeypatch):
+    """A run whose consistency loss is not finite in step 3, and what it said; reported after step 4."""
+    plain = RRN.segmenter_losses
 
-    def broken(self, batch, step):
-        terms = plain(self, batch, step)
-        return terms | ({"consistency": torch.tensor(float("nan"))} if step == 3 else {})
+    def broken(self, batch, evidence, step, merged):
+        for terms in plain(self, batch, evidence, step, merged):
+            yield {n: v * math.nan if step == 3 and n == "consistency" else v for n, v in terms.items()}
 
-    arguments = ("train", "1of4", "cps", 0, warm / "broken")
-    monkeypatch.setattr(train.Learner, "step", broken)
-    text = (
-        r"loss 'consistency' is nan at step 3 of train 1of4-cps-0 \(seed 0\); its update was not applied, and nothing"
-    )
-    with pytest.raises(LossError, match=text):
-        list(train.run(*arguments))
-    assert not (warm / "broken").exists()
-    state = torch.load(warm / ".scratch" / "tiny-train-1of4-cps-0" / "checkpoint.pt", weights_only=True)
-    assert state["step"] == 2
-    monkeypatch.setattr(train.Learner, "step", plain)
-    assert len(list(train.run(*arguments))) == 6
+    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr(RRN, "segmenter_losses", broken)
+    changes = {"log": {"every": 6, "evaluate": 6, "checkpoint": 6}, "method": {"teacher_statistics": "running"}}
+    with pytest.raises(LossError) as caught:
+        list(train.run(*KEY, tmp_path / "out", changes))
+    assert not (tmp_path / "out").exists()
+    folder = tmp_path / "scratch" / "tiny-train-1of4-rrn-0"
+    return str(caught.value).splitlines(), folder / "failed-00000003.safetensors"
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step_seed_and_images(warm, exploded):
+    (said, *images, again, advice), path = exploded
+    assert said == ("loss 'consistency' is nan at step 3 of train 1of4-rrn-0 (seed 0); its update was not applied")
+    batch = next(train.Training(train.job(*KEY, warm / "none")).batches(3, 4))
+    parts = {"labeled": batch.labeled_ids, "u0": batch.unlabeled_ids[0], "u1": batch.unlabeled_ids[1]}
+    assert images == [f"  {name}: {', '.join(ids)}" for name, ids in parts.items()]
+    assert again == f"`python -m rrn.replay {path}` repeats the step"
+    assert advice == "lower optimizer.lr, or use precision: fp32"
+    assert not list(path.parent.glob("step-*"))  # nothing to resume from but the start
+
+
+def test_what_is_kept_of_a_step_that_failed_is_the_state_before_it(warm, exploded, tmp_path):
+    _, path = exploded
+    training = train.Training(train.job(*KEY, tmp_path / "out", {"method": {"teacher_statistics": "running"}}))
+    for step, batch in zip(range(3), training.batches(0, 3), strict=True):
+        training.learner.step(batch, step)
+    assert flat(state.read(path)["state"]) == flat(training.learner.state())
+
+
+def test_replay_repeats_the_step(warm, exploded, capsys):
+    (said, *images, _, _), path = exploded
+    kept, found = replay.replay(path)
+    assert found.wrong and math.isnan(found.terms["consistency"]) and math.isfinite(found.terms["supervised"])
+    assert len(found.gradients) > replay.SHOWN and found.changed == () and kept["step"] == 3
+    assert replay.main([str(path)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[: 1 + len(images)] == [f"then: {said}", *images]
+    assert "  consistency: nan" in printed and f"  gradient of {found.gradients[0]}: not finite" in printed
+    assert printed[-2:] == [f"  ... and of {len(found.gradients) - 10} more parameters", "it goes wrong again"]
+
+
+def test_replay_says_when_it_no_longer_fails_and_what_has_changed(warm, exploded, capsys, monkeypatch):
+    _, path = exploded
+    monkeypatch.undo()
+    monkeypatch.chdir(warm)
+    monkeypatch.setattr(checkpoint, "code", lambda: {"rrn": "mended", "torch": torch.__version__})
+    assert replay.main([str(path)]) == 1
+    printed = capsys.readouterr().out
+    assert re.search(r"changed since: code.rrn: '[0-9a-f]{12}' -> 'mended'\n", printed)
+    assert "nan" not in printed.partition("now, step 3:")[2] and printed.endswith("all of it is finite now\n")
+
+
+def test_replay_refuses_other_files(warm, tmp_path, capsys):
+    (tmp_path / "a").write_bytes(b"no state")
+    assert replay.main([str(tmp_path / "a")]) == 2
+    assert re.match(r"error: .*/a cannot be read: ", capsys.readouterr().err)
+    state.write(tmp_path / "b", {"identity": {}, "state": {"step": 1}})
+    assert replay.main([str(tmp_path / "b")]) == 2
+    text = r"error: .*/b is the state of a run between two steps, not that of a step that failed\n"
+    assert re.fullmatch(text, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(("spoiled", "done"), [("segmenters", 4), ("segmenters", 6), ("discriminators", 6)])
@@ -184,9 +430,10 @@ def test_weights_that_are_not_finite_are_never_saved(warm, tmp_path, monkeypatch
     with pytest.raises(LossError, match=text):
         list(train.run(*KEY, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-    state = torch.load(tmp_path / "scratch" / "tiny-train-1of4-rrn-0" / "checkpoint.pt", weights_only=True)
-    assert state["step"] == done - 2
-    assert all(value.isfinite().all() for value in state["model"].values())
+    last = sorted((tmp_path / "scratch" / "tiny-train-1of4-rrn-0").glob("step-*"))[-1]
+    found = state.read(last)["state"]
+    assert found["step"] == done - 2
+    assert all(value.isfinite().all() for value in found["learner"]["model"].values())
 
 
 def test_a_warmup_is_supervised_whatever_the_defaults(warm):
@@ -196,7 +443,7 @@ def test_a_warmup_is_supervised_whatever_the_defaults(warm):
     assert not row.consistency and not row.uses_discriminators and row.labels == "partition" and run.start is None
     assert run.key == "1of4-0" and run.schedule.steps == 2
     training = train.Training(run)
-    seen = {name for batch in training._batches(0, 8) for name in batch.labeled_ids}
+    seen = {name for batch in training.batches(0, 8) for name in batch.labeled_ids}
     assert seen <= set(training.split.labeled)
 
 
@@ -238,9 +485,9 @@ def test_val_goes_through_the_networks_once_for_miou_and_reliability(warm, monke
     run = train.Training(train.job(*KEY, warm / "none"))
     seen = []
     monkeypatch.setattr(run.predictor, "logits", lambda images: seen.append(len(images)) or run.model.logits(images))
-    run._evaluate(1)
+    _, reliability = run._evaluate()
     assert sum(seen) == len(run.val.ids) + len(run.unlabeled.ids)
-    assert {row["split"] for row in run.reliability} == {"val", "unlabeled"}
+    assert {row["split"] for row in reliability} == {"val", "unlabeled"}
 
 
 def test_an_image_that_does_not_fit_is_found_before_the_first_step(warm):

@@ -175,3 +175,121 @@ def test_area_zero_and_one() -> None:
     generator = torch.Generator().manual_seed(0)
     assert not cutmix_boxes(1, 9, 9, CutMix(boxes=2, area=(0, 0)), generator).any()
     assert cutmix_boxes(1, 9, 9, CutMix(boxes=1, area=(1, 1)), generator).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 1), (2, 1), (1, 24), (1, 1)])
+def test_a_patch_that_becomes_one_pixel_wide_keeps_its_colours(height: int, width: int) -> None:
+    """As bytes torch fills such patches with what is no mean of anything."""
+    image = torch.randint(0, 256, (3, 40, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    resized = _resize(image, [height, width])
+    exact = interpolate(image[None].float(), [height, width], mode="bilinear", antialias=True)[0]
+    assert resized.dtype == torch.uint8
+    assert float((resized.float() - exact).abs().max()) <= 0.5
+
+
+def _draws(seed: int) -> list[float]:
+    return torch.rand(7, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def _recoloured(image: torch.Tensor, strength: float, draws: list[float]) -> torch.Tensor:
+    """Shift saturation, then contrast about mid grey, then brightness, one after another, without rounding."""
+    brightness, contrast, saturation = (1 - strength + 2 * strength * draw for draw in draws)
+    pixels = image.double()
+    grey = 0.299 * pixels[0] + 0.587 * pixels[1] + 0.114 * pixels[2]
+    pixels = grey + saturation * (pixels - grey)
+    pixels = 127.5 + contrast * (pixels - 127.5)
+    return (brightness * pixels).clamp(0, 255)
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.5, 1.0])
+def test_colours_are_those_of_the_three_shifts_one_after_another_rounded(strength: float) -> None:
+    image = torch.randint(0, 256, (3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image[:, 0, :2] = torch.tensor([0, 255], dtype=torch.uint8)
+    settings = Augment(crop=24, scales=(1.0, 1.0), flip=False, jitter=strength)
+    black, white = False, False
+    for seed in range(12):
+        found = augment(image, None, settings, torch.Generator().manual_seed(seed))[0]
+        exact = _recoloured(image, strength, _draws(seed)[4:])
+        assert float((found.double() - exact).abs().max()) <= 0.501
+        black, white = black or bool((exact == 0).any()), white or bool((exact == 255).any())
+    assert black and white
+
+
+def test_each_draw_has_one_purpose_whatever_the_settings() -> None:
+    """Scale, row, column, mirror and colours: a run repeated after a setting has changed meets the same draws."""
+    image = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mirrored = set()
+    for seed in range(20):
+        _, row, column, mirror, *_ = _draws(seed)
+        y, x = int(row * 17), int(column * 27)
+        for flip in (False, True):
+            settings = Augment(crop=24, scales=(1.0, 1.0), flip=flip, jitter=0)
+            expected = image[:, y : y + 24, x : x + 24]
+            if flip and mirror < 0.5:
+                expected = expected.flip(2)
+                mirrored.add(seed)
+            assert torch.equal(augment(image, None, settings, torch.Generator().manual_seed(seed))[0], expected)
+    assert 0 < len(mirrored) < 20
+
+
+def _columns_seen(scales: tuple[float, float], seed: int) -> torch.Tensor:
+    """Return which columns of an image of 200 a crop of 24 shows."""
+    label = torch.arange(200, dtype=torch.uint8).expand(100, 200)
+    plain = Augment(crop=24, scales=scales, flip=False, jitter=0)
+    image = torch.zeros(3, 100, 200, dtype=torch.uint8)
+    return augment(image, label, plain, torch.Generator().manual_seed(seed))[1][0]
+
+
+def test_a_scale_of_two_shows_half_as_much_and_one_of_a_half_twice_as_much() -> None:
+    large, small = _columns_seen((2.0, 2.0), 0), _columns_seen((0.5, 0.5), 0)
+    assert large.tolist() == [int(large[0]) + i // 2 for i in range(24)]
+    assert small.tolist() == [int(small[0]) + 2 * i for i in range(24)]
+
+
+def test_scales_lie_between_the_smallest_and_the_largest_as_their_own_draw_has_it() -> None:
+    sides = []
+    for seed in range(40):
+        columns = _columns_seen((0.5, 2.0), seed)
+        scale = 0.5 + 1.5 * _draws(seed)[0]
+        sides.append(float(columns[-1] - columns[0]) * 24 / 23)
+        assert sides[-1] == pytest.approx(24 / scale, abs=2)
+        assert columns.tolist() == sorted(columns.tolist())
+    assert min(sides) < 14 and max(sides) > 40
+
+
+def test_image_and_label_stay_on_top_of_each_other() -> None:
+    """The middle one of three columns is the label of their mean; the first one would shift labels by a pixel."""
+    columns = torch.arange(72, dtype=torch.uint8).expand(72, 72)
+    third = Augment(crop=24, scales=(1 / 3, 1 / 3), flip=False, jitter=0)
+    image, label, _ = augment(columns.expand(3, 72, 72), columns, third, torch.Generator().manual_seed(0))
+    assert torch.equal(image[0, :, 1:-1].long(), label[:, 1:-1])
+    assert label[0].tolist() == list(range(1, 72, 3))
+
+
+def test_a_crop_of_less_than_a_pixel_shows_one_pixel() -> None:
+    image = torch.randint(0, 256, (3, 9, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    large = Augment(crop=16, scales=(40.0, 40.0), flip=False, jitter=0)
+    crop = augment(image, None, large, torch.Generator().manual_seed(0))[0]
+    assert torch.equal(crop, crop[:, :1, :1].expand(3, 16, 16))
+    assert (image == crop[:, :1, :1]).all(0).any()
+
+
+def test_an_image_of_one_pixel_is_somewhere_in_the_crop_up_to_its_last_row() -> None:
+    rows = set()
+    for seed in range(300):
+        valid = _augment(1, 1, seed, scales=(0.25, 0.25))[2]
+        assert valid.sum() == 1
+        rows.add(int(valid.any(1).nonzero()))
+    assert rows == set(range(24))
+
+
+def test_boxes_depend_on_their_generator_only_and_each_image_takes_the_same_number_of_draws() -> None:
+    cutmix, generator = CutMix(boxes=3, area=(0.25, 0.5)), torch.Generator().manual_seed(4)
+    both = cutmix_boxes(2, 32, 32, cutmix, generator)
+    torch.rand(3)
+    again = torch.Generator().manual_seed(4)
+    assert torch.equal(both[:1], cutmix_boxes(1, 32, 32, cutmix, again))
+    other = torch.Generator().manual_seed(4)
+    torch.rand(1 + 3 * 3, generator=other)
+    assert torch.equal(both[1:], cutmix_boxes(1, 32, 32, cutmix, other))
+    assert not torch.equal(both[0], both[1])

@@ -2,7 +2,10 @@
 
 import os
 import re
+import resource
 import sqlite3
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from small import CLASSES, HEIGHT, REPOSITORY, SPLITS, WIDTH, png, small_settings, write_folder
 
 from rrn.config import Settings
-from rrn.data import facts, verify
+from rrn.data import facts, files, verify
 from rrn.data.cityscapes import Cityscapes
 from rrn.data.files import DataError
 from rrn.data.sets import ImageSet
@@ -116,8 +120,65 @@ def grey(bits: int) -> Change:
     return lambda path: path.write_bytes(png(bits, 0, WIDTH, HEIGHT))
 
 
+def claim(width: int, height: int) -> Change:
+    """Return a change of a header: it says another size, and the pixels stay."""
+
+    def change(path: Path) -> None:
+        contents = path.read_bytes()
+        if contents.startswith(b"\x89PNG"):
+            header = b"IHDR" + struct.pack(">II", width, height) + contents[24:29]
+            contents = contents[:12] + header + struct.pack(">I", zlib.crc32(header)) + contents[33:]
+        else:
+            place = contents.index(b"\xff\xc0") + 5  # the frame of a JPEG: marker, length, bits
+            contents = contents[:place] + struct.pack(">HH", height, width) + contents[place + 4 :]
+        path.write_bytes(contents)
+
+    return change
+
+
+def bomb(width: int, height: int) -> Change:
+    """Return a change to a PNG that holds one row and claims many."""
+
+    def change(path: Path) -> None:
+        path.write_bytes(png(8, 2, 16, 1))
+        claim(width, height)(path)
+
+    return change
+
+
+def enlarge(path: Path) -> None:
+    os.truncate(path, files.MOST_BYTES + 1)
+
+
+def saved(kind: str, **options: object) -> Change:
+    """Return a change to a picture of another format under the same name."""
+    return lambda path: Image.new("RGB", (WIDTH, HEIGHT)).save(path, kind, **options)
+
+
+def long_text(path: Path) -> None:
+    text = PngInfo()
+    text.add_text("a", "b" * (1 << 21), zip=True)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path, "PNG", pnginfo=text)
+
+
+TOO_LARGE = "claims to have more than 89478485 pixels, which is not even tried; replace it, or cut it into smaller"
+FRAMES = {"save_all": True, "append_images": [Image.new("RGB", (WIDTH, HEIGHT), "red")]}
+BOMBS: dict[str, tuple[Change, str]] = {
+    "a JPEG of 60000 x 60000": (claim(60000, 60000), TOO_LARGE),
+    "a PNG of 60000 x 60000": (bomb(60000, 60000), TOO_LARGE),
+    "a PNG that PIL only warns of": (bomb(9500, 9500), TOO_LARGE),
+    "a long text in a PNG": (long_text, r"cannot be read \(Decompressed data too large"),
+}
+HOSTILE: dict[str, tuple[Change, str]] = {
+    **BOMBS,
+    "animation": (saved("PNG", **FRAMES), "is an animation; save the picture that is meant as an image of its own"),
+    "animated GIF": (saved("GIF", **FRAMES), r"cannot be read \(it is no image in JPEG or PNG\)"),
+    "a program for a printer": (saved("EPS"), r"cannot be read \(it is no image in JPEG or PNG\)"),
+}
 BAD_IMAGES: dict[str, tuple[Change, str]] = {
     "cmyk": (lambda path: Image.open(path).convert("CMYK").save(path), "has pixels of mode CMYK; save it as 8-bit RGB"),
+    **HOSTILE,
+    "more bytes than any image": (enlarge, "has 1073741825 bytes, more than any image; replace it"),
     **{
         name: (
             lambda path, kind=kind: path.write_bytes(png(16, kind, WIDTH, HEIGHT)),
@@ -128,7 +189,7 @@ BAD_IMAGES: dict[str, tuple[Change, str]] = {
     "deep grey": (grey(16), "has pixels of mode I;16; save it as 8-bit RGB or grey"),
     "rotated": (rotate, r"is stored rotated \(EXIF orientation 6\)"),
     "empty": (lambda path: path.write_bytes(b""), r"cannot be read \(it has 0 bytes\): replace it"),
-    "text": (lambda path: path.write_text("<html>"), r"cannot be read \(it is no image\)"),
+    "text": (lambda path: path.write_text("<html>"), r"cannot be read \(it is no image in JPEG or PNG\)"),
     "half": (cut(0.5), "truncated.*incomplete"),
     "nearly whole": (cut(0.95), "truncated.*incomplete"),
     "loop": (loop, "is a symbolic link that leads back to itself"),
@@ -168,6 +229,33 @@ def check(dataset: ImageSet, kind: str, name: str, change: Change, message: str)
     assert "test000.jpg" in second
     with pytest.raises(DataError, match=r"2 problems in the data:\n  .*\n  .*test000"):
         verified(dataset).require()
+
+
+@pytest.mark.parametrize("kind", ["image", "label"])
+@pytest.mark.parametrize(("change", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_what_is_refused_before_training_is_refused_when_it_is_read(
+    dataset: ImageSet, kind: str, change: Change, message: str
+) -> None:
+    if kind == "label" and message == TOO_LARGE:
+        change = bomb(60000, 60000)
+    path = getattr(dataset, f"{kind}_path")("val", "val001")
+    change(path)
+    with pytest.raises(DataError, match=f"{re.escape(f'{kind} {path}')} {message}"):
+        dataset.pair("val", "val001")
+    with pytest.raises(DataError, match=f"{re.escape(f'{kind} {path}')} {message}"):
+        verified(dataset).require()
+
+
+@pytest.mark.parametrize(("change", "message"), BOMBS.values(), ids=BOMBS)
+def test_a_bomb_takes_no_memory(dataset: ImageSet, change: Change, message: str) -> None:
+    verified(dataset)
+    change(dataset.image_path("val", "val001"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert re.search(message, verified(dataset).problems[0])
+    for read in (dataset.image, dataset.shape):
+        with pytest.raises(DataError, match=message):
+            read("val", "val001")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB; one of these pictures has 270,000
 
 
 def test_grey_images_are_fine(dataset: ImageSet) -> None:

@@ -1,4 +1,5 @@
 import pickle
+import random
 import time
 import urllib.request
 
@@ -194,16 +195,42 @@ class Code:
 
 
 def test_files_that_hold_no_tensors_are_refused_and_run_nothing(root, capfd):
-    (root / "code.pth").write_bytes(pickle.dumps({"a": Code()}, protocol=2))
-    torch.save({"a": Code()}, root / "code2.pth")
+    for name in ("code.pth", "code.safetensors"):
+        (root / name).write_bytes(pickle.dumps({"a": Code()}, protocol=2))
+    for name in ("zipped.pth", "zipped.safetensors"):
+        torch.save({"a": Code()}, root / name)
     (root / "broken.pth").write_bytes(b"no weights")
-    for name in ("code.pth", "code2.pth", "broken.pth"):
-        with pytest.raises(SettingsError, match=rf"'{name}' is damaged or holds more than tensors"):
-            segmenter(weights=name)
+    for path in sorted(root.glob("*.pth")) + sorted(root.glob("*.safetensors")):
+        with pytest.raises(SettingsError, match=rf"'{path.name}' is damaged or holds more than tensors \(") as caught:
+            segmenter(weights=path.name)
+        said = str(caught.value)
+        assert f"nothing in it was run; fetch {path} again, or save the state_dict of the encoder alone as" in said
+        assert "\n" not in said and "weights_only" not in said
     assert "ran" not in capfd.readouterr().out
-    torch.save({"state_dict": {"a": torch.zeros(2)}}, root / "nested.pth")
-    with pytest.raises(SettingsError, match=r"'nested.pth' holds no tensors by name; save the state_dict"):
-        segmenter(weights="nested.pth")
+    for name, held in {"nested": {"state_dict": {"a": torch.zeros(2)}}, "numbers": {1: torch.zeros(2)}}.items():
+        torch.save(held, root / f"{name}.pth")
+        with pytest.raises(SettingsError, match=rf"'{name}.pth' holds no tensors by name; save the state_dict"):
+            segmenter(weights=f"{name}.pth")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damaged_weights_are_named_whatever_is_damaged(tmp_path, zipped):
+    """Files with random bytes changed: tensors, or a message; a fixed seed."""
+    rng, path = random.Random(0), tmp_path / "damaged.pth"
+    tensors = {f"layer{i}.weight": torch.zeros(5, 3) for i in range(4)}
+    torch.save(tensors, path, _use_new_zipfile_serialization=zipped)
+    whole, refusals = path.read_bytes(), 0
+    for turn in range(400):
+        damaged = bytearray(whole[: rng.randrange(1, len(whole))] if turn % 4 == 0 else whole)
+        for _ in range(rng.choice([1, 2, 5])):
+            damaged[rng.randrange(min(len(damaged), 700))] = rng.choice([0, 255, *b"ctR.}]K(NMubsX"])
+        path.write_bytes(damaged)
+        try:
+            weights._read(path, "damaged.pth")
+        except SettingsError as error:
+            refusals += str(path) in str(error)
+    assert refusals > 100
 
 
 def on_meta(encoder, network):

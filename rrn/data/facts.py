@@ -25,7 +25,7 @@ from rrn.data import files
 from rrn.data.files import DataError, Size
 from rrn.data.layouts import Colour
 
-APPLICATION, VERSION = 0x52524E, 2
+APPLICATION, VERSION = 0x52524E, 3
 """What marks a database as ours; raise VERSION when facts are found or worded differently."""
 WAIT = 60.0
 """Seconds to wait for another process that writes."""
@@ -84,6 +84,8 @@ def _examined(path: Path, kind: str) -> tuple[Status | None, Facts]:
     try:
         with path.open("rb") as file:
             read = _checked(os.fstat(file.fileno()))
+            if read[0] > files.MOST_BYTES:
+                return read, Facts(problem=f"{kind} {path} has {read[0]} bytes, more than any image; replace it")
             contents = file.read()
     except OSError as error:
         return None, Facts(problem=str(files.unreadable(error, path, kind)))

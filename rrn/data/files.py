@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import struct
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Mapping
@@ -18,16 +19,31 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from rrn.config import IGNORE_INDEX
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+FORMATS = ("JPEG", "PNG")
+"""What image files may hold, whatever they are called: for some other formats (EPS) PIL starts programs."""
+MOST_BYTES = 1 << 30
+"""Of an image file: more than the largest that is read (`Image.MAX_IMAGE_PIXELS`) has uncompressed."""
 COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 """Kinds of pixels that are read as RGB. CMYK is not: its colours depend on a profile, and readers disagree."""
 PATH = re.compile(r"(?P<stem>.+?)\.(?:jpe?g|png)(?:\s.*)?$", re.IGNORECASE)
 """A line that begins with the path of an image."""
+LONGEST = 255
+"""Characters of a file name."""
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+"""Characters that no name needs, and that end a line or hide it from a reader; a tab is none of them."""
+OUTSIDE = re.compile(
+    r"(^|[\s/\\])\.\.([\s/\\]|$)|^[A-Za-z][\w+.-]*:[/\\]|^[/\\](?!(JPEGImages|images|leftImg8bit)[/\\])"
+)
+"""What leads out of the folder of a data set: `..`, a drive or an address, an absolute path. The slash that published
+lists put before these folders means the data set's own."""
 INDEX_MODES = ("1", "L", "P")
 HEADER = 26
 """Bytes at the start of a PNG that hold the bits of a sample, at 24, and the type of colours, at 25."""
 GREY = 0
 """Type of colours of a grey PNG."""
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+"""What PIL raises when a header claims so many pixels that the memory would not hold them; nothing is decoded then."""
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, *TOO_LARGE)
 """What PIL raises for files that are no image, truncated, broken inside, or absurdly large."""
 
 Pixels = NDArray[np.uint8]
@@ -60,17 +76,26 @@ def open_file(
         reduced: decode a JPEG at an eighth of its size, in grey, which reads all of the file and is faster.
 
     Raises:
-        DataError: it is missing, broken or incomplete.
+        DataError: it is missing, broken, incomplete, absurdly large, of another format, or an animation.
     """
     try:
-        with Image.open(path if contents is None else BytesIO(contents)) as image:
+        with _opened(path if contents is None else BytesIO(contents)) as image:
             if reduced:
                 image.draft("L", (1, 1))
             if decode:
                 image.load()
-            return image
     except UNREADABLE as error:
         raise unreadable(error, path, what) from error
+    if image.format == "PNG" and getattr(image, "is_animated", False):
+        raise DataError(f"{what} {path} is an animation; save the picture that is meant as an image of its own")
+    return image
+
+
+def _opened(source: Path | BytesIO) -> Image.Image:
+    """Read the header of an image; one that claims too many pixels is an error, of which PIL makes a warning first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(source, formats=FORMATS)
 
 
 def unreadable(error: Exception, path: Path, what: str) -> DataError:
@@ -82,7 +107,12 @@ def unreadable(error: Exception, path: Path, what: str) -> DataError:
         return DataError(f"{what} {path} may not be read: no permission; allow it (`chmod a+rX`)")
     if isinstance(error, OSError) and error.errno == errno.ELOOP:
         return DataError(f"{what} {path} is a symbolic link that leads back to itself; replace it by the file")
-    reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
+    if isinstance(error, TOO_LARGE):
+        return DataError(
+            f"{what} {path} claims to have more than {Image.MAX_IMAGE_PIXELS} pixels, which is not even tried; replace "
+            "it, or cut it into smaller ones"
+        )
+    reason = "it is no image in JPEG or PNG" if isinstance(error, UnidentifiedImageError) else str(error)
     return DataError(f"{what} {path} cannot be read ({reason}): it is broken or incomplete; replace it or remove it")
 
 
@@ -241,9 +271,10 @@ def ids_of(text: str, source: str) -> list[str]:
     SegmentationClass/x.png`; line ends may be those of Windows. Cityscapes' `_leftImg8bit` is no part of an id.
 
     Raises:
-        DataError: the list is empty or names an id twice.
+        DataError: the list is empty or names an id twice; a line leads out of the data set, or holds no name.
     """
-    ids = [_id(line.strip()) for line in text.splitlines() if line.strip()]
+    lines = enumerate(re.split(r"\r\n|\r|\n", text), 1)
+    ids = [_id(line.strip(), f"{source}, line {number}") for number, line in lines if line.strip()]
     if not ids:
         raise DataError(f"the list {source} is empty")
     require_once(ids, source)
@@ -258,11 +289,20 @@ def require_once(ids: list[str], source: str) -> None:
         raise RepeatedIds(message, list(dict.fromkeys(ids)))
 
 
-def _id(line: str) -> str:
+def _id(line: str, where: str) -> str:
     """Return the id of a line of a list; ids may hold spaces, so that only the ending of an image ends its path."""
+    if OUTSIDE.search(line):
+        raise DataError(
+            f"{where}: {line[:LONGEST]!r} leads out of the data set; write the id of an image, or its path below the "
+            "folder of the data set"
+        )
     path = PATH.match(line)
-    name = re.split(r"[/\\]", path["stem"] if path else line)[-1]
-    return name.removesuffix("_leftImg8bit")
+    name = re.split(r"[/\\]", path["stem"] if path else line)[-1].removesuffix("_leftImg8bit")
+    if not name or len(name) > LONGEST or CONTROL.search(line):
+        raise DataError(
+            f"{where}: {line[:LONGEST]!r} names no image; write its id, without characters that are not seen"
+        )
+    return name
 
 
 def _ranges(values: list[int]) -> str:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from rrn.config import IGNORE_INDEX, Dataset
-from rrn.data.files import SUFFIXES, DataError
+from rrn.data.files import CONTROL, SUFFIXES, DataError
 from rrn.data.layouts import Layout, require_folder
 
+RESERVED = {"(all)": "all classes together", "mean": "the mean of the classes", "void": "what counts as no class"}
+"""What names of classes mean in tables and figures, which would join such a class with them."""
 HINT = "set dataset.path to a folder with classes.txt, images/<split> and labels/<split>"
 
 
@@ -91,14 +93,23 @@ def _classes(path: Path, hint: str) -> tuple[str, ...]:
     if not path.is_file():
         raise DataError(f"{path} is missing: it must hold the names of the classes, one a line; {hint}")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no UTF-8 text: {error}") from error
+    for number, name in enumerate(map(str.strip, lines), 1):
+        if name in RESERVED or CONTROL.search(name):
+            why = f"stands for {RESERVED[name]} in tables" if name in RESERVED else "holds characters that are not seen"
+            raise DataError(f"{path}, line {number}: the name {name!r} {why}; give the class another name")
     names = tuple(line.strip() for line in lines if line.strip())
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
         problem = f"names {twice[0]!r} twice" if twice else "is empty"
         raise DataError(f"{path} {problem}: it must hold the names of the classes, one a line, each once")
+    if len(names) == 1:
+        raise DataError(
+            f"{path} names one class, {names[0]!r}: every label would be right, and nothing is learnt; name what else "
+            "the images show, too, such as the background"
+        )
     if len(names) > IGNORE_INDEX:
         raise DataError(f"{path} names {len(names)} classes; at most {IGNORE_INDEX} fit into 8-bit labels")
     return names

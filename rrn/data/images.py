@@ -1,20 +1,26 @@
 """Images of one split by their place in a list: the list in arrays, the pixels decoded when asked for or once for all.
 
-Workers of a loader read through this: 100,000 ids are no 100,000 objects that each of them copies. No torch.
+Workers of a loader read through this: 100,000 ids are no 100,000 objects that each of them copies. A file that changes
+between two reads is refused, so that no run learns from two states of its data. No torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rrn.data import cache, files
-from rrn.data.files import Pixels, Size
+from rrn.data.files import DataError, Pixels, Size
 from rrn.data.sets import ImageSet
+
+ABSENT = (-1, -1)
+"""State of a file that cannot be looked at."""
 
 
 class Ids(Sequence[str]):
@@ -66,7 +72,8 @@ class Images:
         ids: of the images, in this order.
         labeled: those of `ids` whose labels may be read; of others, no label is looked at.
         kept: whether to decode all of them now, once for all processes and stages, into files of `dataset.decoded`
-            (`dataset.cache`); else each is decoded when it is asked for. The pixels are the same.
+            (`dataset.cache`); else each is decoded when it is asked for, and must still be the file that it is now,
+            which length and time of the last change tell. The pixels are the same.
 
     Attributes:
         ids: as above.
@@ -79,7 +86,9 @@ class Images:
         self, dataset: ImageSet, split: str, ids: Sequence[str], labeled: Iterable[str] = (), kept: bool = False
     ) -> None:
         self.dataset, self.split, self.ids = dataset, split, Ids(ids)
-        self._kept = self._decoded(set(labeled)) if kept else None
+        with_labels = set(labeled)
+        self._kept = self._decoded(with_labels) if kept else None
+        self._states = {} if kept else {"image": self._state("image"), "label": self._state("label", with_labels)}
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -97,20 +106,75 @@ class Images:
         """Return an image, RGB, uint8 [H, W, 3], only to be read.
 
         Raises:
-            DataError: the file is missing, unreadable or truncated.
+            DataError: the file is missing, unreadable or truncated, or has changed.
         """
-        return self._kept[0][place] if self._kept else self.dataset.image(self.split, self.ids[place])
+        if self._kept:
+            return self._kept[0][place]
+        with self._unchanged(place, "image"):
+            return self.dataset.image(self.split, self.ids[place])
 
     def pair(self, place: int) -> tuple[Pixels, Pixels]:
         """Return an image and its label, as `ImageSet.pair` does; only to be read, and only of `labeled` ones.
 
         Raises:
-            DataError: one of the files is missing or wrong, or they do not fit.
+            DataError: one of the files is missing or wrong, or has changed, or they do not fit.
         """
-        if self._kept is None:
+        if self._kept:
+            images, labels = self._kept
+            return images[place], labels[place]
+        with self._unchanged(place, "image", "label"):
             return self.dataset.pair(self.split, self.ids[place])
-        images, labels = self._kept
-        return images[place], labels[place]
+
+    def _path(self, kind: str, name: str) -> Path:
+        """Return the file of an image, or of its label."""
+        find = self.dataset.image_path if kind == "image" else self.dataset.label_path
+        return find(self.split, name)
+
+    def _state(self, kind: str, wanted: set[str] | None = None) -> NDArray[np.int64]:
+        """Return length and time of all images or labels, int64 [N, 2]; `ABSENT` where not `wanted` or not there."""
+        states = [ABSENT if wanted is not None and name not in wanted else self._now(kind, name) for name in self.ids]
+        return np.array(states, dtype=np.int64).reshape(-1, 2)
+
+    def _now(self, kind: str, name: str) -> tuple[int, int]:
+        """Return length and time of a file as it is now, `ABSENT` if it cannot be looked at."""
+        try:
+            found = self._path(kind, name).stat()
+        except (DataError, OSError):
+            return ABSENT
+        return found.st_size, found.st_mtime_ns
+
+    @contextmanager
+    def _unchanged(self, place: int, *kinds: str) -> Iterator[None]:
+        """Let files be read; afterwards, also where that failed, they must be those of the beginning.
+
+        Raises:
+            DataError: one is not.
+        """
+        try:
+            yield
+        finally:
+            for kind in kinds:
+                self._require_same(kind, place)
+
+    def _require_same(self, kind: str, place: int) -> None:
+        """Raise a DataError if a file is not that of the beginning."""
+        name = self.ids[place]
+        now = self._now(kind, name)
+        if now == tuple(self._states[kind][place].tolist()):
+            return
+        what = "cannot be found any more" if now == ABSENT else "has changed"
+        raise DataError(
+            f"{kind} {self._where(kind, name)} ({name!r}) {what} since this run began to read it: put it back as it "
+            "was and give the same command again, which goes on from the last checkpoint; if the data set is meant "
+            "to change, `dvc repro` begins anew with it"
+        )
+
+    def _where(self, kind: str, name: str) -> str:
+        """Say where a file lies, or, where a layout has to look for it and finds none, where it should."""
+        try:
+            return str(self._path(kind, name))
+        except DataError:
+            return f"of {self.split!r} in {self.dataset.root}"
 
     def _decoded(self, labeled: set[str]) -> tuple[cache.Decoded, cache.Decoded]:
         """Return all images, and all labels, 0 x 0 pixels where an image is not `labeled`."""
@@ -136,9 +200,8 @@ class Images:
         which = hashlib.sha256(repr((kind, str(data.root), split)).encode(errors="surrogateescape"))
         state = hashlib.sha256(repr((kind, data.size, meaning)).encode())
         for name in self.ids:
-            paths = {"image": data.image_path(split, name)}
-            if name in labeled:
-                paths["label"] = data.label_path(split, name)
+            kinds = ("image", "label") if name in labeled else ("image",)
+            paths = {kind: self._path(kind, name) for kind in kinds}
             which.update(f"{len(paths)} {name}\n".encode(errors="surrogateescape"))
             for what, path in paths.items():
                 state.update(_status(path, what))

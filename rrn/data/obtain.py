@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rrn import whole
 from rrn.data import cityscapes as city
 from rrn.data import sbd, voc
 from rrn.data.archives import Record, fetch
@@ -93,8 +94,7 @@ def _write_list(place: Path, expected: int) -> None:
     paths = [place / voc.LISTS / f"{name}.txt" for name in voc.TRAIN_AUG]
     path = next((path for path in paths if path.is_file()), paths[0])
     if not path.is_file():
-        with sbd.whole_file(path) as unfinished:
-            unfinished.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
+        whole.write(path, "".join(f"{name}\n" for name in ids))
     elif set(read_list(path, "")) != set(ids):
         raise DataError(f"{path} lists other images than those with labels; delete it and run the command again")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from rrn import config
 from rrn.config import Settings
 from rrn.data import lists
 from rrn.data.files import DataError
@@ -27,12 +28,13 @@ def make(dataset: ImageSet, settings: Settings, partition: str, report: Report) 
 
     Raises:
         DataError: if a split is empty, val or test lacks a label, the partition asks for more than there is, or
-            published lists cannot be had or do not fit the data set.
+            published lists cannot be had or do not fit the data set; if all labels of a list are void; if the partition
+            is one of `ablation.partitions` and leaves fewer than 2 unlabeled images, and a row needs them.
     """
     protocol = settings.split.protocol
     choose = _seeded if protocol == "seeded" else _published
     labeled, unlabeled, origin = choose(dataset, settings, partition, report)
-    return Split(
+    split = Split(
         partition=partition,
         protocol=protocol,
         origin=origin,
@@ -44,6 +46,37 @@ def make(dataset: ImageSet, settings: Settings, partition: str, report: Report) 
         val=tuple(dataset.require_labels(dataset.val)),
         test=tuple(dataset.require_labels(dataset.test)),
     )
+    for name, folder, ids in (
+        ("labeled", dataset.train, split.labeled),
+        ("val", dataset.val, split.val),
+        ("test", dataset.test, split.test),
+    ):
+        _require_pixels(report, name, folder, ids)
+    _require_unlabeled(settings, split)
+    return split
+
+
+def _require_pixels(report: Report, name: str, folder: str, ids: tuple[str, ...]) -> None:
+    """Refuse labels that are void all over: nothing can be learnt from them, and no number is defined on them."""
+    if np.nansum(report.shares(folder, ids)[:-1]) == 0:
+        raise DataError(
+            f"all pixels of the {len(ids)} {name} images are void, so nothing can be learnt from them or scored on "
+            "them; label some, or correct dataset.void"
+        )
+
+
+def _require_unlabeled(settings: Settings, split: Split) -> None:
+    """Refuse, before the warmup is spent, a partition that leaves nothing to mix for rows that it is run with."""
+    listed = settings.ablation
+    if split.partition not in listed.partitions or len(split.unlabeled) >= 2:
+        return
+    rows = [row for row in listed.methods if config.in_row(settings, row).consistency]
+    if rows:
+        raise DataError(
+            f"the partition {split.partition} leaves {len(split.unlabeled)} unlabeled images, and the rows "
+            f"{', '.join(rows)} of ablation.methods need 2 different ones for CutMix: label fewer "
+            "(ablation.partitions), or list only rows with consistency: false"
+        )
 
 
 Choice = tuple[Iterable[str], Iterable[str], str]
@@ -150,7 +183,7 @@ def _count(partition: str, available: int) -> int:
         else:
             part, whole = map(int, partition.split("of"))
             count = max(1, round(available * part / whole))
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise DataError(f"partition {partition!r}: expected 1of16, a number of images, or all") from error
     if not 1 <= count <= available:
         raise DataError(

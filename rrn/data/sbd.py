@@ -7,8 +7,7 @@ and VOC's train, without VOC's val.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from rrn import whole
 from rrn.data.files import DataError, Pixels, read_list
 from rrn.data.voc import CLASSES, FURTHER, HINT, LISTS, colour
 
@@ -61,7 +61,7 @@ def convert(source: Path, place: Path, without: set[str]) -> None:
     for name in tqdm(sorted(listed - without - stems(folder)), desc=f"labels of SBD -> {FURTHER}", unit=" files"):
         label = Image.fromarray(_label(source / "cls" / f"{name}.mat", read))
         label.putpalette(PALETTE)
-        with whole_file(folder / f"{name}.png") as unfinished:
+        with whole.file(folder / f"{name}.png") as unfinished:
             label.save(unfinished, format="PNG")
 
 
@@ -74,17 +74,6 @@ def train_images(place: Path) -> list[str]:
 def stems(folder: Path) -> set[str]:
     """Return the ids of the PNG files of a folder, none if there is no folder; unfinished ones do not count."""
     return {path.stem for path in folder.glob("[!.]*.png")}
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a name to write to, which becomes `path` when all went well and is removed when not."""
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _label(path: Path, read: Reader) -> Pixels:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from rrn.data.files import DataError
+from rrn import whole
+from rrn.data.files import CONTROL, DataError
 from rrn.data.layouts import Colour
 
 NAME = "split.json"
@@ -43,12 +44,15 @@ class Split:
     test: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuse empty lists, repeated ids, and ids that are labeled and unlabeled at once."""
+        """Refuse empty lists, ids that name no file, repeated ids, and ids that are labeled and unlabeled at once."""
         for key in ("labeled", "val", "test"):
             if not getattr(self, key):
                 raise DataError(f"the partition {self.partition} has no {key} image")
         for key in ("labeled", "unlabeled", "val", "test"):
             ids = getattr(self, key)
+            for name in ids:
+                if not name or "/" in name or name == ".." or CONTROL.search(name):
+                    raise DataError(f"the partition {self.partition} lists {name!r} as {key}, which names no image")
             if len(set(ids)) < len(ids):
                 twice = next(name for name in ids if ids.count(name) > 1)
                 raise DataError(f"the partition {self.partition} lists {twice!r} twice as {key}")
@@ -62,9 +66,8 @@ class Split:
 
 def write(split: Split, folder: Path) -> Path:
     """Write `split` as split.json into `folder`, made if missing; return the file."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    path.write_text(json.dumps(asdict(split), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    whole.write(path, json.dumps(asdict(split), indent=2, sort_keys=True) + "\n")
     return path
 
 

@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import combinations, islice
 from multiprocessing import get_context
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from rrn import parent
 from rrn.config import IGNORE_INDEX, Settings
 from rrn.data import facts, files
 from rrn.data.facts import Facts, File, Memory
@@ -67,12 +69,20 @@ def verify(
         progress: whether to show a bar.
 
     Raises:
-        DataError: `memory` cannot be written.
+        DataError: `memory` cannot be written, or one of the processes was killed.
     """
     try:
         return _verified(dataset, memory, full, workers or os.cpu_count() or 1, progress)
     except sqlite3.OperationalError as error:
-        raise DataError(f"{memory} cannot be read or written ({error}); it keeps what is verified") from error
+        raise DataError(
+            f"{memory} cannot be read or written ({error}); it keeps what is verified: make room there, or let it be "
+            "written, and give the same command again"
+        ) from error
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a process that reads images and labels was killed, most likely for lack of memory: give the same command "
+            "again, which goes on from what has been read"
+        ) from error
     except sqlite3.DatabaseError as error:
         facts.put_aside(memory, error)
     return _verified(dataset, memory, full, workers or os.cpu_count() or 1, progress)
@@ -187,7 +197,8 @@ class Readers:
         self.files += len(wanted)
         if self.workers > 1 and self.files > FEW:
             if self.pool is None:
-                self.pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"))
+                spawn = get_context("spawn")
+                self.pool = ProcessPoolExecutor(self.workers, spawn, initializer=parent.end_together)
             return self.pool.submit(facts.examine, wanted)
         done: Future[Examined] = Future()
         done.set_result(facts.examine(wanted))

@@ -1,0 +1,97 @@
+"""Output files are whole or absent: what is written gets its name when all of it is on the disk. No torch.
+
+A disk that is full, a folder that is read-only or a process that is killed leaves the former file, or none; the next
+run writes over what the killed one left.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""No room: the disk, the user's share of it, or what a file may hold."""
+CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+"""No permission, or something else lies there."""
+
+
+class WriteError(OSError):
+    """A file cannot be written; the message says which, why, and what to do. `errno` is the system's."""
+
+    def __init__(self, path: Path, error: OSError, instead: str) -> None:
+        cure = "make room there" if error.errno in FULL else "let it be written"
+        super().__init__(
+            f"{path} cannot be written ({error.strerror}): {cure}, or {instead}; then give the same command again"
+        )
+        self.errno = error.errno
+
+
+@contextmanager
+def explained(path: Path, instead: str = "name another place") -> Iterator[None]:
+    """Turn what the system says when `path` cannot be written into a WriteError; other errors pass.
+
+    Args:
+        path: what is written.
+        instead: what else the user may do.
+
+    Raises:
+        WriteError: see there.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        if error.errno in FULL | CLOSED:
+            raise WriteError(path, error, instead) from error
+        raise
+
+
+@contextmanager
+def file(path: Path, lasting: bool = False) -> Iterator[Path]:
+    """Give a name to write to, which becomes `path` when all went well and is removed when not.
+
+    The folder is made if missing.
+
+    Args:
+        path: of the file.
+        lasting: wait until it is on the disk, for what nothing can compute again after a power failure.
+
+    Raises:
+        WriteError: the disk is full, or the folder may not be written.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+            if lasting:
+                _synchronise(unfinished)
+            unfinished.replace(path)
+            if lasting:
+                _synchronise(path.parent)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+
+def _synchronise(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, contents: str | bytes, lasting: bool = False) -> None:
+    """Write a file, text as UTF-8; its folder is made if missing.
+
+    Raises:
+        WriteError: see `file`.
+    """
+    with file(path, lasting) as unfinished:
+        unfinished.write_bytes(contents.encode() if isinstance(contents, str) else contents)
