@@ -9,7 +9,7 @@ BIN = $(abspath $(VENV))/bin
 STAMP = $(VENV)/rrn-installed
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help environment data repro explore bench test check smoke
+.PHONY: help environment data repro explore bench mutants soak test check smoke
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 22
@@ -33,6 +33,12 @@ explore: environment ## see in a browser which pseudo-labels are kept, and wheth
 
 bench: environment ## measure speed and memory beside the rivals, hours on a quiet machine; ONLY='rivals memory': some
 	$(BIN)/python benchmarks/run.py $(ONLY)
+
+mutants: environment ## do the tests notice wrong code? an hour; ONLY='rrn/evaluate.py rrn/method.py': these modules
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py $(ONLY)
+
+soak: environment ## is anything lost when a training is killed, twenty times and more? some minutes, in scratch/soak
+	PYTHONPATH=. $(BIN)/python benchmarks/soak.py
 
 test: check data ## every check and test
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
