@@ -125,29 +125,24 @@ def test_where_all_states_are_damaged_the_run_says_so(tmp_path):
     assert last == f"delete the folder {folder} to begin anew"
 
 
-def test_state_of_other_settings_is_refused_with_what_changed(tmp_path):
+@pytest.mark.parametrize(
+    ("identity", "changed", "way"),
+    [
+        (OTHER_SETTINGS, ["code.rrn: 'a' -> 'b'", "settings.optimizer.lr: 0.1 -> 0.2"], "undo the change to go on"),
+        (
+            OTHER_CODE,
+            ["code.rrn: 'a' -> 'b'", "code.torch: '1' -> '2'"],
+            "RRN_RESUME=accept_code to go on with this code",
+        ),
+    ],
+    ids=["settings", "code"],
+)
+def test_state_of_other_conditions_is_refused_with_what_changed_and_the_way_on(tmp_path, identity, changed, way):
     leave_states(tmp_path, 1)
     with pytest.raises(ResumeError) as caught:
-        Scratch(tmp_path, "run", OTHER_SETTINGS)
-    assert str(caught.value).splitlines() == [
-        UNDER,
-        "  code.rrn: 'a' -> 'b'",
-        "  settings.optimizer.lr: 0.1 -> 0.2",
-        RESTART + "undo the change to go on",
-    ]
+        Scratch(tmp_path, "run", identity)
+    assert str(caught.value).splitlines() == [UNDER, *(f"  {line}" for line in changed), RESTART + way]
     assert found(tmp_path) == 1  # nothing was lost, and the lock is free
-
-
-def test_state_of_other_code_is_refused_with_the_way_on(tmp_path):
-    leave_states(tmp_path, 1)
-    with pytest.raises(ResumeError) as caught:
-        Scratch(tmp_path, "run", OTHER_CODE)
-    assert str(caught.value).splitlines() == [
-        UNDER,
-        "  code.rrn: 'a' -> 'b'",
-        "  code.torch: '1' -> '2'",
-        RESTART + "RRN_RESUME=accept_code to go on with this code",
-    ]
 
 
 @pytest.mark.parametrize(("wish", "step"), [("restart", None), ("accept_code", 1)])
