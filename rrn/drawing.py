@@ -134,6 +134,10 @@ CLASS_COLOURS = (
 )
 
 
+MOST_NAMED = 40
+"""Classes that a legend has room for."""
+
+
 class Picture(Figure):
     """A Figure that a notebook shows once, as the value of a cell, whatever the backend."""
 
@@ -232,6 +236,23 @@ def method_style(method: str) -> Look:
     colour = OTHER_COLOURS[place % len(OTHER_COLOURS)]
     marker = list(HATCHES)[place % len(HATCHES)]
     return METHOD_STYLE.get(method, Look(colour, method.replace("_", " "), marker, DASHES[place % len(DASHES)]))
+
+
+def named(classes: int, maps: Sequence[Array]) -> tuple[list[int], int]:
+    """Return the classes that a legend names, and how many it leaves out.
+
+    All of them, if there is room for them; else those to be seen, the most frequent MOST_NAMED of them.
+
+    Args:
+        classes: how many there are.
+        maps: label maps that are drawn, integers [H, W].
+    """
+    if classes <= MOST_NAMED:
+        return list(range(classes)), 0
+    pixels = sum(np.bincount(labels[labels < classes].ravel(), minlength=classes) for labels in maps)
+    seen = np.flatnonzero(pixels)
+    frequent = seen[np.argsort(-np.asarray(pixels)[seen], kind="stable")]
+    return sorted(frequent[:MOST_NAMED].tolist()), len(frequent[MOST_NAMED:])
 
 
 def palette(classes: int, own: ArrayLike = ()) -> Array:

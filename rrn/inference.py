@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rrn import config
+from rrn import config, shortage
 from rrn.folding import Folding
 
 Size = tuple[int, int]
@@ -49,6 +49,10 @@ class Model(Protocol):
 
     def region_scores(self, logits: Tensor, images: Tensor) -> Tensor | None:
         """Return probabilities [2 branches, 2 discriminators, B, rows, columns], each branch's own first; or None."""
+
+
+class EvaluationShortage(shortage.MemoryShortage):
+    """Images cannot be looked at for lack of memory: between two steps of a training, all of which can be kept."""
 
 
 class Predictor:
@@ -87,8 +91,12 @@ class Predictor:
 
         Raises:
             SettingsError: in mode pad, an image does not fit the window.
+            EvaluationShortage: there is not enough memory; says what would need less.
         """
-        with self._folding.lent(*images.shape[-2:]) if self._folding else nullcontext():
+        height, width = images.shape[-2:]
+        what = f"looking at images of shape {list(images.shape)}"
+        told = shortage.explained(what, lambda: _needing_less(self.protocol, len(images)), EvaluationShortage)
+        with told, self._folding.lent(height, width) if self._folding else nullcontext():
             return self._logits(images.to(self.device))
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -165,6 +173,16 @@ class Predictor:
             probabilities += self.model.logits(images.flip(-1)).softmax(2).flip(-1)
             probabilities /= 2
         return probabilities
+
+
+def _needing_less(protocol: config.Evaluate, images: int) -> shortage.Ways:
+    """Say what would need less memory to look at images, and what each changes."""
+    several = protocol.batch > 1 and (images > 1 or protocol.mode == "sliding")
+    return {
+        "evaluate.batch: 1 looks at one image or window at a time, with the same answers": several,
+        "evaluate.folded: false keeps no copies of the networks": protocol.folded,
+        "evaluate.mode: sliding, with a smaller window, is another protocol": True,
+    }
 
 
 def require_fit(protocol: config.Evaluate, sizes: Iterable[Size]) -> None:

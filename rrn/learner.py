@@ -17,16 +17,12 @@ import torch
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 
-from rrn import config, distributed
+from rrn import config, distributed, shortage
 from rrn.data.loaders import Batch
 from rrn.method import RRN, Terms, ramp
 from rrn.models import recomputing, speed_up
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-SHORTAGE = "can't allocate memory"
-"""What torch says on the CPU."""
 
 
 class LossError(FloatingPointError):
@@ -40,10 +36,6 @@ class LossError(FloatingPointError):
     def __init__(self, message: str, step: int | None = None) -> None:
         super().__init__(message)
         self.step = step
-
-
-class MemoryShortage(RuntimeError):
-    """There is not enough memory; the message says which settings need less."""
 
 
 class Learner:
@@ -77,12 +69,8 @@ class Learner:
         Raises:
             MemoryShortage: the device, or the computer, has no memory left for it; says what would need less.
         """
-        try:
+        with shortage.explained("a step", lambda: _needing_less(self.settings)):
             return self._step(batch, step)
-        except RuntimeError as error:
-            if is_shortage(error):
-                raise MemoryShortage(_needs_less(self.settings, str(error))) from error
-            raise
 
     def _step(self, batch: Batch, step: int) -> Terms:
         """Learn from one batch."""
@@ -219,25 +207,18 @@ def _laid_as(parameter: Tensor, value: Any) -> Any:
     return torch.empty_like(parameter, device=value.device, dtype=value.dtype).copy_(value) if alike else value
 
 
-def is_shortage(error: RuntimeError) -> bool:
-    """Say whether an error means that memory is used up."""
-    return isinstance(error, torch.OutOfMemoryError) or SHORTAGE in str(error)
-
-
-def _needs_less(settings: config.Settings, said: str) -> str:
+def _needing_less(settings: config.Settings) -> shortage.Ways:
     """Say what would need less memory in a step, and what each costs."""
     speed, parts = settings.speed, 2 * settings.speed.accumulate
     sizes = settings.batch.labeled, settings.batch.unlabeled
     divisible = all(size % (settings.nproc * parts) == 0 for size in sizes) and not _needs_whole_batch(settings.method)
-    ways = {
+    return {
         "speed.checkpointing: true computes activations twice": not speed.checkpointing,
         f"speed.accumulate: {parts} takes a batch in parts, each with its own statistics of batch norm": divisible,
         "precision: bf16 takes half of the activations": settings.precision == "fp32",
         "nproc: more processes share a batch, with a GPU each": True,
         "batch.labeled, batch.unlabeled, augment.crop: with smaller ones it is another training": True,
     }
-    lines = "\n  ".join(way for way, there in ways.items() if there)
-    return f"a step does not fit into memory ({said.partition(chr(10))[0]}); what would need less:\n  {lines}"
 
 
 def require_whole_batch(settings: config.Settings) -> None:

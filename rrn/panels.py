@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from rrn.config import IGNORE_INDEX
-from rrn.drawing import Array, palette
+from rrn.drawing import Array, named, palette
 from rrn.evidence import About, Pictures
 from rrn.explore import SCORES, Flags, Floats
 
@@ -94,6 +94,7 @@ class Sheet:
         self.step, self.factor = scale(height, width)
         thin = (slice(None, None, self.step),) * 2
         self.label, self.pseudo_labels = pictures.label[thin], pictures.pseudo_labels[(slice(None), *thin)]
+        self._maps = self.label, *self.pseudo_labels, pictures.prediction[thin]
         self.void = self.label == IGNORE_INDEX
         self.right = self.pseudo_labels == self.label
         self._region_rows, self._region_columns = (
@@ -124,10 +125,12 @@ class Sheet:
         return self.gap + column * self.column, self.head + row * (self.head + self.panel[1] + self.gap // 2)
 
     def _wrapped(self) -> list[list[tuple[str, int]]]:
-        """Break the legend of the classes, and void, into lines below the first three panels: (name, left)."""
+        """Break the legend of the classes and void into lines below the first three panels: (name, left)."""
         lines: list[list[tuple[str, int]]] = [[]]
         left, room = 0, 3 * self.column - self.gap
-        names = [*self.about.classes, *(["void"] if self.void.any() else [])]
+        shown, more = named(len(self.about.classes), self._maps)
+        names = [self.about.classes[place] for place in shown] + ["void"] * bool(self.void.any())
+        names += [f"and {more} more"] * bool(more)
         for name in names:
             need = round(self.fonts[1].getlength(name)) + 2 * self.line
             if left and left + need > room:
@@ -208,7 +211,7 @@ class Sheet:
         shown = dict(zip(self.about.classes, colours.tolist(), strict=False)) | {"void": PAPER}
         for number, line in enumerate(self._names):
             for name, left in line:
-                self._swatch((self.gap + left, top + number * self.line), name, tuple(shown[name]))
+                self._swatch((self.gap + left, top + number * self.line), name, tuple(shown.get(name, PAPER)))
         for number, (name, colour) in enumerate(ERRORS.items()):
             self._swatch((self.corner(0, 5)[0], top + number * self.line), name, colour)
         for column, shades, ends in ((3, SCORE_SHADES, ("0", "1")), (4, WEIGHT_SHADES, ("0", f"{HEAVIEST:g} or more"))):

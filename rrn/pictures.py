@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 from rrn.config import IGNORE_INDEX
-from rrn.drawing import COLUMN, PAGE, Array, grid, palette, plain, styled, tight
+from rrn.drawing import COLUMN, PAGE, Array, grid, named, palette, plain, styled, tight
 
 
 @styled
@@ -83,11 +83,11 @@ def _sheet(rows: Sequence[Row], classes: Sequence[str], colours: ArrayLike) -> F
     height, width = rows[0][1][0].shape[:2]
     total = COLUMN if count < 4 else PAGE
     side = (total - 0.3) / count
-    legend = 0.15 * max(0, _legend_shape(total, classes)[0] - 2)  # two lines fit below any figure
+    maps = [item for _, items in rows for item in items if item.ndim == 2]
+    legend = legend_height(total, classes, maps)
     fig, axes = grid(len(rows), count, (total, 0.4 + legend + len(rows) * side * height / width))
     tight(fig)
     colours = palette(len(classes), colours)
-    void = False
     for line, (name, items) in zip(axes, rows, strict=True):
         line[0].set_ylabel(name)
         for axis, item in zip(line, items, strict=False):
@@ -95,10 +95,9 @@ def _sheet(rows: Sequence[Row], classes: Sequence[str], colours: ArrayLike) -> F
                 show(axis, item)
             else:
                 show_labels(axis, item, colours)
-                void |= bool((item == IGNORE_INDEX).any())
         for axis in line[len(items) :]:
             axis.set_axis_off()
-    class_legend(fig, classes, colours, void)
+    class_legend(fig, classes, colours, maps)
     return fig
 
 
@@ -131,18 +130,29 @@ def hatch(axis: Axes, mask: Array, pattern: str = "//////") -> None:
     axis.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
 
 
-def class_legend(fig: Figure, classes: Sequence[str], colours: Array, void: bool = False) -> None:
-    """Put the names and colours of the classes below the figure."""
-    handles = [Patch(fc=colours[i] / 255, ec="#666666", label=plain(name)) for i, name in enumerate(classes)]
-    if void:
+def class_legend(fig: Figure, classes: Sequence[str], colours: Array, maps: Sequence[Array]) -> None:
+    """Put the names and colours of the classes below the figure; of many classes, of those in its label `maps`."""
+    shown, more = named(len(classes), maps)
+    handles = [Patch(fc=colours[i] / 255, ec="#666666", label=plain(classes[i])) for i in shown]
+    if any((labels == IGNORE_INDEX).any() for labels in maps):
         handles.append(Patch(fc="white", ec="#666666", hatch="//////", label="void"))
-    fig.legend(handles=handles, loc="outside lower center", ncols=_legend_shape(fig.get_figwidth(), classes, void)[1])
+    if more:
+        handles.append(Patch(fc="none", ec="none", label=f"and {more} more"))
+    names = [classes[i] for i in shown]
+    ncols = _legend_shape(fig.get_figwidth(), names, len(handles))[1]
+    fig.legend(handles=handles, loc="outside lower center", ncols=ncols)
 
 
-def _legend_shape(width: float, classes: Sequence[str], void: bool = True) -> tuple[int, int]:
-    """Return the lines and columns of a legend of classes below a figure of `width` inches."""
-    count = len(classes) + void
-    fitting = max(1, min(count, int(width / (0.45 + 0.06 * max(map(len, classes))))))
+def legend_height(width: float, classes: Sequence[str], maps: Sequence[Array]) -> float:
+    """Return the inches that `class_legend` needs beyond two lines, which fit below any figure of `width` inches."""
+    names = [classes[i] for i in named(len(classes), maps)[0]]
+    return 0.15 * max(0, _legend_shape(width, names, len(names) + 1)[0] - 2)
+
+
+def _legend_shape(width: float, names: Sequence[str], count: int) -> tuple[int, int]:
+    """Return the lines and columns of a legend of `count` entries, most of them `names`, in `width` inches."""
+    longest = max(map(len, names), default=0)
+    fitting = max(1, min(count, int(width / (0.45 + 0.06 * longest))))
     lines = math.ceil(count / fitting)
     return lines, math.ceil(count / lines)
 

@@ -112,16 +112,34 @@ def left_over(root: Path, items: list[str], text: str) -> list[str]:
     """List the settings that differ from those in git though none of `items` sets them, as `key: value`.
 
     They are what an earlier preset, or a hand, left in params.yaml; a run named after the new preset has them, too.
+
+    Raises:
+        config.SettingsError: params.yaml in git is no YAML of settings.
     """
     shown = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=root, capture_output=True, text=True, check=False)
     if shown.returncode:
         return []
+    config.settings_in(shown.stdout, "params.yaml as git holds it")
     wanted: set[str] = set()
     for item in items:
         wanted |= set(_leaves(assignment(item) if "=" in item else load(root, item)))
     before, after = (_leaves(_yaml().load(content)) for content in (shown.stdout, text))
     changed = {key: value for key, value in after.items() if key not in before or before[key] != value}
     return [f"{key}: {value}" for key, value in changed.items() if key not in wanted]
+
+
+def _note(root: Path, items: list[str], text: str) -> str:
+    """Return a line on what presets leave as it was changed before, or nothing."""
+    try:
+        kept = left_over(root, items, text)
+    except config.SettingsError as error:
+        return f"note: what was changed before cannot be told: {error}\n"
+    if not kept:
+        return ""
+    return (
+        f"note: params.yaml keeps what was changed before: {', '.join(kept)}; "
+        "`git checkout HEAD -- params.yaml` before presets begins anew\n"
+    )
 
 
 def _leaves(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
@@ -162,13 +180,8 @@ def main(argv: list[str] | None = None) -> int:
     except (config.SettingsError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    presets = [item for item in items if "=" not in item]
-    if presets and (kept := left_over(root, items, text)):
-        print(
-            f"note: params.yaml keeps what was changed before: {', '.join(kept)}; "
-            "`git checkout HEAD -- params.yaml` before presets begins anew",
-            file=sys.stderr,
-        )
+    if any("=" not in item for item in items):
+        print(_note(root, items, text), end="", file=sys.stderr)
     try:
         whole.write(root / "params.yaml", text)
     except whole.WriteError as error:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from rrn.config import IGNORE_INDEX, Filter
 from rrn.drawing import PAGE, Array, grid, method_style, palette, styled, tight
 from rrn.evidence import Evidence, Pictures
-from rrn.pictures import class_legend, frame, hatch, show, show_labels
+from rrn.pictures import class_legend, frame, hatch, legend_height, show, show_labels
 from rrn.reliability import keep_count, kept_share
 
 NARROW = 0.55
@@ -111,7 +111,10 @@ def qualitative(evidences: Mapping[str, Evidence], split: str = "test", count: i
     tall = [pictures.label.shape[0] / pictures.label.shape[1] for pictures in shown]
     side = (PAGE - 0.5 * scored) / len(titles)
     narrow = side < NARROW
-    height = 0.7 + 0.8 * narrow + side * sum(tall)
+    maps = [labels for pictures in shown for labels in (pictures.label, *pictures.pseudo_labels)]
+    maps += [other.pictures(split, name).prediction for other in evidences.values() for name in names]
+    legend = legend_height(PAGE, evidence.about.classes, maps)
+    height = 0.7 + 0.8 * narrow + legend + side * sum(tall)
     fig, axes = grid(len(names), len(titles), (PAGE, height), height_ratios=tall)
     tight(fig)
     for name, pictures, line in zip(names, shown, axes, strict=True):
@@ -124,8 +127,7 @@ def qualitative(evidences: Mapping[str, Evidence], split: str = "test", count: i
     if scored:
         fig.colorbar(axes[0, 4].images[0], ax=axes, aspect=30, pad=0.01, label="region score")
     fig.suptitle(f"pseudo-labels of: {method_style(focus).label}", fontsize=8)
-    void = any((pictures.label == IGNORE_INDEX).any() for pictures in shown)
-    class_legend(fig, evidence.about.classes, colours, void)
+    class_legend(fig, evidence.about.classes, colours, maps)
     return fig
 
 

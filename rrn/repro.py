@@ -13,11 +13,16 @@ import io
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import psutil
 
 from rrn import config, lanes
 
@@ -46,6 +51,28 @@ def dvc(root: Path, *arguments: str) -> int:
         except KeyboardInterrupt:
             process.wait()
             raise
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does in a terminal: stop what was started here, too, stages before their dvc.
+
+    dvc itself would end at once, and its stage go on.
+    """
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(*_: Any) -> None:
+    """Interrupt the programs that a terminal would; they save, and are waited for."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == os.getpgrp():
+                process.send_signal(signal.SIGINT)
+    raise KeyboardInterrupt
 
 
 def ahead(root: Path, settings: config.Settings, jobs: int) -> int:
@@ -142,12 +169,13 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["PATH"] = os.pathsep.join(path)  # stages find the programs of this environment
     for folder in set_aside(root, settings):
         print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
-    if status := dvc(root, "pull", "data.dvc"):
-        print(NOT_FETCHED, file=sys.stderr)
-        return status
     jobs = 1 if rest else args.jobs or lanes.fitting(settings)
     try:
-        status = (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
+        with stoppable():
+            if status := dvc(root, "pull", "data.dvc"):
+                print(NOT_FETCHED, file=sys.stderr)
+                return status
+            status = (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
     except subprocess.CalledProcessError as error:  # dvc has said why
         return error.returncode
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ from rrn.data import loaders, splits
 from rrn.data.files import DataError
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
-from rrn.inference import Predictor, require_fit
+from rrn.inference import EvaluationShortage, Predictor, require_fit
 from rrn.interrupts import Signals, Stopped
 from rrn.jobs import Job, Stage, job
 from rrn.learner import Learner, LossError
@@ -127,7 +127,7 @@ class Training:
         """Take the steps that are left; where that ends between two steps, keep all that is computed."""
         try:
             yield from self._rows(scratch)
-        except DataError:
+        except (DataError, EvaluationShortage):
             self._save(scratch)
             raise
         except Stopped as stopped:

@@ -34,10 +34,7 @@ TIMEOUT = 5.0
 
 UNREADABLE = (
     *(SafetensorError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError),
-    *(
-        struct.error,
-        torch.serialization.pickle.UnpicklingError,
-    ),  # named where torch names it: nothing is unpickled here
+    *(struct.error, torch.serialization.pickle.UnpicklingError),  # torch's name of it: nothing is unpickled here
 )
 """What safetensors and `torch.load` raise for files that are damaged or hold more than tensors."""
 SOURCES = (

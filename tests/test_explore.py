@@ -304,6 +304,19 @@ def test_the_error_map_counts_what_the_table_counts(small, name):
         }
 
 
+def test_of_many_classes_the_sheet_names_those_to_be_seen(small):
+    choice = replace(explore.default(small), id="val_0")
+    few = drawn(small, choice)[0]
+    more = [f"{place}" for place in range(len(small.about.classes), 255)]
+    small.about = small.about.model_copy(update={"classes": (*small.about.classes, *more)})
+    sheet, picture = drawn(small, choice)
+    names = [name for line in sheet._names for name, _ in line]
+    seen = np.unique([few.label, *few.pseudo_labels])
+    assert names[-1] == "void" and set(names) - {"void"} <= set(few.about.classes)
+    assert {few.about.classes[place] for place in seen if place != 255} <= set(names)
+    assert picture.shape == drawn(small, choice)[1].shape == few.drawn(*np.ones((2, 2, 3, 4))).shape
+
+
 def test_void_is_no_error():
     right, void, keeps = (
         np.array([values], dtype=bool) for values in ([1, 1, 0, 0, 0], [0, 0, 0, 0, 1], [1, 0, 1, 0, 1])

@@ -238,3 +238,22 @@ def test_a_batch_shows_the_mix_and_does_without_unlabeled_images():
     none = images[:0]
     alone = figures.batch(images, labels, (none, none), mask[:0], CLASSES)
     assert len([axis for axis in alone.axes if axis.images]) == 6
+
+
+def test_of_many_classes_the_legend_names_those_to_be_seen():
+    names = [f"class {place}" for place in range(150)]
+    maps = np.array([[[3, 3, 149], [255, 0, 3]]])
+    first = figures.samples(np.zeros((1, 3, 2, 3), np.uint8), maps, names)
+    assert [text.get_text() for text in first.legends[0].texts] == ["class 0", "class 3", "class 149", "void"]
+
+
+def test_of_too_many_classes_the_legend_names_the_most_frequent():
+    names = [f"class {place}" for place in range(255)]
+    maps = np.repeat(np.arange(100), np.where(np.arange(100) % 2, 5, 1)).reshape(1, 15, 20)
+    fig = figures.samples(np.zeros((1, 3, 15, 20), np.uint8), maps, names)
+    texts = [text.get_text() for text in fig.legends[0].texts]
+    odd = [place for place in range(100) if place % 2]
+    assert texts == [*(f"class {place}" for place in odd[:40]), "and 60 more"]
+    fig.draw_without_rendering()
+    corners = fig.legends[0].get_window_extent().get_points() / fig.dpi
+    assert (corners >= 0).all() and (corners <= fig.get_size_inches()).all()

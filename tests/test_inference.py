@@ -13,7 +13,7 @@ from torch import nn
 from rrn import config, regional
 from rrn.config import SettingsError
 from rrn.data.loaders import WholeBatch
-from rrn.inference import Predictor, windows
+from rrn.inference import EvaluationShortage, Predictor, windows
 
 WHOLE = {"mode": "whole", "window": None, "stride": None, "last": "shifted", "scales": [1.0], "flip": False}
 
@@ -484,3 +484,42 @@ def test_an_image_that_does_not_fit_says_so(height, width, scales):
 def test_protocols_that_cannot_be_are_refused(changes, text):
     with pytest.raises(SettingsError, match=text):
         config.resolve(tiny.params(), None, {"evaluate": {**WHOLE, **changes}})
+
+
+ONE = "  evaluate.batch: 1 looks at one image or window at a time, with the same answers"
+COPIES = "  evaluate.folded: false keeps no copies of the networks"
+WINDOW = "  evaluate.mode: sliding, with a smaller window, is another protocol"
+
+
+@pytest.mark.parametrize(
+    ("images", "changes", "ways"),
+    [
+        (2, {}, [ONE, WINDOW]),
+        (1, {}, [WINDOW]),
+        (1, {"batch": 1, **SMALL["Cityscapes sliding"]}, [WINDOW]),
+        (1, SMALL["Cityscapes sliding"], [ONE, WINDOW]),
+    ],
+)
+def test_images_that_do_not_fit_into_memory_name_what_needs_less(monkeypatch, images, changes, ways):
+    model = Toy()
+
+    def full(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(model, "logits", full)
+    with pytest.raises(EvaluationShortage) as caught:
+        Predictor(model, protocol(**changes)).logits(torch.zeros(images, 3, 13, 12, dtype=torch.uint8))
+    first = f"looking at images of shape [{images}, 3, 13, 12] does not fit into memory (CUDA out of memory); what"
+    assert str(caught.value).splitlines() == [f"{first} would need less:", *ways]
+
+
+def test_copies_of_the_networks_are_named_where_they_are_kept(monkeypatch):
+    predictor = Predictor(tiny.model("cps").eval(), protocol(folded=True))
+
+    def full(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(predictor, "_logits", full)
+    with pytest.raises(EvaluationShortage) as caught:
+        predictor.logits(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert str(caught.value).splitlines()[1:] == [COPIES, WINDOW]

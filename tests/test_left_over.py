@@ -1,7 +1,7 @@
 """What an earlier preset left in params.yaml is said; lists that do not exist are refused at once."""
 
 import pytest
-from conftest import copy_repository
+from conftest import copy_repository, git
 
 from rrn import preset
 
@@ -46,3 +46,19 @@ def test_what_cannot_be_is_refused_before_anything_is_written(here, capsys, item
     assert preset.main([*items, "dataset.path=DIR2"]) == 1
     assert message in capsys.readouterr().err
     assert (here / "params.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [("name: [\n", " is not valid YAML: line 2"), ("only text\n", ": expected keys and values, found str")],
+)
+def test_settings_in_git_that_cannot_be_read_are_no_obstacle_and_said(here, capsys, held, said):
+    good = (here / "params.yaml").read_text()
+    (here / "params.yaml").write_text(held)
+    git(here, "commit", "--quiet", "--all", "--message", "broken")
+    (here / "params.yaml").write_text(good)
+    assert preset.main(["smoke"]) == 0
+    note = capsys.readouterr().err
+    assert note.startswith(f"note: what was changed before cannot be told: params.yaml as git holds it{said}")
+    assert note.count("\n") == 1
+    assert (here / "params.yaml").read_text() != good

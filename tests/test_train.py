@@ -15,6 +15,7 @@ from rrn import checkpoint, config, distributed, learner, reliability, replay, s
 from rrn.checkpoint import ResumeError, Scratch
 from rrn.config import SettingsError
 from rrn.data.files import DataError
+from rrn.inference import EvaluationShortage
 from rrn.interrupts import Signals, Stopped
 from rrn.learner import LossError
 from rrn.method import RRN
@@ -243,6 +244,24 @@ def test_an_image_that_is_gone_loses_no_step(warm, sparse, tmp_path, monkeypatch
         list(training.fit())
     assert kept(warm / ".scratch" / "tiny-train-1of4-rrn-0")[-1] == 3
     list(train.run(*KEY, tmp_path / "out", SPARSE))
+    assert contents(tmp_path / "out") == contents(sparse)
+
+
+def test_an_evaluation_that_does_not_fit_into_memory_loses_no_step(warm, sparse, tmp_path, monkeypatch):
+    training = train.Training(train.job(*KEY, tmp_path / "out", SPARSE))
+
+    def full(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training.predictor, "_logits", full)
+    with pytest.raises(EvaluationShortage, match=r"looking at images of shape .* does not fit into memory"):
+        list(training.fit())
+    reached = kept(warm / ".scratch" / "tiny-train-1of4-rrn-0")[-1]
+    assert reached == training.done > 0
+    fewer = {**SPARSE, "evaluate": {"batch": 1}}
+    again = train.Training(train.job(*KEY, tmp_path / "out", fewer))
+    rows = list(again.fit())
+    assert again.done == training.settings.train.steps and rows
     assert contents(tmp_path / "out") == contents(sparse)
 
 

@@ -7,15 +7,10 @@ images gets the same labeled ones.
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from multiprocessing import active_children
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,21 +18,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from rrn import draws, parent
+from rrn import draws
 from rrn.config import Settings
 from rrn.data.files import DataError, Size
 from rrn.data.images import Images
 from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
 from rrn.data.transforms import augment, cutmix_boxes
+from rrn.data.workers import prepared
 
 Purpose = Literal["warmup", "train"]
-
-
-class WorkerError(RuntimeError):
-    """A process that prepares batches was killed; the message says what to do."""
 
 
 def _tensors(item: Any, function: Callable[[Tensor], Tensor]) -> list[Any]:
@@ -278,77 +270,6 @@ def _places(ids: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
     return np.array([known[name] for name in names], dtype=np.int64)
 
 
-class _Tried(Dataset[Batch | DataError]):
-    """What `data` gives, or the DataError that it raises: torch would put a traceback of the worker into its text."""
-
-    def __init__(self, data: TrainingData) -> None:
-        self.data = data
-
-    def __getitem__(self, step: int) -> Batch | DataError:
-        try:
-            return self.data[step]
-        except DataError as error:
-            return error
-
-
-class _InOrder(Iterable[Batch]):
-    """The batches of a loader; a DataError of a worker is raised at its step as it is, a lost worker explained."""
-
-    def __init__(self, loader: DataLoader[Batch | DataError]) -> None:
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[Batch]:
-        others = active_children()
-        batches = _started(self.loader)
-        workers = [process for process in active_children() if process not in others]
-        try:
-            while (batch := next(batches, None)) is not None:
-                if isinstance(batch, DataError):
-                    raise batch
-                yield batch
-        except (RuntimeError, OSError, EOFError) as error:
-            if lost := _ended(workers):
-                raise WorkerError(
-                    f"of {len(workers)} processes that prepare batches {lost}: most likely for lack of memory, or "
-                    f"/dev/shm is full; lower workers (now {len(workers)}; with 0 there is no such process), then "
-                    "give the same command again, which goes on from the last checkpoint"
-                ) from error
-            raise
-        finally:
-            del batches  # which ends the workers; the traceback of an error would keep it
-
-
-def _started(loader: DataLoader[Batch | DataError]) -> Iterator[Batch | DataError]:
-    """Start the workers of a loader, and take back the signal handler with which torch hears that one has ended.
-
-    It would raise an error in whatever line this process then stands, again while that error is being told. Without it
-    torch looks at its workers when a batch is late.
-    """
-    before = signal.getsignal(signal.SIGCHLD)
-    batches = iter(loader)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
-    return batches
-
-
-def _ended(workers: Sequence[BaseProcess]) -> str:
-    """Say which processes have ended, and how; nothing if none has within a second."""
-    closed = wait([worker.sentinel for worker in workers], timeout=1)
-    for worker in workers:
-        if worker.sentinel in closed:
-            worker.join(1)  # its files close a moment before it has ended
-    codes = {worker.pid: worker.exitcode for worker in workers if worker.exitcode is not None}
-    told = (
-        f"pid {pid} was killed by signal {-c}" if c < 0 else f"pid {pid} exited with {c}" for pid, c in codes.items()
-    )
-    return ", ".join(told)
-
-
-def _begin(worker: int) -> None:
-    """Let a worker end with the process that it prepares batches for, whose locks it would hold on to."""
-    parent.end_together()
-
-
 def training_loader(
     dataset: ImageSet,
     split: Split,
@@ -372,16 +293,8 @@ def training_loader(
         WorkerError: at a step, if one of these processes was killed.
     """
     data = TrainingData(dataset, split, settings, seed, purpose, rank, world, unlabeled, all_labels)
-    loader = DataLoader(
-        _Tried(data),
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=settings.workers,
-        worker_init_fn=_begin,
-        generator=torch.Generator(),  # torch's global one stays as it is
-        pin_memory=settings.device != "cpu" and torch.cuda.is_available(),
-    )
-    return _InOrder(loader)
+    pinned = settings.device != "cpu" and torch.cuda.is_available()
+    return prepared(data, range(start, stop), settings.workers, pinned)
 
 
 class WholeImages:

@@ -91,5 +91,6 @@ def read(folder: Path) -> Split:
         return TypeAdapter(Split).validate_python(values)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise DataError(f"{path}: {where} {problem['msg'].removeprefix('Value error, ')}") from error
+        where = [".".join(map(str, problem["loc"]))] if problem["loc"] else []
+        said = " ".join([*where, problem["msg"].removeprefix("Value error, ")])
+        raise DataError(f"{path}: {said}") from error

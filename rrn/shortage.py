@@ -1,0 +1,45 @@
+"""Memory that does not suffice: recognised whichever way torch says it, and told with the settings that need less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+ON_THE_CPU = "can't allocate memory"
+"""What torch says there, in a RuntimeError like any other."""
+
+Ways = Mapping[str, bool]
+"""A setting that needs less memory and what it costs -> whether it is there to be taken."""
+
+
+class MemoryShortage(RuntimeError):
+    """There is not enough memory; the message says which settings need less."""
+
+
+def is_shortage(error: RuntimeError) -> bool:
+    """Say whether an error means that memory is used up."""
+    return isinstance(error, torch.OutOfMemoryError) or ON_THE_CPU in str(error)
+
+
+@contextmanager
+def explained(what: str, ways: Callable[[], Ways], kind: type[MemoryShortage] = MemoryShortage) -> Iterator[None]:
+    """Turn an error for lack of memory into one that says what to do.
+
+    Args:
+        what: does not fit, as the message begins.
+        ways: to need less; asked only when it is too late.
+        kind: of the error.
+
+    Raises:
+        MemoryShortage: of this `kind`.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_shortage(error):
+            raise
+        said = str(error).partition("\n")[0]
+        lines = "\n  ".join(way for way, there in ways().items() if there)
+        raise kind(f"{what} does not fit into memory ({said}); what would need less:\n  {lines}") from error
