@@ -9,7 +9,7 @@ BIN = $(abspath $(VENV))/bin
 STAMP = $(VENV)/rrn-installed
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help environment data repro explore bench mutants soak test check smoke
+.PHONY: help environment data repro explore bench mutants soak coverage test check smoke
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 22
@@ -39,6 +39,11 @@ mutants: environment ## do the tests notice wrong code? an hour; ONLY='rrn/evalu
 
 soak: environment ## is anything lost when a training is killed, twenty times and more? some minutes, in scratch/soak
 	PYTHONPATH=. $(BIN)/python benchmarks/soak.py
+
+coverage: environment data ## which lines of rrn/ does no test execute, in whatever process? a quarter of an hour
+	rm -rf scratch/coverage && mkdir -p scratch/coverage
+	status=0; $(BIN)/coverage run -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile || status=$$?; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$status
 
 test: check data ## every check and test
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
