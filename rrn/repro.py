@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from rrn import config, lanes
+from rrn import alone, config, lanes, whole
 
 KEYS = ["name", "partition", "method"]
 TOLERANCE = 2.0
@@ -129,6 +129,24 @@ def deviations(committed: pd.DataFrame, here: pd.DataFrame) -> pd.DataFrame:
     return pair
 
 
+def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: list[str]) -> int:
+    """Fetch the data and run the pipeline; return the first bad exit status.
+
+    Args:
+        root: the repository.
+        settings: of params.yaml.
+        jobs: stages at a time; None: as many as fit.
+        rest: arguments of `dvc repro`, which then takes one stage at a time.
+    """
+    for folder in set_aside(root, settings):
+        print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
+    if status := dvc(root, "pull", "data.dvc"):
+        print(NOT_FETCHED, file=sys.stderr)
+        return status
+    jobs = 1 if rest else jobs or lanes.fitting(settings)
+    return (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
+
+
 def compare(root: Path, name: str, tolerance: float) -> int:
     """Print the deviations of results/<name>/ablation.csv from the committed file.
 
@@ -151,7 +169,7 @@ def compare(root: Path, name: str, tolerance: float) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the first exit status that is not 0."""
+    """Run the command line; return the first exit status that is not 0; 3 if another one runs, 130 if stopped."""
     parser = argparse.ArgumentParser(prog="python -m rrn.repro", description=__doc__)
     parser.add_argument("--jobs", type=int, help="stages at a time; by default as many as processors allow")
     parser.add_argument("--compare", action="store_true", help="compare with the committed results")
@@ -167,15 +185,12 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--jobs wants a number from 1, and no arguments of dvc repro, which takes one stage at a time")
     path = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     os.environ["PATH"] = os.pathsep.join(path)  # stages find the programs of this environment
-    for folder in set_aside(root, settings):
-        print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
-    jobs = 1 if rest else args.jobs or lanes.fitting(settings)
     try:
-        with stoppable():
-            if status := dvc(root, "pull", "data.dvc"):
-                print(NOT_FETCHED, file=sys.stderr)
-                return status
-            status = (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
+        with alone.writing(root / "dvc.lock"), stoppable():
+            status = reproduced(root, settings, args.jobs, rest)
+    except (alone.BusyError, whole.WriteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3 if isinstance(error, alone.BusyError) else 1
     except subprocess.CalledProcessError as error:  # dvc has said why
         return error.returncode
     except KeyboardInterrupt:

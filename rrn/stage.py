@@ -11,23 +11,17 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
-import fcntl
-import hashlib
 import json
 import os
-import platform
 import re
-import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
-from rrn import devices, whole
+from rrn import alone, devices, whole
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
@@ -44,15 +38,10 @@ DIED = (
     "it was killed, perhaps for lack of memory (lower batch, evaluate.batch or workers), or ended itself; the same "
     "command goes on from the last checkpoint, or begins anew where there is none"
 )
-ELSEWHERE = "let RRN_SCRATCH name a folder that has room and may be written"
 
 
 class StageError(ValueError):
     """The command line of a stage is wrong."""
-
-
-class BusyError(RuntimeError):
-    """Another process is writing the same output; the message says which one, and what to do."""
 
 
 def declared(notebook: Path) -> list[str]:
@@ -139,66 +128,6 @@ def normalise(path: Path) -> None:
     whole.write(path, nbformat.writes(notebook).removesuffix("\n") + "\n")
 
 
-@contextmanager
-def alone(output: Path) -> Iterator[None]:
-    """Be the only runner that writes `output`; the kernel of the system lets the next one in when this process ends.
-
-    The lock lies in RRN_SCRATCH, or in `.scratch` of the repository of `output` (outside one, beside it), and goes
-    when the run is over. Its name is a digest of the whole path: other outputs, and the copies of a repository that
-    `dvc exp run --temp` and the queue make, have other ones.
-
-    Raises:
-        BusyError: another process holds it.
-        whole.WriteError: there is no place for it.
-    """
-    path = _scratch(output) / f"{hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:16]}.lock"
-    with whole.explained(path, ELSEWHERE):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _locked(path, output)
-    with lock:
-        command = shlex.join([Path(sys.executable).name, "-m", "rrn.stage", *sys.argv[1:]])
-        since = datetime.now().astimezone().isoformat(" ", "seconds")
-        with whole.explained(path, ELSEWHERE):
-            lock.truncate(0)
-            lock.write(f"pid {os.getpid()} on {platform.node()} since {since} ({command})")
-            lock.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _scratch(output: Path) -> Path:
-    """Return the folder of the locks."""
-    repositories = (folder for folder in output.resolve().parents if (folder / "dvc.yaml").exists())
-    root = next(repositories, None)
-    return Path(os.environ.get("RRN_SCRATCH") or (root / ".scratch" if root else output.parent))
-
-
-def _locked(path: Path, output: Path) -> IO[str]:
-    """Take the lock, in the file that has this name now: a run that ends takes the name away before it lets go."""
-    while True:
-        lock = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            with lock:
-                lock.seek(0)
-                raise BusyError(_busy(output, lock.read())) from error
-        with suppress(FileNotFoundError):
-            if os.path.samestat(path.stat(), os.fstat(lock.fileno())):
-                return lock
-        lock.close()
-
-
-def _busy(output: Path, holder: str) -> str:
-    """Say who writes an output, and what to do."""
-    return (
-        f"{output} is being written by another process, {holder or 'which has just begun'}: wait until it is ready, "
-        "or end it and give this command again; it goes on from the last checkpoint"
-    )
-
-
 def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
     """Run `notebook` with `values` injected; the copy at `output` is written as the cells go.
 
@@ -252,9 +181,9 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     try:
         values = parameters(args.parameters, args.notebook)
-        with alone(args.output), devices.taken():
+        with alone.writing(args.output), devices.taken():
             execute(args.notebook, args.output, values)
-    except (StageError, BusyError) as error:
+    except (StageError, alone.BusyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, StageError) else 3
     except whole.WriteError as error:

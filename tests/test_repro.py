@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 from conftest import git
 
-from rrn import config, repro
+from rrn import alone, config, repro
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A place for locks of its own: a `make repro` in this repository is no matter."""
+    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
 
 
 def table(**scores):
@@ -91,6 +97,22 @@ def quiet(monkeypatch):
     monkeypatch.setattr(repro, "set_aside", lambda root, settings: [])
     monkeypatch.setattr(repro, "ahead", lambda root, settings, jobs: calls.append(jobs) or 0)
     return calls
+
+
+def test_a_second_one_is_refused_before_it_does_anything(quiet, root, capsys):
+    with alone.writing(root / "dvc.lock"):
+        assert repro.main([]) == 3
+    assert quiet == []
+    assert capsys.readouterr().err.startswith(f"error: {root / 'dvc.lock'} is being written by another process, pid ")
+    assert repro.main(["--jobs", "1"]) == 0
+
+
+def test_no_place_for_its_lock(quiet, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "file"))
+    assert repro.main([]) == 1
+    assert "let RRN_SCRATCH name a folder that has room and may be written" in capsys.readouterr().err
+    assert quiet == []
 
 
 def test_runs_go_ahead_side_by_side_and_dvc_repro_comes_last(quiet):

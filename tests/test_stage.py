@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 
 import nbformat
 import psutil
@@ -18,7 +17,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from ruamel.yaml import YAML
 
-from rrn import devices, stage
+from rrn import alone, devices, stage
 
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -235,67 +234,15 @@ def test_a_second_run_of_any_stage_is_refused_at_once_and_told_who_holds_it(root
     monkeypatch.setenv("RRN_DEVICES", "0")  # nor does it wait for a device
     book, output = re.findall(r"build/notebooks/(\S+) (\S+ipynb)", STAGES[name]["cmd"])[0]
     output = tmp_path / output.replace("${name}", "n").replace("${key}", "k")
-    with stage.alone(output), devices.taken():
+    with alone.writing(output), devices.taken():
         assert stage.main([str(root / "notebooks" / book), str(output)]) == 3
     error = capsys.readouterr().err
     assert error.startswith(f"error: {output} is being written by another process, pid {os.getpid()} on ")
-    assert re.search(r" since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S* \(\S*python\S* -m rrn.stage[ )]", error)
+    assert re.search(r" since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S* \(python\S* ", error)
     assert error.endswith(
         "wait until it is ready, or end it and give this command again; it goes on from the last checkpoint\n"
     )
     assert not output.parent.exists()
-
-
-def test_a_run_that_is_over_leaves_no_lock(tmp_path):
-    (tmp_path / "dvc.yaml").touch()
-    with stage.alone(tmp_path / "runs" / "a" / "b.ipynb"):
-        assert len(list((tmp_path / ".scratch").glob("*.lock"))) == 1
-    assert not list((tmp_path / ".scratch").iterdir())
-    with pytest.raises(ZeroDivisionError), stage.alone(tmp_path / "runs" / "a" / "b.ipynb"):
-        raise ZeroDivisionError
-    assert not list((tmp_path / ".scratch").iterdir())
-    assert not (tmp_path / "runs").exists()
-
-
-def test_other_outputs_and_other_copies_of_a_repository_run_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
-    copies = [tmp_path / "here", tmp_path / "there"]
-    outputs = [copy / "runs" / key / "b.ipynb" for copy in copies for key in "ab"]
-    with ExitStack() as stack:
-        for output in outputs:
-            stack.enter_context(stage.alone(output))
-        assert len(list((tmp_path / "scratch").iterdir())) == len(outputs)
-        with pytest.raises(stage.BusyError), stage.alone(copies[0] / "runs" / "a" / ".." / "a" / "b.ipynb"):
-            pass
-
-
-def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
-    held = "import sys, time\nfrom pathlib import Path\nfrom rrn import stage\n"
-    held += "with stage.alone(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(60)"
-    output = tmp_path / "b.ipynb"
-    with subprocess.Popen([sys.executable, "-c", held, output], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline()
-        with pytest.raises(stage.BusyError, match=f"pid {holder.pid} "), stage.alone(output):
-            pass
-        holder.kill()
-    (lock,) = tmp_path.glob("*.lock")
-    with stage.alone(output):
-        assert lock.read_text().startswith(f"pid {os.getpid()} ")
-    assert not lock.exists()
-
-
-def test_a_lock_whose_holder_has_just_ended_is_taken_anew(tmp_path, monkeypatch):
-    output, take = tmp_path / "b.ipynb", stage.fcntl.flock
-
-    def late(file, how):
-        monkeypatch.setattr(stage.fcntl, "flock", take)
-        (lock,) = tmp_path.glob("*.lock")
-        lock.unlink()  # the former holder did, after this one had opened it
-        take(file, how)
-
-    monkeypatch.setattr(stage.fcntl, "flock", late)
-    with stage.alone(output), pytest.raises(stage.BusyError), stage.alone(output):
-        pass
 
 
 # ---- faults

@@ -1,0 +1,65 @@
+"""One output, one process that writes it."""
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from rrn import alone
+
+
+def test_a_run_that_is_over_leaves_no_lock(tmp_path):
+    (tmp_path / "dvc.yaml").touch()
+    with alone.writing(tmp_path / "runs" / "a" / "b.ipynb"):
+        assert len(list((tmp_path / ".scratch").glob("*.lock"))) == 1
+    assert not list((tmp_path / ".scratch").iterdir())
+    with pytest.raises(ZeroDivisionError), alone.writing(tmp_path / "runs" / "a" / "b.ipynb"):
+        raise ZeroDivisionError
+    assert not list((tmp_path / ".scratch").iterdir())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_other_outputs_and_other_copies_of_a_repository_run_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
+    copies = [tmp_path / "here", tmp_path / "there"]
+    outputs = [copy / "runs" / key / "b.ipynb" for copy in copies for key in "ab"]
+    with ExitStack() as stack:
+        for output in outputs:
+            stack.enter_context(alone.writing(output))
+        assert len(list((tmp_path / "scratch").iterdir())) == len(outputs)
+        with pytest.raises(alone.BusyError), alone.writing(copies[0] / "runs" / "a" / ".." / "a" / "b.ipynb"):
+            pass
+
+
+def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
+    held = "import sys, time\nfrom pathlib import Path\nfrom rrn import alone\n"
+    held += "with alone.writing(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(60)"
+    output = tmp_path / "b.ipynb"
+    with subprocess.Popen([sys.executable, "-c", held, output], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline()
+        told = (
+            rf"b.ipynb is being written by another process, pid {holder.pid} on \S+ since .* \(python\S* -c 'import sys"
+        )
+        with pytest.raises(alone.BusyError, match=told), alone.writing(output):
+            pass
+        holder.kill()
+    (lock,) = tmp_path.glob("*.lock")
+    with alone.writing(output):
+        assert lock.read_text().startswith(f"pid {os.getpid()} ")
+    assert not lock.exists()
+
+
+def test_a_lock_whose_holder_has_just_ended_is_taken_anew(tmp_path, monkeypatch):
+    output, take = tmp_path / "b.ipynb", alone.fcntl.flock
+
+    def late(file, how):
+        monkeypatch.setattr(alone.fcntl, "flock", take)
+        (lock,) = tmp_path.glob("*.lock")
+        lock.unlink()  # the former holder did, after this one had opened it
+        take(file, how)
+
+    monkeypatch.setattr(alone.fcntl, "flock", late)
+    with alone.writing(output), pytest.raises(alone.BusyError), alone.writing(output):
+        pass
