@@ -85,18 +85,8 @@ def overview() -> Figure:
     axis = fig.add_axes((0, 0, 1, 1), xlim=(0, PAGE), ylim=(0, HEIGHT))
     axis.set_axis_off()
     with mpl.rc_context({"font.size": 6.5}):
-        _panel(
-            axis,
-            1.2,
-            HEIGHT - 0.04,
-            "unlabeled images: what one segmenter says is weighed by region, then the other learns it",
-        )
-        _panel(
-            axis,
-            0.04,
-            1.14,
-            "labeled images: the segmenters learn their labels, the discriminators where the segmenters err",
-        )
+        _panel(axis, 1.2, HEIGHT - 0.04, UNLABELED_TITLE)
+        _panel(axis, 0.04, 1.14, LABELED_TITLE)
         _shared(axis)
         for branch, row in enumerate((TOP, BOTTOM)):
             _branch(axis, branch, row)

@@ -19,7 +19,6 @@ from rrn.evidence import About, Pictures
 from rrn.explore import SCORES, Flags, Floats
 
 Pixels = npt.NDArray[np.uint8]
-Box = tuple[int, int, int, int]
 
 PANEL, LARGEST = 190, 400
 """Sides in pixels that a panel has at least, if enlarged by a whole number, and at most, if it is thinned out."""

@@ -32,6 +32,8 @@ UNUSED = ("rfc3987_syntax", cast(Any, None))
 """A grammar of web addresses that jsonschema, behind nbformat, compiles in 0.7 s if it finds it; no stage needs it."""
 
 
+LONGEST = 90
+"""Bytes in the name of a folder of sockets: systems allow 100 for a socket."""
 PATIENCE = 60
 """Seconds that a kernel which is asked to stop has to end its step and save; then it is asked again, then killed."""
 DIED = (
@@ -41,7 +43,7 @@ DIED = (
 
 
 class StageError(ValueError):
-    """The command line of a stage is wrong."""
+    """The command line of a stage is wrong, or there is no place for its sockets."""
 
 
 def declared(notebook: Path) -> list[str]:
@@ -128,10 +130,21 @@ def normalise(path: Path) -> None:
     whole.write(path, nbformat.writes(notebook).removesuffix("\n") + "\n")
 
 
+def _sockets(folder: str) -> str:
+    """Return how the names of a kernel's sockets begin: no TCP ports, and no names that other stages use."""
+    if len(os.fsencode(folder)) > LONGEST:
+        raise StageError(
+            f"sockets have short names, and the folder of temporary files is {folder}: "
+            f"let TMPDIR name one of at most {LONGEST - len('/rrn-12345678')} bytes"
+        )
+    return f"{folder}/kernel"
+
+
 def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
     """Run `notebook` with `values` injected; the copy at `output` is written as the cells go.
 
     Raises:
+        StageError: the folder of temporary files has too long a name.
         papermill.exceptions.PapermillExecutionError: a cell failed.
         nbclient.exceptions.DeadKernelError: the kernel was killed.
         whole.WriteError: `output`, or the folder of temporary files, cannot be written.
@@ -147,8 +160,9 @@ def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
             whole.write(Path(path), buf)
 
     papermill_io.register(str(output), Whole())
-    kernels = {"transport": "ipc", "shutdown_wait_time": 2 * PATIENCE}  # no TCP ports
     with tempfile.TemporaryDirectory(prefix="rrn-") as folder, whole.explained(Path(folder), "set TMPDIR"):
+        sockets = {"transport": "ipc", "ip": _sockets(folder)}
+        kernels = {**sockets, "shutdown_wait_time": 2 * PATIENCE}
         papermill.execute_notebook(
             str(notebook),
             str(output),

@@ -324,6 +324,11 @@ def test_void_is_no_error():
     assert panels.error_codes(right, void, keeps).tolist() == [[0, 1, 2, 3, 4]]
 
 
+def test_evidence_whose_regions_do_not_fit_its_pictures_is_refused(small):
+    with pytest.raises(EvidenceError, match=r"'val_0' has a region outside of its picture: evaluate the run again"):
+        small.grid("val_0", small.column("region_score"), (4, 4))
+
+
 def test_a_region_without_a_valid_pixel_has_no_score(small):
     scores = small.grid("val_0", small.column("region_score"), (20, 28))
     assert scores.shape == (2, 3, 4)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from small import CLASSES, HEIGHT, SPLITS, WIDTH, png, small_settings, write_folder
 
 from rrn import paper, reliability
@@ -135,6 +136,15 @@ def test_a_rotated_photograph_is_refused(dataset: ImageSet) -> None:
         dataset.image("val", "val000")
 
 
+def test_broken_exif_data_are_named(dataset: ImageSet) -> None:
+    path, text = dataset.image_path("val", "val000").with_suffix(".png"), PngInfo()
+    dataset.image_path("val", "val000").unlink()
+    text.add_text("Raw profile type exif", "\nexif\n2\nno hexadecimal number")
+    Image.new("RGB", (4, 4)).save(path, pnginfo=text)
+    with pytest.raises(DataError, match=r"val000.png has broken EXIF data .*exiftool -all= FILE"):
+        dataset.image("val", "val000")
+
+
 def test_images_without_labels(dataset: ImageSet) -> None:
     dataset.label_path("train", "train003").unlink()
     assert "train003" in dataset.ids("train")
@@ -193,6 +203,12 @@ def test_missing_classes(root: Path) -> None:
 def test_impossible_classes(root: Path, text: str, message: str) -> None:
     (root / "classes.txt").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=message):
+        ImageSet.open(small_settings(root), root.parent)
+
+
+def test_classes_that_are_no_text(root: Path) -> None:
+    (root / "classes.txt").write_bytes(b"cat\n\xff\n")
+    with pytest.raises(DataError, match=r"classes.txt is no UTF-8 text: .* byte 0xff"):
         ImageSet.open(small_settings(root), root.parent)
 
 

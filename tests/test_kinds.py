@@ -108,6 +108,24 @@ def test_an_empty_folder_says_what_fills_it(tmp_path, kind, message):
         opened(tmp_path, kind)
 
 
+@pytest.mark.parametrize(
+    ("kind", "made", "message"),
+    [
+        (
+            "cityscapes",
+            "leftImg8bit/val",
+            r"the split 'val' is empty: no \*/\*_leftImg8bit.png in .*leftImg8bit/val; .*",
+        ),
+        ("camvid", "trainannot", r"the split 'val' is empty: no .png in .*val; .*python -m rrn.data camvid"),
+    ],
+)
+def test_a_split_without_images_is_named(tmp_path, kind, made, message):
+    for folder in (made, "gtFine"):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(DataError, match=message):
+        opened(tmp_path, kind).ids("val")
+
+
 def test_a_missing_list_of_voc_says_what_makes_it(tmp_path):
     (tmp_path / "JPEGImages").mkdir()
     with pytest.raises(DataError, match=r"the list .*train_aug.txt is missing; `python -m rrn.data voc"):

@@ -1,5 +1,7 @@
 """What an earlier preset left in params.yaml is said; lists that do not exist are refused at once."""
 
+import shutil
+
 import pytest
 from conftest import copy_repository, git
 
@@ -24,6 +26,13 @@ def test_a_second_preset_says_what_the_first_one_left(here, capsys):
     for set_now in ("name:", "dataset.path", "device:", "split.protocol", "model.encoder", "augment.crop"):
         assert set_now not in note
     assert "`git checkout HEAD -- params.yaml` before presets begins anew" in note
+
+
+def test_without_git_nothing_is_said_of_what_was_before(here, capsys):
+    shutil.rmtree(here / ".git")
+    assert preset.main(["smoke"]) == 0
+    assert preset.main(["controls"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_single_settings_are_laid_on_without_a_note(here, capsys):

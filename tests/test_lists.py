@@ -112,6 +112,12 @@ def test_a_line_that_leads_out_of_the_data_set_is_named(tmp_path, line):
     assert str(caught.value).startswith(f"{path}, line 3: {line[:255]!r} {what}; write ")
 
 
+def test_a_list_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "train.txt").write_bytes(b"a\n\xff\n")
+    with pytest.raises(DataError, match=r"train.txt is no UTF-8 text: .* byte 0xff"):
+        files.read_list(tmp_path / "train.txt", "")
+
+
 def test_names_may_be_unusual(tmp_path):
     names = ["a b", "é ü", "...", "a..b", "a:b", "~x", "$(x)", "<b>", "日本"]
     (tmp_path / "train.txt").write_text("\n".join(names))

@@ -249,6 +249,17 @@ def test_results_are_replaced_only_by_force(runs, photos, tmp_path, capsys):
     assert "a.png is a file; the last argument is the folder for the results" in capsys.readouterr().err
 
 
+def test_what_the_system_says_of_a_folder_comes_with_what_to_do(runs, photos, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(predict, "label_all", full)
+    assert call(runs / "rrn", photos / "a.png", "out") == 1
+    assert capsys.readouterr().err == (
+        "error: [Errno 28] No space left on device; make room in out or name a folder that can be written\n"
+    )
+
+
 def test_a_row_without_discriminators_has_no_region_scores(runs, photos, tmp_path, capsys):
     assert call(runs / "cps_cutmix", photos, "out", "--regions") == 1
     assert capsys.readouterr().err == f"error: {predict.NO_DISCRIMINATORS}\n" and not (tmp_path / "out").exists()

@@ -107,6 +107,15 @@ def test_a_second_one_is_refused_before_it_does_anything(quiet, root, capsys):
     assert repro.main(["--jobs", "1"]) == 0
 
 
+def test_settings_that_are_wrong_are_said_before_anything_is_done(quiet, monkeypatch, capsys):
+    def wrong(root):
+        raise config.SettingsError("train.steps: expected a number")
+
+    monkeypatch.setattr(config, "load", wrong)
+    assert repro.main([]) == 1
+    assert (capsys.readouterr().err, quiet) == ("error: train.steps: expected a number\n", [])
+
+
 def test_no_place_for_its_lock(quiet, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "file"))

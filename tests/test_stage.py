@@ -139,6 +139,27 @@ def run(tmp_path):
     return start
 
 
+def test_sockets_of_a_kernel_are_its_own_and_go_with_it(tmp_path, run):
+    source = "from pathlib import Path\nprint([f'{path} {path.is_socket()}' for path in Path.cwd().iterdir()])\n"
+    source += "print([line.split()[-1] for line in open('/proc/net/unix') if 'rrn-' in line])"
+    path = notebook(tmp_path / "a.ipynb", source)
+    result = run(path, tmp_path / "b.ipynb", TMPDIR=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    here, sockets = map(ast.literal_eval, outputs(tmp_path / "b.ipynb").splitlines())
+    assert here and not [found for found in here if found.endswith("True")]
+    assert len({socket for socket in sockets if socket.startswith(f"{tmp_path}/rrn-")}) == 5
+    assert not list(tmp_path.glob("rrn-*"))
+
+
+def test_a_folder_of_temporary_files_whose_name_is_too_long_for_sockets(tmp_path, run):
+    far = tmp_path / ("x" * 90)
+    far.mkdir()
+    result = run(notebook(tmp_path / "a.ipynb"), tmp_path / "b.ipynb", TMPDIR=str(far))
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: sockets have short names, and the folder of temporary files is {far}/rrn-")
+    assert result.stderr.endswith("let TMPDIR name one of at most 77 bytes\n") and not list(far.iterdir())
+
+
 def test_two_runs_are_byte_equal_and_use_this_interpreter(tmp_path, run):
     foreign = tmp_path / "foreign" / "kernels" / "python3"
     foreign.mkdir(parents=True)
