@@ -304,6 +304,17 @@ def test_the_error_map_counts_what_the_table_counts(small, name):
         }
 
 
+def test_long_names_of_classes_take_several_lines_of_the_legend(small):
+    choice = replace(explore.default(small), id="val_0")
+    short = drawn(small, choice)[0]
+    names = tuple(f"{name} {'x' * 30}" for name in small.about.classes)
+    small.about = small.about.model_copy(update={"classes": names})
+    sheet = drawn(small, choice)[0]
+    assert len(short._names) == 1 < len(sheet._names)
+    assert [name for line in sheet._names for name, _ in line] == [*names, "void"]
+    assert all(line[0][1] == 0 for line in sheet._names)
+
+
 def test_of_many_classes_the_sheet_names_those_to_be_seen(small):
     choice = replace(explore.default(small), id="val_0")
     few = drawn(small, choice)[0]

@@ -240,6 +240,14 @@ def test_a_batch_shows_the_mix_and_does_without_unlabeled_images():
     assert len([axis for axis in alone.axes if axis.images]) == 6
 
 
+def test_places_without_an_image_are_empty():
+    images, labels = make_images()
+    fig = figures.samples(images, labels, CLASSES, columns=2, lines=2)
+    shown = [bool(axis.images) for axis in fig.axes]
+    assert shown == [True, True, True, True, True, False, True, False]
+    assert [axis.axison for axis in fig.axes] == shown
+
+
 def test_of_many_classes_the_legend_names_those_to_be_seen():
     names = [f"class {place}" for place in range(150)]
     maps = np.array([[[3, 3, 149], [255, 0, 3]]])

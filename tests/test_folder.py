@@ -145,6 +145,13 @@ def test_broken_exif_data_are_named(dataset: ImageSet) -> None:
         dataset.image("val", "val000")
 
 
+def test_hidden_and_other_files_are_no_images(dataset: ImageSet) -> None:
+    before = dataset.ids("val")
+    for name in (".val999.jpg", "notes.txt"):
+        (dataset.layout.root / "images/val" / name).touch()
+    assert dataset.ids("val") == before
+
+
 def test_images_without_labels(dataset: ImageSet) -> None:
     dataset.label_path("train", "train003").unlink()
     assert "train003" in dataset.ids("train")

@@ -172,6 +172,14 @@ def test_images_are_resized_as_in_training_and_labels_have_the_size_of_the_image
     assert scores.shape == (2, 2, 3) and found == pytest.approx(scores.flatten().numpy(), rel=1e-5)
 
 
+def test_images_larger_than_the_window_that_a_run_was_evaluated_in(runs):
+    _, description = checkpoint.load_finished(runs / "rrn")
+    assert predict.protocol_of(description) == description.evaluate
+    padded = description.evaluate.model_copy(update={"mode": "pad", "window": (16, 24), "stride": None})
+    found = predict.protocol_of(description.model_copy(update={"evaluate": padded}))
+    assert (found.mode, found.window, found.stride, found.last) == ("sliding", (16, 24), (16, 24), "shifted")
+
+
 def test_a_warmup_names_a_training_instead(runs, photos, capsys):
     assert call(runs / "runs" / "tiny" / "warmup" / "1of4-0", photos, "out") == 1
     assert "1of4-0 is a warmup, which says nothing of the method: name a training" in capsys.readouterr().err
