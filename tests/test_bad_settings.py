@@ -7,6 +7,7 @@ import copy
 import math
 import os
 import string
+from functools import partial
 
 import pytest
 from conftest import ROOT
@@ -109,6 +110,19 @@ def test_any_value_anywhere_comes_back_or_is_refused_by_name(path, value, row):
         assert same(at(config.resolve(values, path[1]).method.model_dump(), path[2:]), value)
     if text is None and path[0] == "method":
         assert same(at(config.resolve(values).model_dump(), path), value)
+
+
+NUMBERS = [path for path in SETTINGS if isinstance(at(VALUES, path), int | float)]
+NUMBERS.remove(("model", "output_stride"))  # one of two, and 16.0 is 16
+
+
+@pytest.mark.parametrize("path", NUMBERS, ids=".".join)
+def test_no_number_is_made_of_another_kind_of_value(path):
+    value = at(VALUES, path)
+    others = [1, "true"] if isinstance(value, bool) else [True, str(value)]
+    for other in [*others, *([float(value)] if isinstance(value, int) else [])]:
+        text, _ = refused(partial(config.resolve, laid(path, other)), path[-1])
+        assert text is not None, other
 
 
 @given(st.sampled_from(SETTINGS), anything, st.sampled_from([None, *ROWS]))

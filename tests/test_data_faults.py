@@ -112,6 +112,16 @@ def test_a_file_that_changes_stops_the_run_and_is_named(
     assert next(batches(data, workers)).labeled_ids
 
 
+def test_an_unlabeled_image_that_changes_is_named(data: Data) -> None:
+    dataset, split, _ = data
+    reading = batches(data)
+    next(reading)
+    for name in split.unlabeled:
+        rewrite(dataset.image_path("train", name))
+    with pytest.raises(DataError, match=r"image .*train\d+\.jpg \('train\d+'\) has changed since this run"):
+        list(reading)
+
+
 def test_a_file_that_changes_before_an_evaluation_is_named(data: Data) -> None:
     dataset, split, _ = data
     images = whole_images(dataset, "val", split.val, 2)
@@ -176,6 +186,7 @@ def test_a_killed_worker_stops_the_run_with_the_setting_that_helps(
 ) -> None:
     process, workers = reading
     workers[0].kill()
+    require_gone(workers[:1])  # while nothing is read, and torch's handler would speak
     _, errors = process.communicate("\n", timeout=30)
     assert process.returncode == 1
     expected = (

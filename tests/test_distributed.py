@@ -44,8 +44,14 @@ def several(repository, nproc):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     for variable in ("RRN_LAUNCH", "RRN_RESUME", "RRN_SCRATCH"):
         environment.pop(variable, None)
-    options = {"capture_output": True, "text": True, "check": False, "env": environment, "cwd": repository}
-    run = subprocess.run([*command, str(SCRIPT), f"found-{nproc}.pt"], **options)
+    options = {
+        "capture_output": True,
+        "text": True,
+        "check": False,
+        "env": environment,
+        "cwd": repository,
+    }
+    run = subprocess.run([*command, str(SCRIPT), f"found-{nproc}.pt"], timeout=300, **options)
     assert run.returncode == 0, run.stderr[-3000:]
     return torch.load(repository / f"found-{nproc}.pt", weights_only=True)
 

@@ -238,6 +238,14 @@ def test_a_scaler_skips_a_step_that_overflows_and_lowers_its_scale():
     assert not all(torch.equal(p, old) for p, old in zip(of.model.segmenters.parameters(), before, strict=True))
 
 
+def test_the_scale_of_half_precision_comes_back():
+    first, second = (learner_of("rrn", {"precision": "fp16"}) for _ in range(2))
+    first.scaler.scale(torch.zeros(()))
+    first.scaler.update(8.0)
+    second.load(first.state())
+    assert second.scaler.get_scale() == 8.0
+
+
 def test_double_precision_stays_double():
     of = learner_of("rrn")
     of.model.double()

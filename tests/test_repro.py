@@ -157,6 +157,18 @@ def test_ctrl_c_says_how_to_go_on(quiet, monkeypatch, capsys):
     assert "stopped; the same command goes on from here" in capsys.readouterr().err
 
 
+def test_sigterm_is_ctrl_c_to_it_and_afterwards_as_before(quiet, monkeypatch, capsys):
+    def stop(root, settings, jobs):
+        assert signal.getsignal(signal.SIGTERM) != before
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(repro, "ahead", stop)
+    assert repro.main(["--jobs", "2"]) == 130
+    assert "stopped; the same command goes on from here" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_ctrl_c_waits_for_dvc_whose_stage_still_saves(tmp_path, monkeypatch):
     saving = "import signal, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
     saving += "open('began', 'w').close()\ntime.sleep(1)\nopen('saved', 'w').close()"

@@ -3,6 +3,7 @@ import math
 import re
 import signal
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -361,17 +362,22 @@ def test_training_without_a_warmup_says_what_to_run(warm):
         next(train.run("train", "1of4", "rrn", 5, warm / "none"))
 
 
-@pytest.fixture
-def exploded(warm, tmp_path, monkeypatch):
-    """A run whose consistency loss is not finite in step 3, and what it said; reported after step 4."""
+def explode(monkeypatch, at):
+    """Let the consistency loss of a step be no number."""
     plain = RRN.segmenter_losses
 
     def broken(self, batch, evidence, step, merged):
         for terms in plain(self, batch, evidence, step, merged):
-            yield {n: v * math.nan if step == 3 and n == "consistency" else v for n, v in terms.items()}
+            yield {n: v * math.nan if step == at and n == "consistency" else v for n, v in terms.items()}
 
-    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.setattr(RRN, "segmenter_losses", broken)
+
+
+@pytest.fixture
+def exploded(warm, tmp_path, monkeypatch):
+    """A run whose consistency loss is not finite in step 3, and what it said; reported after step 4."""
+    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
+    explode(monkeypatch, 3)
     changes = {"log": {"every": 6, "evaluate": 6, "checkpoint": 6}, "method": {"teacher_statistics": "running"}}
     with pytest.raises(LossError) as caught:
         list(train.run(*KEY, tmp_path / "out", changes))
@@ -409,6 +415,25 @@ def test_replay_repeats_the_step(warm, exploded, capsys):
     assert printed[: 1 + len(images)] == [f"then: {said}", *images]
     assert "  consistency: nan" in printed and f"  gradient of {found.gradients[0]}: not finite" in printed
     assert printed[-2:] == [f"  ... and of {len(found.gradients) - 10} more parameters", "it goes wrong again"]
+
+
+def test_replay_takes_the_step_from_where_the_run_was(warm, exploded, tmp_path):
+    _, path = exploded
+    training = train.Training(train.job(*KEY, tmp_path / "out", {"method": {"teacher_statistics": "running"}}))
+    for step, batch in zip(range(4), training.batches(0, 4), strict=True):
+        terms = training.learner.step(batch, step)
+    _, found = replay.replay(path)
+    assert found.terms["supervised"] == terms["supervised"].item()
+
+
+def test_a_run_that_is_asked_to_stop_after_a_loss_that_is_not_finite_keeps_no_such_state(warm, tmp_path, monkeypatch):
+    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
+    explode(monkeypatch, 1)
+    training = ask(train.Training(train.job(*KEY, tmp_path / "out", SPARSE)), 2)
+    with pytest.raises((LossError, Stopped), match="loss 'consistency' is nan at step 1 of train 1of4-rrn-0"):
+        list(training.fit())
+    folder = tmp_path / "scratch" / "tiny-train-1of4-rrn-0"
+    assert sorted(path.name for path in folder.iterdir()) == ["failed-00000001.safetensors", "lock"]
 
 
 def test_replay_says_when_it_no_longer_fails_and_what_has_changed(warm, exploded, capsys, monkeypatch):
@@ -490,6 +515,39 @@ def test_identity_leaves_out_what_does_not_train(warm):
     assert first == train.job(*KEY, warm / "b", {"name": "tiny", "evaluate": {"batch": 1, "evidence": 1}}).identity()
     assert first != train.job(*KEY, warm / "b", {"threads": 2}).identity()
     assert first != train.job(*KEY, warm / "b", {"evaluate": {"flip": True}}).identity()  # history depends on it
+
+
+@pytest.mark.parametrize(
+    ("stage", "row", "unread"), [("train", "rrn", {"warmup"}), ("warmup", None, {"train", "method", "cutmix"})]
+)
+def test_identity_leaves_out_nothing_else(warm, stage, row, unread):
+    run = train.job(stage, "1of4", row, 0, warm / "none")
+    held = run.identity()["settings"]
+    everything = run.settings.model_dump()
+    assert everything.keys() - held.keys() == {"name", "ablation", "methods", "workers", "split"} | unread
+    missing = {name: everything[name].keys() - held[name].keys() for name in ("dataset", "evaluate")}
+    assert missing == {"dataset": {"cache"}, "evaluate": {"batch", "evidence"}}
+
+
+def test_one_of_several_processes_learns_under_guard_and_prints_its_rows(warm, tmp_path, monkeypatch, capfd):
+    inside = []
+
+    @contextmanager
+    def guarded():
+        inside.append(True)
+        yield
+        inside.pop()
+
+    plain = train.Training.fit
+    monkeypatch.setattr(train.guard, "guarded", guarded)
+    monkeypatch.setattr(train.Training, "fit", lambda self: [dict(row, guarded=bool(inside)) for row in plain(self)])
+    options = {"stage": KEY[0], "partition": KEY[1], "method": KEY[2], "seed": KEY[3], "out": tmp_path / "out"}
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    monkeypatch.setattr("sys.argv", ["rrn.train", *arguments])
+    train.main()
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert rows and all(row.pop("guarded") for row in rows) and not inside
+    assert [row["step"] for row in rows] == pd.read_csv(tmp_path / "out" / "history.csv")["step"].tolist()
 
 
 @pytest.mark.parametrize("images", ["val", "unlabeled"])
