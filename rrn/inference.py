@@ -154,7 +154,7 @@ class Predictor:
             probabilities = self._mirrored(cut)
             if not total.numel():
                 branches, _, classes = probabilities.shape[:3]
-                total = probabilities.new_zeros(branches, len(images), classes, *images.shape[-2:])
+                total = probabilities.new_zeros(branches, len(images), *images.shape[-2:], classes).movedim(-1, 2)
             for (image, (rows, columns)), seen in zip(places, probabilities.unbind(1), strict=True):
                 total[:, image, :, rows, columns] += seen
         return total.div_(count)
@@ -168,9 +168,9 @@ class Predictor:
 
     def _mirrored(self, images: Tensor) -> Tensor:
         """Return probabilities [2, B, C, H, W] of one pass, or their mean with those of its mirror image."""
-        probabilities = self.model.logits(images).softmax(2)
+        probabilities = _softmax(self.model.logits(images))
         if self.protocol.flip:
-            probabilities += self.model.logits(images.flip(-1)).softmax(2).flip(-1)
+            probabilities += _softmax(self.model.logits(images.flip(-1))).flip(-1)
             probabilities /= 2
         return probabilities
 
@@ -234,6 +234,14 @@ def _size(window: Window) -> Size:
     """Return height and width of a window."""
     rows, columns = window
     return rows.stop - rows.start, columns.stop - columns.start
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Return probabilities [2, B, C, H, W] of logits, the classes of a pixel side by side in memory.
+
+    That is how networks in channels last leave them; `softmax(2)` would copy them to and fro.
+    """
+    return logits.movedim(2, -1).softmax(-1).movedim(-1, 2)
 
 
 def _resize(values: Tensor, size: Size) -> Tensor:
