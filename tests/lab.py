@@ -108,7 +108,19 @@ def page(lab, size=(1500, 1400)):
 
 
 def run_all(view):
-    """Run all cells; a JupyterLab that is still starting closes its menu or drops the wish, and is asked again."""
+    """Run all cells until there are pictures: a page that opens while the kernel starts can miss them."""
+    for _ in range(3):
+        _ask(view)
+        try:
+            view.locator("img.widget-image").nth(1).wait_for(timeout=40_000)
+        except TimeoutError:
+            continue
+        return
+    raise AssertionError(view.locator(".jp-Notebook").inner_text())
+
+
+def _ask(view):
+    """Ask for all cells; a JupyterLab that is still starting closes its menu or drops the wish, and is asked again."""
     begun = view.locator(".jp-InputPrompt", has_text=re.compile(r"\[(\d+|\*)\]")).first
     for _ in range(10):
         view.keyboard.press("Escape")
@@ -119,7 +131,6 @@ def run_all(view):
         except TimeoutError:
             continue
         break
-    view.locator("img.widget-image").nth(1).wait_for(timeout=60_000)
 
 
 def control(view, name):
