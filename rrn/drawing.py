@@ -137,6 +137,9 @@ CLASS_COLOURS = (
 MOST_NAMED = 40
 """Classes that a legend has room for."""
 
+CLASSES_A_LINE = 25
+"""Classes that an axis as wide as a page has room for."""
+
 
 class Picture(Figure):
     """A Figure that a notebook shows once, as the value of a cell, whatever the backend."""
@@ -217,6 +220,12 @@ def below(fig: Figure, looks: Sequence[Look], *more: Line2D) -> None:
 def plain(name: str) -> str:
     """Return a name of a class for matplotlib, which else sets what stands between two dollars as a formula."""
     return name.replace("$", r"\$")
+
+
+def in_lines(classes: Sequence[str]) -> list[list[str]]:
+    """Break classes into lines of at most CLASSES_A_LINE, each as long as the others or one shorter."""
+    count = max(1, math.ceil(len(classes) / CLASSES_A_LINE))
+    return [part.tolist() for part in np.array_split(np.array(classes, dtype=object), count)]
 
 
 def name_ticks(fig: Figure, axis: Axes) -> None:

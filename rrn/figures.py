@@ -24,8 +24,10 @@ from rrn.drawing import (
     PAGE,
     SCORE_STYLE,
     STYLE,
+    Look,
     below,
     grid,
+    in_lines,
     known,
     method_style,
     name_ticks,
@@ -125,23 +127,31 @@ def class_reliability(reliability: pd.DataFrame) -> Figure:
     """
     last = reliability[reliability["step"] == reliability["step"].max()]
     last = last[last["class"] != EVERYTHING]
-    classes = list(dict.fromkeys(last["class"]))
+    lines = in_lines(list(dict.fromkeys(last["class"])))
     looks = {score: look for score, look in SCORE_STYLE.items() if score in set(last["score"])}
-    fig, axes = grid(2, 1, (PAGE, 4.0), sharex=True)
+    fig, axes = grid(2 * len(lines), 1, (PAGE, 4.0 * len(lines)))
     means = last.groupby(["score", "class"]).mean(numeric_only=True)
-    for place, (score, look) in enumerate(looks.items()):
-        at = [index + 0.13 * (place - (len(looks) - 1) / 2) for index in range(len(classes))]
-        values, options = means.loc[score].reindex(classes), {"color": look.colour, "ls": "none"}
-        axes[0, 0].plot(at, values["auroc"], marker=look.marker, **options)
-        axes[1, 0].plot(at, 100 * values["accuracy_kept"], marker=look.marker, **options)
-        axes[1, 0].plot(at, 100 * values["accuracy_dropped"], marker="x", **options)
-    axes[0, 0].axhline(0.5, color="black", ls=":", lw=0.8)
-    axes[0, 0].set(ylabel="AUROC", title=f"{last['split'].iloc[0]} images, step {last['step'].iloc[0]}")
-    axes[1, 0].set(ylabel="right (%)", xticks=range(len(classes)), xticklabels=[*map(plain, classes)])
-    name_ticks(fig, axes[1, 0])
+    for (upper, lower), classes in zip(axes.reshape(-1, 2), lines, strict=True):
+        _class_values(upper, lower, {look: means.loc[score].reindex(classes) for score, look in looks.items()})
+        lower.set_xticks(range(len(classes)), [*map(plain, classes)])
+        name_ticks(fig, lower)
+    axes[0, 0].set_title(f"{last['split'].iloc[0]} images, step {last['step'].iloc[0]}")
     dropped = Line2D([], [], color="black", marker="x", ls="none", label="right of the dropped")
     below(fig, [*looks.values()], dropped)
     return fig
+
+
+def _class_values(upper: Axes, lower: Axes, looks: dict[Look, pd.DataFrame]) -> None:
+    """Draw AUROC, and how right the kept and the dropped pixels are, of a table by class for each look."""
+    for place, (look, values) in enumerate(looks.items()):
+        at = [index + 0.13 * (place - (len(looks) - 1) / 2) for index in range(len(values))]
+        options: dict[str, Any] = {"color": look.colour, "ls": "none"}
+        upper.plot(at, values["auroc"], marker=look.marker, **options)
+        lower.plot(at, 100 * values["accuracy_kept"], marker=look.marker, **options)
+        lower.plot(at, 100 * values["accuracy_dropped"], marker="x", **options)
+    upper.axhline(0.5, color="black", ls=":", lw=0.8)
+    upper.set(ylabel="AUROC", xticks=range(len(values)), xticklabels=[])
+    lower.set(ylabel="right (%)")
 
 
 # ---- classes
@@ -161,13 +171,16 @@ def class_frequencies(frequencies: pd.DataFrame) -> Figure:
     sets = numbers.dropna(axis="columns", how="all").columns.tolist()
     shares = frequencies.assign(**{"class": frequencies["class"].map(plain)}).set_index("class")[sets]
     shares = 100 * shares / shares.sum()
-    data = shares.reset_index().melt("class", var_name="images", value_name="share")
     wide = len(frequencies) * len(sets) > 14
-    fig, axes = grid(1, 1, (PAGE if wide else COLUMN, 2.3))
-    sns.barplot(data, x="class", y="share", hue="images", hue_order=sets, ax=axes[0, 0], palette=colours, saturation=1)
-    axes[0, 0].set(xlabel="", ylabel="pixels (%)")
-    _hatch(axes[0, 0], [hatches[name] for name in sets])
-    name_ticks(fig, axes[0, 0])
+    lines = in_lines(list(shares.index))
+    fig, axes = grid(len(lines), 1, (PAGE if wide else COLUMN, 2.3 * len(lines)), sharey=True)
+    for axis, classes in zip(axes.flat, lines, strict=True):
+        data = shares.loc[classes].reset_index().melt("class", var_name="images", value_name="share")
+        options: dict[str, Any] = {"hue": "images", "hue_order": sets, "palette": colours, "saturation": 1}
+        sns.barplot(data, x="class", y="share", ax=axis, legend=False, **options)
+        axis.set(xlabel="", ylabel="pixels (%)")
+        _hatch(axis, [hatches[name] for name in sets])
+        name_ticks(fig, axis)
     axes[0, 0].legend(axes[0, 0].containers, sets, title="")
     return fig
 
@@ -179,12 +192,16 @@ def per_class(table: pd.DataFrame) -> Figure:
     Several partitions, if a column says so, are drawn below each other.
     """
     partitions = table["partition"] if "partition" in table else pd.Series("", table.index)
-    names = list(dict.fromkeys(partitions))
-    fig, axes = grid(len(names), 1, (PAGE, 0.4 + 2.0 * len(names)))
+    lines = [
+        (name, classes)
+        for name in dict.fromkeys(partitions)
+        for classes in in_lines(list(dict.fromkeys(table["class"][partitions == name])))
+    ]
+    fig, axes = grid(len(lines), 1, (PAGE, 0.4 + 2.0 * len(lines)))
     looks = {method: method_style(method) for method in dict.fromkeys(table["method"])}
     colours = {method: look.colour for method, look in looks.items()}
-    for axis, name in zip(axes.flat, names, strict=True):
-        part = table[partitions == name]
+    for axis, (name, classes) in zip(axes.flat, lines, strict=True):
+        part = table[(partitions == name) & table["class"].isin(classes)]
         part = part.assign(**{"class": part["class"].map(plain)})
         options: dict[str, Any] = {"hue": "method", "hue_order": list(looks), "palette": colours, "saturation": 1}
         sns.barplot(part, x="class", y="iou_mean", ax=axis, legend=False, errorbar=None, **options)

@@ -25,7 +25,7 @@ PANEL, LARGEST = 190, 400
 
 WIDTH = 1240
 """Of a sheet on which letters have the sizes below; on a wider one they grow with it, as it is shown smaller."""
-TITLE, SMALL, GAP = 15, 13, 14
+TITLE, SMALL, TINY, GAP = 15, 13, 10, 14
 HEAVIEST = 2.0
 """Weight that has the darkest colour."""
 
@@ -109,11 +109,12 @@ class Sheet:
         height, width = (self.factor * length for length in self.label.shape)
         self.panel = (width, height)
         self.unit = max(1.0, (6 * width + 7 * GAP) / WIDTH)
-        self.gap, self.title, small = (round(self.unit * length) for length in (GAP, TITLE, SMALL))
+        self.gap, self.title, small, tiny = (round(self.unit * length) for length in (GAP, TITLE, SMALL, TINY))
         self.column = max(width, round(150 * self.unit)) + self.gap
         self.head = round(1.6 * self.title)
         self.line = round(1.5 * small)
         self.fonts = ImageFont.load_default(self.title), ImageFont.load_default(small)
+        self.tiny = ImageFont.load_default(tiny)
         self._names = self._wrapped()
         lines = max(len(ERRORS), len(self._names))
         self._bottom = len(self.segmenters) * (self.head + height + self.gap // 2)
@@ -157,6 +158,8 @@ class Sheet:
                 self._base.paste(Image.fromarray(self._large(small, column == 3)), self.corner(row, column))
                 self._frame(self._pen, row, column)
             self._numbers(self._pen, self.corner(row, 3), scores[k - 1], shades)
+            for column in (3, 4, 5):
+                self._count(self.corner(row, column))
             self._title(row, 4, f"{self.titles[1]} {k}")
             self._title(row, 5, f"errors of {k}")
         self._legends(colours)
@@ -180,6 +183,26 @@ class Sheet:
         rows, columns = (self.factor * (np.diff(line).nonzero()[0] + 1) for line in lines)
         return rows, columns
 
+    @property
+    def _edges(self) -> tuple[Array, Array]:
+        """Return the rows and columns of an enlarged panel at which a region begins, and the end of the last."""
+        rows, columns = (
+            np.r_[0, borders, length] for borders, length in zip(self._borders, self.panel[::-1], strict=True)
+        )
+        return rows, columns
+
+    def _count(self, corner: tuple[int, int]) -> None:
+        """Number the rows of regions left of a panel, and the columns below it, as the table does; some, if close."""
+        (left, top), (rows, columns) = corner, self._edges
+        room = self.tiny.getlength("00") * 1.3
+        every = max(1, round(np.ceil(room / min(np.diff(rows).max(), np.diff(columns).max()))))
+        for number, middle in enumerate((rows[:-1] + rows[1:]) / 2):
+            if number % every == 0:
+                self._pen.text((left - 3, top + middle), str(number), GRID, self.tiny, anchor="rm")
+        for number, middle in enumerate((columns[:-1] + columns[1:]) / 2):
+            if number % every == 0:
+                self._pen.text((left + middle, top + self.panel[1] + 2), str(number), GRID, self.tiny, anchor="mt")
+
     def _title(self, row: int, column: int, text: str) -> None:
         """Write what a panel shows above it, cut off where it would touch the next."""
         left, top = self.corner(row, column)
@@ -195,7 +218,7 @@ class Sheet:
 
     def _numbers(self, pen: ImageDraw.ImageDraw, corner: tuple[int, int], values: Floats, shades: Pixels) -> None:
         """Write the value of each region into it, where there is room."""
-        edges = [np.r_[0, borders, length] for borders, length in zip(self._borders, self.panel[::-1], strict=True)]
+        edges = self._edges
         font, room = self.fonts[1], self.fonts[1].getlength("0.00")
         for (row, column), value in np.ndenumerate(values):
             (top, bottom), (left, right) = edges[0][row : row + 2], edges[1][column : column + 2]

@@ -16,7 +16,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rrn.drawing import COLUMN, PAGE, Look, band, below, grid, known, method_style, name_ticks, plain, save, styled
+from rrn.drawing import (
+    COLUMN,
+    PAGE,
+    Look,
+    band,
+    below,
+    grid,
+    in_lines,
+    known,
+    method_style,
+    name_ticks,
+    plain,
+    save,
+    styled,
+)
 from rrn.overview import overview
 from rrn.paired import REFERENCE
 from rrn.qualitative import most_different, qualitative
@@ -102,21 +116,22 @@ def per_class_gain(table: pd.DataFrame) -> Figure:
         ValueError: the table has no other method, or no cps_cutmix.
     """
     gains = _gains(table)
-    names = list(dict.fromkeys(gains["partition"]))
+    parts = {str(name): part for name, part in gains.groupby("partition", sort=False)}
     methods = list(dict.fromkeys(gains["method"]))
-    fig, axes = grid(len(names), 1, (PAGE, 0.6 + 0.05 * len(methods) + 1.9 * len(names)))
-    for axis, name in zip(axes.flat, names, strict=True):
-        part = gains[gains["partition"] == name]
-        classes = list(dict.fromkeys(part["class"]))
+    lines = [(name, line) for name, part in parts.items() for line in in_lines(list(dict.fromkeys(part["class"])))]
+    fig, axes = grid(len(lines), 1, (PAGE, 0.6 + 0.05 * len(methods) + 1.9 * len(lines)))
+    for axis, (name, classes) in zip(axes.flat, lines, strict=True):
+        part = parts[name]
         for place, method in enumerate(methods):
             values = part[part["method"] == method].groupby("class")["gain"].agg(["mean", "std"]).reindex(classes)
             x = np.arange(len(classes)) + _dodge(place, len(methods))
             _bars(axis, x, values["mean"], values["std"], method_style(method), joined=False)
         axis.axhline(0, color="black", lw=0.6)
         for border in np.arange(len(classes) - 1) + 0.5:
-            axis.axvline(border, color="#DDDDDD" if border < len(classes) - 2 else "black", lw=0.5)
+            last = border > len(classes) - 2 and classes[-1] == ALL_CLASSES
+            axis.axvline(border, color="black" if last else "#DDDDDD", lw=0.5)
         axis.set(ylabel="gain in IoU (points)", xlim=(-0.5, len(classes) - 0.5))
-        axis.set_title(f"gain over {method_style(REFERENCE).label}" + f", {name}" * (len(names) > 1))
+        axis.set_title(f"gain over {method_style(REFERENCE).label}" + f", {name}" * (len(parts) > 1))
         axis.set_xticks(range(len(classes)), [*map(plain, classes)])
         name_ticks(fig, axis)
     below(fig, [method_style(method) for method in methods])

@@ -26,12 +26,16 @@ NARROW = 0.55
 SEGMENTER = 1
 """Whose region scores and kept regions are shown."""
 
+APART = 2
+"""Images that are shown lie at least one in (APART * their count) of all images apart, in the order of ids."""
+
 
 def most_different(evidences: Mapping[str, Evidence], split: str = "test", count: int = 4) -> list[str]:
     """Choose the images on which methods differ most, by rule.
 
     The rule: of the images whose pictures every method has, those with the largest standard deviation, over methods, of
-    the share of pixels that the prediction gets right (void left out); ties by id.
+    the share of pixels that the prediction gets right (void left out); ties by id. Images near one that is chosen
+    already, in the order of ids, are passed over: in a video they would show the same scene again.
 
     Args:
         evidences: method -> evidence.
@@ -49,13 +53,18 @@ def most_different(evidences: Mapping[str, Evidence], split: str = "test", count
         raise ValueError(
             f"the evidence of {', '.join(evidences)} has no {split} image in common; run `dvc repro evaluate`"
         )
-    if len(evidences) == 1:  # nothing to differ from, all are tied
-        return sorted(common)[:count]
-    spreads = {}
-    for name in common:
-        pictures = [evidence.pictures(split, name) for evidence in evidences.values()]
-        spreads[name] = float(np.std([_accuracy(shown) for shown in pictures]))
-    return sorted(common, key=lambda name: (-spreads[name], name))[:count]
+    names = sorted(common)
+    spreads = np.zeros(len(names))
+    if len(evidences) > 1:  # alone, nothing to differ from: all are tied
+        for place, name in enumerate(names):
+            pictures = [evidence.pictures(split, name) for evidence in evidences.values()]
+            spreads[place] = np.std([_accuracy(shown) for shown in pictures])
+    apart = len(names) // (APART * count)
+    chosen: list[int] = []
+    for place in np.argsort(-spreads, kind="stable").tolist():
+        if len(chosen) < count and all(abs(place - other) >= apart for other in chosen):
+            chosen.append(place)
+    return [names[place] for place in chosen]
 
 
 def _accuracy(pictures: Pictures) -> float:
@@ -173,7 +182,8 @@ def _spread(regions: pd.DataFrame, column: str, size: tuple[int, ...], side: int
 
 
 def _lines(axis: Axes, size: tuple[int, ...], side: int, color: str = "white") -> None:
-    """Draw the borders of the regions."""
+    """Draw the borders of the regions, the finer the more there are."""
+    width = min(0.4, 4 / (max(size) / side))
     for draw, length in ((axis.axhline, size[0]), (axis.axvline, size[1])):
         for place in range(side, length, side):
-            draw(place - 0.5, color=color, lw=0.4)
+            draw(place - 0.5, color=color, lw=width)

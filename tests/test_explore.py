@@ -276,6 +276,20 @@ def drawn(of, choice):
     return sheet, sheet.drawn(*(of.grid(choice.id, each, size) for each in values))
 
 
+def test_rows_and_columns_of_regions_are_numbered_as_in_the_table(small):
+    sheet, picture = drawn(small, explore.default(small))
+    rows, columns = 3, 4
+    written = (picture < 200).all(-1)
+    for row in range(len(sheet.segmenters)):
+        for column in range(6):
+            left, top = sheet.corner(row, column)
+            width, height = sheet.panel
+            beside = written[top : top + height, left - sheet.gap + 1 : left - 2]
+            below = written[top + height + 2 : top + height + 2 + panels.TINY, left : left + width]
+            found = [part.any() for part in (*np.array_split(beside, rows), *np.array_split(below, columns, axis=1))]
+            assert found == [column >= 3] * (rows + columns)
+
+
 def counted(panel, factor):
     """Return how often each colour of ERRORS occurs in an error map, grid lines left out."""
     small = panel[factor // 2 :: factor, factor // 2 :: factor]

@@ -104,6 +104,38 @@ def test_names_of_classes_are_drawn_as_they_are():
         assert ODD[1] not in shown
 
 
+def many(count):
+    """Every figure of classes, of so many classes."""
+    names = [f"class {place}" for place in range(count)]
+    rows = [
+        {"name": "study", "seed": 0, "partition": "1of16", "method": method, "class": name, "iou_mean": float(place)}
+        for method in ("cps_cutmix", "rrn")
+        for place, name in enumerate(names)
+    ]
+    scores = pd.DataFrame({"class": names, "split": "val", "step": 1, "score": "confidence", "auroc": 0.5})
+    shares = pd.DataFrame({"class": names, "labeled": range(1, count + 1)})
+    return names, {
+        "per_class": figures.per_class(pd.DataFrame(rows)),
+        "per_class_gain": paper.per_class_gain(pd.DataFrame(rows)),
+        "class_frequencies": figures.class_frequencies(shares),
+        "class_reliability": figures.class_reliability(scores.assign(accuracy_kept=1.0, accuracy_dropped=0.0)),
+    }
+
+
+@pytest.mark.parametrize("count", [25, 26, 60])
+def test_many_classes_stand_in_lines_whose_names_do_not_touch(count):
+    names, drawn = many(count)
+    for name, fig in drawn.items():
+        FigureCanvasAgg(fig).draw()
+        shown = [[text.get_text() for text in axis.get_xticklabels()] for axis in fig.axes]
+        assert [word for line in shown for word in line if word not in ("", "mean")] == names, name
+        for axis in fig.axes:
+            places = [text.get_window_extent().x1 for text in axis.get_xticklabels()]
+            assert all(np.diff(places) > 1.1 * fig.dpi * 9 / 72) or len(places) < 2, name  # more than a line of text
+    values = [bar.get_height() for axis in drawn["per_class"].axes for bar in axis.containers[1]]
+    assert values == list(range(count))
+
+
 NAMES = [name for name in figures.__all__ if name.islower() and name != "save"]
 
 

@@ -419,6 +419,24 @@ def test_images_are_chosen_where_methods_differ_most_ties_by_id(tmp_path):
         assert paper.most_different({"cps_cutmix": first}, count=2) == ["a", "b"]
 
 
+def test_neighbours_of_a_chosen_image_are_passed_over(tmp_path):
+    names = [f"frame_{place:02d}" for place in range(12)]
+    first = make_evidence(tmp_path, "cps_cutmix", dict.fromkeys(names, 0.0))
+    gains = dict.fromkeys(names, 0.0) | {"frame_05": 1.0, "frame_06": 0.75, "frame_07": 0.5, "frame_04": 0.25}
+    evidences = {"cps_cutmix": first, "rrn": make_evidence(tmp_path, "rrn", gains)}
+    assert paper.most_different(evidences, count=3) == ["frame_05", "frame_07", "frame_00"]  # 2 apart: 12 / (2 * 3)
+    assert paper.most_different(evidences, count=1) == ["frame_05"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 7])
+@pytest.mark.parametrize("images", [1, 3, 8, 9, 17])
+def test_as_many_images_are_shown_as_there_are(images, count, tmp_path):
+    gains = {f"{place:02d}": (7 * place % images) / images for place in range(images)}
+    first = make_evidence(tmp_path, "cps_cutmix", dict.fromkeys(gains, 0.0))
+    evidences = {"cps_cutmix": first, "rrn": make_evidence(tmp_path, "rrn", gains)}
+    assert len(paper.most_different(evidences, count=count)) == min(images, count)
+
+
 def test_images_in_common_are_needed(tmp_path):
     evidences = {m: make_evidence(tmp_path, m, {m: 0.5}) for m in ("cps_cutmix", "rrn")}
     with pytest.raises(ValueError, match=r"cps_cutmix, rrn has no test image in common; run `dvc repro evaluate`"):

@@ -58,10 +58,6 @@ class Decoded:
         except FileNotFoundError as error:
             raise Unusable(f"{path} is missing") from error
 
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.sizes)
-
     def __getitem__(self, place: int) -> Pixels:
         """Return the pixels of an image, uint8 [H, W, *channels], as they lie in the file: only to be read."""
         pixels = self._pixels[self._starts[place] : self._starts[place + 1]]
