@@ -39,7 +39,7 @@ def test_the_rows_that_the_paper_needs_are_there(root):
     assert {rows[f"{by}_filter"].filter.by for by in ("confidence", "random")} == {"confidence", "random"}
 
 
-@pytest.mark.parametrize("preset", ["smoke", "camvid", "lite0", "controls"])
+@pytest.mark.parametrize("preset", ["smoke", "camvid", "camvid_controls", "lite0", "controls"])
 def test_every_row_of_every_preset_loads(preset, root):
     values = config.merge(config.read(PARAMS), config.read(root / "presets" / f"{preset}.yaml"))
     for row in values["methods"]:
