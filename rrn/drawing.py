@@ -104,7 +104,8 @@ SWEEP_ROWS = {
     "adversarial_soft": "adversarial, no image, soft",
     "adversarial_hard": "adversarial, no image, hard",
 }
-"""Row of a sweep -> its label. No eye tells so many colours apart: they share a few; marker and dash are their own."""
+"""Row of a sweep -> its label. No eye tells so many colours apart: those of different sweeps share a few; marker and
+dash are their own."""
 
 SCORE_STYLE: dict[str, Look] = {
     "region_score": Look("#EE6677", "region score", "o", SOLID),
@@ -115,7 +116,8 @@ SCORE_STYLE: dict[str, Look] = {
 }
 """Score of pseudo-labels -> its look, in every figure."""
 
-OTHER_COLOURS = ("#999933", "#663333", "#6A4C93", "#99DDFF", "#FFAABB")
+OTHER_COLOURS = ("#999933", "#663333", "#6A4C93", "#99DDFF", "#FFAABB", "#005F73")
+"""As many as the largest sweep has rows."""
 
 
 def _add_sweeps() -> None:

@@ -283,10 +283,10 @@ def region_table(regions: Regions, choice: Choice) -> pd.DataFrame:
 
 
 def summary(regions: Regions, choice: Choice) -> str:
-    """Say in one line how many regions of the image are kept and how right they are, and the same of the split."""
+    """Say in one line how many regions of the image are kept and how right they are, and the same of the file."""
     own = np.zeros(len(regions.table), dtype=bool)
     own[regions.rows(choice.id)] = True
-    every = f"all {regions.table['id'].nunique()} of {regions.split}"
+    every = f"all {regions.table['id'].nunique()} images of {regions.split} in this file"
     return f"This image: {_said(regions, choice, own)} · {every}: {_said(regions, choice, np.ones_like(own))}"
 
 

@@ -137,7 +137,7 @@ def _name(axis: Axes, k: int, row: float, out: int) -> None:
     captions = {
         TEACHERS: "teacher",
         PSEUDO_LABELS - 0.08: f"pseudo-\nlabels $q_{own}$",
-        JUDGES: "judges regions,\nimage or not",
+        JUDGES: "judges regions,\nmay see image",
         SCORED: f"region\nscores $s_{{{own}{own}}}$",
         KEPT: "kept: the best,\n" + rf"or $s_{{{own}{own}}}\geq\tau$",
         WEIGHED: f"weight\nmap $W_{own}$",

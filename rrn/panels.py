@@ -179,15 +179,18 @@ class Sheet:
     @property
     def _borders(self) -> tuple[Array, Array]:
         """Return the rows and columns of an enlarged panel at which a region begins, but the first."""
-        lines = self._region_rows, self._region_columns
-        rows, columns = (self.factor * (np.diff(line).nonzero()[0] + 1) for line in lines)
+        rows, columns = (np.setdiff1d(edges, (0, edges[-1])) for edges in self._edges)
         return rows, columns
 
     @property
     def _edges(self) -> tuple[Array, Array]:
-        """Return the rows and columns of an enlarged panel at which a region begins, and the end of the last."""
+        """Return the rows and columns of an enlarged panel at which each region begins, and the end of the last.
+
+        A region of which a thinned out picture shows no pixel ends where it begins.
+        """
         rows, columns = (
-            np.r_[0, borders, length] for borders, length in zip(self._borders, self.panel[::-1], strict=True)
+            self.factor * np.searchsorted(line, np.arange(-(-length // self.about.region) + 1))
+            for line, length in zip((self._region_rows, self._region_columns), self.size, strict=True)
         )
         return rows, columns
 

@@ -131,7 +131,8 @@ def per_class_gain(table: pd.DataFrame) -> Figure:
             last = border > len(classes) - 2 and classes[-1] == ALL_CLASSES
             axis.axvline(border, color="black" if last else "#DDDDDD", lw=0.5)
         axis.set(ylabel="gain in IoU (points)", xlim=(-0.5, len(classes) - 0.5))
-        axis.set_title(f"gain over {method_style(REFERENCE).label}" + f", {name}" * (len(parts) > 1))
+        title = f"gain over {method_style(REFERENCE).label}, mean and standard deviation over seeds"
+        axis.set_title(title + f", {name}" * (len(parts) > 1))
         axis.set_xticks(range(len(classes)), [*map(plain, classes)])
         name_ticks(fig, axis)
     below(fig, [method_style(method) for method in methods])

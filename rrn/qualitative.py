@@ -95,19 +95,22 @@ def kept(regions: pd.DataFrame, rule: Filter) -> npt.NDArray[np.bool_]:
 
 
 @styled
-def qualitative(evidences: Mapping[str, Evidence], split: str = "test", count: int = 4) -> Figure:
+def qualitative(
+    evidences: Mapping[str, Evidence], split: str = "test", count: int = 4, focus: str | None = None
+) -> Figure:
     """Draw the images on which methods differ most, what is kept of one method's pseudo-labels, and all predictions.
 
-    Columns: image, label, then of one method, which the title names (`rrn`, else the first that drops regions by their
-    scores, else the first), pseudo-labels 1 and 2, region scores and kept regions of segmenter 1; then the prediction
-    of every method. Dropped regions are white and dotted.
+    Columns: image, label, then of one method, which the title names, pseudo-labels 1 and 2, region scores and kept
+    regions of segmenter 1; then the prediction of every method. Dropped regions are white and dotted.
 
     Args:
         evidences: method -> evidence, of the same data set.
         split: of the images.
         count: of images, chosen by `most_different`.
+        focus: the method whose pseudo-labels are shown; by default `rrn`, else the first that drops regions by their
+            scores, else the first.
     """
-    focus = _focus(evidences)
+    focus = focus or _focus(evidences)
     evidence = evidences[focus]
     names = most_different(evidences, split, count)
     regions = _regions(evidence, split)
@@ -135,13 +138,13 @@ def qualitative(evidences: Mapping[str, Evidence], split: str = "test", count: i
         axis.set_title("\n".join(lines), fontsize=6.5, rotation=90 * narrow)
     if scored:
         fig.colorbar(axes[0, 4].images[0], ax=axes, aspect=30, pad=0.01, label="region score")
-    fig.suptitle(f"pseudo-labels of: {method_style(focus).label}", fontsize=8)
+    fig.suptitle(f"pseudo-labels of: {method_style(focus).label}, seed {evidence.about.seed}", fontsize=8)
     class_legend(fig, evidence.about.classes, colours, maps)
     return fig
 
 
 def _focus(evidences: Mapping[str, Evidence]) -> str:
-    """Return the method whose pseudo-labels are shown."""
+    """Return the method whose pseudo-labels are shown if nobody chooses."""
     scored = [method for method, evidence in evidences.items() if evidence.about.rule.by == "region_score"]
     return "rrn" if "rrn" in evidences else [*scored, *evidences][0]
 

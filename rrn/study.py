@@ -133,7 +133,8 @@ class Study:
             evidences = {method: Evidence.read(path) for method, path in paths.items()}
             first = next(iter(evidences.values()))
             if first.ids(first.splits[-1]):
-                yield f"qualitative_{partition}", paper.qualitative(evidences, first.splits[-1])
+                focus = next(iter(self.explored), None)
+                yield f"qualitative_{partition}", paper.qualitative(evidences, first.splits[-1], focus=focus)
 
     def trust(self) -> Drawn:
         """Draw what each score of `explored` is worth on the test images."""

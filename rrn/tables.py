@@ -48,8 +48,7 @@ def ablation(runs: pd.DataFrame, images: str = "test") -> Table:
         }
         for key, part in parts.items()
     ]
-    averaged = averages(runs)
-    numbers = pd.concat([averaged.drop(columns="best"), pd.DataFrame(more), averaged["best"]], axis=1)
+    numbers = _averaged(runs, more)
     words = _words(numbers)
     rows = [
         [
@@ -65,6 +64,12 @@ def ablation(runs: pd.DataFrame, images: str = "test") -> Table:
     ]
     header = [*words, "n", "mIoU", "ensemble", "difference", "parameters", "MACs"]
     return Table("ablation", numbers, header, rows, len(words), _ablation_caption(numbers, images))
+
+
+def _averaged(runs: pd.DataFrame, more: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the averages of the rows with more columns, before the last one, which says what is bold."""
+    averaged = averages(runs)
+    return pd.concat([averaged.drop(columns="best"), pd.DataFrame(more), averaged["best"]], axis=1)
 
 
 def _several(column: pd.Series) -> bool:
@@ -110,32 +115,36 @@ def partitions(runs: pd.DataFrame, images: str = "test", quoted: pd.DataFrame | 
         quoted: of `collect.quoted`: numbers of papers under the same protocol, marked with a dagger.
 
     Returns:
-        the table `partitions`, or None where one partition was run. Numbers: name, partition,
-        method, labels, n, miou_mean, miou_std, best, epoch, source; the last two of quoted ones only.
+        the table `partitions`, or None where one partition was run. Numbers: name, partition, method, labels, n,
+        miou_mean, miou_std, difference, difference_std, difference_low, difference_high (to cps_cutmix of the same
+        partition), best, epoch, source; the last two of quoted ones only.
     """
     columns = list(dict.fromkeys(runs["partition"].astype(str)))
     if len(columns) < 2:
         return None
-    averaged = averages(runs)
+    parts = by_row(runs)
+    averaged = _averaged(runs, [to_reference(key, parts) for key in parts])
     words = [word for word in _words(averaged) if word != "partition"]
-    varying = _several(averaged["n"])
+    varying, against = _several(averaged["n"]), averaged["difference"].notna().any()
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for row in averaged.to_dict("records"):
         text = bold(deviating(row["miou_mean"], row["miou_std"]), row["best"])
         place = cells.setdefault(tuple(str(row[word]) for word in words), {})
         place[row["partition"]] = f"{text} ({row['n']})" if varying else text
+        place[f"{row['partition']} difference"] = difference(*(row[column] for column in DIFFERENCE))
     beside = pd.DataFrame() if quoted is None else quoted[quoted["partition"].isin(columns)]
     for row in beside.to_dict("records"):
         name = f"{row['method']}†" if row["epoch"] == "unknown" else f"{row['method']}† ({row['epoch']} epoch)"
         key = ("quoted", name) if len(words) == 2 else (name,)
         cells.setdefault(key, {})[row["partition"]] = number(row["miou"])
-    rows = [[*key, *[places.get(column, "") for column in columns]] for key, places in cells.items()]
+    header = [name for column in columns for name in (column, f"{column} difference")] if against else columns
+    rows = [[*key, *[places.get(column, "") for column in header]] for key, places in cells.items()]
     numbers = averaged.assign(epoch="", source="")
     if len(beside):
         kept = beside[["partition", "method", "miou", "epoch", "source"]].rename(columns={"miou": "miou_mean"})
         numbers = pd.concat([numbers, kept.assign(name="quoted", best=False)], ignore_index=True)
     caption = _partitions_caption(averaged, images, beside)
-    return Table("partitions", numbers, [*words, *columns], rows, len(words), caption)
+    return Table("partitions", numbers, [*words, *header], rows, len(words), caption)
 
 
 def _partitions_caption(averaged: pd.DataFrame, images: str, beside: pd.DataFrame) -> str:

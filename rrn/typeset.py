@@ -27,6 +27,8 @@ LATEX = {
 }
 MARKDOWN = {"&": "&amp;", "<": "&lt;", **{mark: "\\" + mark for mark in "\\`*[]$|"}}
 """What Markdown, HTML or MathJax would take for a mark in a word, such as the name of a class."""
+WIDE = 8
+"""Columns of a table that fit a column of a paper; one of more spans the page, and is made to fit it."""
 BOLD = re.compile(r"^\*\*(.*)\*\*$")
 
 
@@ -59,15 +61,17 @@ class Table:
         return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + f"\n\n{self.caption}\n"
 
     def latex(self) -> str:
-        """Return it in LaTeX; needs the package booktabs."""
+        """Return it in LaTeX; needs the packages booktabs and, of more than WIDE columns, graphicx."""
         columns = "l" * self.words + "r" * (len(self.header) - self.words)
         lines = [" & ".join(map(_escape, cells)) + r" \\" for cells in (self.header, *self.rows)]
         lines = [
             f"{{}}{line}" if line.startswith(("[", "*")) else line for line in lines
         ]  # no option of the line before
         body = ["\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule", "\\end{tabular}"]
-        head = ["\\begin{table}", "\\centering", f"\\caption{{{_escape(self.caption)}}}"]
-        return "\n".join([*head, f"\\begin{{tabular}}{{{columns}}}", *body, "\\end{table}"]) + "\n"
+        wide = len(self.header) > WIDE
+        kind, fit, end = ("table*", ["\\resizebox{\\textwidth}{!}{%"], ["}"]) if wide else ("table", [], [])
+        head = [f"\\begin{{{kind}}}", "\\centering", f"\\caption{{{_escape(self.caption)}}}", *fit]
+        return "\n".join([*head, f"\\begin{{tabular}}{{{columns}}}", *body, *end, f"\\end{{{kind}}}"]) + "\n"
 
     def write(self, folder: Path) -> None:
         """Write <name>.csv, <name>.md and <name>.tex into `folder`, which is made if missing."""

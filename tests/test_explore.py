@@ -202,7 +202,8 @@ def test_the_summary_says_it_in_words():
     choice = Choice("a", "region_score", "fraction", 0.5, segmenters=(1,))
     assert explore.summary(held(HAND), choice) == (
         "This image: kept 2 of 2 regions, 67 % of the kept pixels are right · "
-        "all 2 of val: kept 2 of 4 regions, 67 % of the kept pixels are right, 88 % of the dropped pixels are right"
+        "all 2 images of val in this file: kept 2 of 4 regions, "
+        "67 % of the kept pixels are right, 88 % of the dropped pixels are right"
     )
 
 
@@ -370,9 +371,18 @@ def test_panels_are_large_enough_to_be_read(size, expected):
     assert panels.PANEL <= max(size) // step * factor <= panels.LARGEST
 
 
-@pytest.mark.parametrize("size", [(64, 64), (60, 20), (375, 500)])
-def test_sheets_of_all_sizes_hold_their_panels(tmp_path, size):
-    of = Regions(Evidence.read(evidences.write(tmp_path / "e.zip", size=size, region=16, images=1, shown=1)), "val")
+@pytest.mark.parametrize(
+    ("size", "region"),
+    [
+        ((64, 64), 16),
+        ((60, 20), 16),
+        ((375, 500), 16),
+        ((400, 801), 32),
+        ((802, 30), 1),
+    ],  # the last two thin out regions
+)
+def test_sheets_of_all_sizes_hold_their_panels(tmp_path, size, region):
+    of = Regions(Evidence.read(evidences.write(tmp_path / "e.zip", size=size, region=region, images=1, shown=1)), "val")
     sheet, picture = drawn(of, explore.default(of))
     left, top = sheet.corner(1, 5)
     assert left + sheet.panel[0] < picture.shape[1] and top + sheet.panel[1] < picture.shape[0]

@@ -470,10 +470,15 @@ def test_the_rule_of_a_row_says_what_is_kept(rule, kept):
 def test_qualitative_names_the_method_whose_pseudo_labels_it_shows(methods, title, tmp_path):
     evidences = {m: make_evidence(tmp_path, m, {"a": 0.5}, value=place) for place, m in enumerate(methods)}
     fig = paper.qualitative(evidences)
-    assert fig.get_suptitle() == f"pseudo-labels of: {title}"
+    assert fig.get_suptitle() == f"pseudo-labels of: {title}, seed 0"
     focus = next(m for m in methods if METHOD_STYLE[m].label == title)
     shown = fig.axes[2].images[0].get_array()
     assert (shown == drawing.palette(len(CLASSES))[methods.index(focus)]).all()
+
+
+def test_qualitative_shows_the_pseudo_labels_of_the_row_that_is_asked_for(tmp_path):
+    evidences = {m: make_evidence(tmp_path, m, {"a": 0.5}) for m in ("cps_cutmix", "rrn", "local_filter")}
+    assert paper.qualitative(evidences, focus="local_filter").get_suptitle() == "pseudo-labels of: local filter, seed 0"
 
 
 def test_qualitative_drops_the_worst_regions_of_the_whole_split(tmp_path):

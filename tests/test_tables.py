@@ -171,6 +171,16 @@ def test_markdown_and_latex():
     assert text.count("{") == text.count("}") and "95 \\%" in text
 
 
+def test_a_wide_table_spans_the_page():
+    for columns, wide in ((8, False), (9, True)):
+        text = typeset.Table("x", pd.DataFrame(), ["a"] * columns, [["1"] * columns], 1, "c").latex()
+        lines = text.splitlines()
+        assert lines[0] == r"\begin{table*}" * wide + r"\begin{table}" * (not wide)
+        assert lines[-1] == lines[0].replace("begin", "end") and text.count("{") == text.count("}")
+        fitted = lines.index(r"\resizebox{\textwidth}{!}{%") + 1 if wide else -1
+        assert fitted < 0 or (lines[fitted].startswith(r"\begin{tabular}") and lines[-2] == "}")
+
+
 def test_a_minus_is_set_as_one():
     text = tables.ablation(make_runs({"cps_cutmix": (40, 42, 44), "rrn": (39, 41, 43)})).latex()
     assert "$-$1.00 [$-$1.00, $-$1.00]" in text
@@ -244,25 +254,31 @@ def test_one_partition_makes_no_table_of_partitions():
 
 def test_partitions_by_hand():
     table = tables.partitions(two_partitions())
-    assert table.header == ["method", "1of16", "1of8"]
+    assert table.header == ["method", "1of16", "1of16 difference", "1of8", "1of8 difference"]
     assert table.rows == [
-        ["cps_cutmix", "42.00 ± 2.00 (3)", "51.00 ± 1.41 (2)"],
-        ["rrn", "**48.00 ± 2.65** (3)", "51.00 ± 0.00 (2)"],
+        ["cps_cutmix", "42.00 ± 2.00 (3)", "", "51.00 ± 1.41 (2)", ""],
+        ["rrn", "**48.00 ± 2.65** (3)", "+6.00 [+3.52, +8.48]", "51.00 ± 0.00 (2)", "+0.00 [-12.71, +12.71]"],
     ]
+    assert "difference to cps_cutmix, paired over seeds, with its 95 % interval" in table.caption
     assert "n = 2 to 3 in brackets" in table.caption and "†" not in table.caption
     assert table.numbers["n"].tolist() == [3, 3, 2, 2] and not table.numbers["source"].any()
     alike = tables.partitions(two_partitions().query("seed < 2"))
-    assert alike.rows[0] == ["cps_cutmix", "41.00 ± 1.41", "51.00 ± 1.41"] and "; n = 2, mean" in alike.caption
+    assert alike.rows[0] == ["cps_cutmix", "41.00 ± 1.41", "", "51.00 ± 1.41", ""] and "; n = 2, mean" in alike.caption
+
+
+def test_partitions_without_a_reference_have_no_differences():
+    runs = two_partitions().query("method == 'rrn'")
+    assert tables.partitions(runs).header == ["method", "1of16", "1of8"]
 
 
 def test_a_row_that_was_not_run_is_empty():
     runs = pd.concat([two_partitions(), make_runs({"cps": (30, 31)}, partition="1of8")])
-    assert tables.partitions(runs).rows[-1] == ["cps", "", "30.50 ± 0.71 (2)"]
+    assert tables.partitions(runs).rows[-1] == ["cps", "", "", "30.50 ± 0.71 (2)", "-20.50 [-26.85, -14.15]"]
 
 
 def test_quoted_numbers_are_marked_and_have_their_source():
     table = tables.partitions(two_partitions(), "val", make_quoted())
-    assert table.rows[-1] == ["CPS† (best epoch)", "", "73.20"]  # 1of4 was not run
+    assert table.rows[-1] == ["CPS† (best epoch)", "", "", "73.20", ""]  # 1of4 was not run
     footnote = "† quoted, not measured here: CPS: resnet50, crop 512, lists cps, best epoch, arXiv."
     assert table.caption.endswith(footnote)
     assert r"CPS$^\dagger$ (best epoch)" in table.latex()
