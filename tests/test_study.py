@@ -120,11 +120,13 @@ def test_without_pictures_there_are_no_figures_of_images_and_nothing_ships(make,
 def test_pictures_and_trust_are_of_the_test_images_and_of_all_seeds(make, monkeypatch):
     study, asked = make(explore="rrn"), {}
     monkeypatch.setattr(
-        paper, "qualitative", lambda evidences, split: asked.update(split=split, methods=list(evidences))
+        paper,
+        "qualitative",
+        lambda evidences, split, focus: asked.update(split=split, methods=list(evidences), focus=focus),
     )
     monkeypatch.setattr(paper, "risk_coverage", lambda regions, coverage: asked.update(regions=regions, share=coverage))
     list(study.pictures()), list(study.trust())
-    assert (asked["split"], asked["methods"]) == ("test", list(MEANS))
+    assert (asked["split"], asked["methods"], asked["focus"]) == ("test", list(MEANS), "rrn")
     assert set(asked["regions"]["split"]) == {"test"} and set(asked["regions"]["seed"]) == {0, 1}
     assert asked["share"] == pytest.approx(1.0)  # nine tenths of four regions are four
 
