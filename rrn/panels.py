@@ -20,7 +20,7 @@ from rrn.explore import SCORES, Flags, Floats
 
 Pixels = npt.NDArray[np.uint8]
 
-PANEL, LARGEST = 190, 400
+PANEL, LARGEST = 160, 400
 """Sides in pixels that a panel has at least, if enlarged by a whole number, and at most, if it is thinned out."""
 
 WIDTH = 1240
