@@ -6,6 +6,7 @@ reference to differ from, the row that is explored.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from functools import cached_property
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rrn import collect, config, figures, paper, tables, typeset, whole
+from rrn import collect, config, figures, paper, tables, tracking, trust, typeset, whole
 from rrn.evidence import NAME, Evidence
 from rrn.paired import REFERENCE, averages
 from rrn.qualitative import kept
@@ -88,9 +89,10 @@ class Study:
         return {table.name: table for table in made if table is not None}
 
     def write(self, out: Path) -> None:
-        """Write all that is no figure into a folder: tables, runs.csv, scores.csv, settings.json, evidence.zip."""
+        """Write all that is no figure: tables, runs, scores, settings, what DVC shows, evidence.zip."""
         for table in self.tables().values():
             table.write(out)
+        self._write_tracked(out)
         typeset.write_csv(self.runs, out / "runs.csv")
         typeset.write_csv(self.scores(), out / "scores.csv")
         about = json.dumps(collect.about(self.settings), indent=1)
@@ -99,6 +101,30 @@ class Study:
         for method in self.explored:
             chosen = Evidence.read(paths[method])
             chosen.pack(out / NAME, [split for split in SHIPPED if split in chosen.splits and chosen.ids(split)])
+
+    def _write_tracked(self, out: Path) -> None:
+        """Write what dvc.yaml names as metrics and plots: means by row, and curves."""
+        rows = tables.ablation(self.runs, self.images).numbers
+        tracking.write_rows(rows[rows["name"] == self.settings.name], out / "metrics")
+        typeset.write_csv(tracking.training_curves(self.history), out / "training_curves.csv")
+        typeset.write_csv(self.risk_curves(), out / "risk_coverage.csv")
+
+    def risk_curves(self) -> pd.DataFrame:
+        """Return the risk-coverage curves of `explored`; where it was not run, those of the first row.
+
+        Returns:
+            partition, method, score, coverage and risk, both in per cent.
+        """
+        rows = self.explored or self.settings.ablation.methods[:1]
+        keys = itertools.product(self.partitions, rows)
+        parts = [trust.risk_points(self._regions(*key)).assign(partition=key[0], method=key[1]) for key in keys]
+        return pd.concat(parts, ignore_index=True)[["partition", "method", "score", "coverage", "risk"]]
+
+    def _regions(self, partition: str, method: str) -> pd.DataFrame:
+        """Return the regions of the last split, of all seeds of a row."""
+        paths = collect.every_evidence(self.folder, self.settings, partition)[method]
+        parts = [Evidence.read(path).last().assign(seed=seed) for seed, path in paths.items()]
+        return pd.concat(parts, ignore_index=True)
 
     def results(self) -> Drawn:
         """Draw what came out: partitions, settings that vary, classes and gains."""
@@ -139,10 +165,8 @@ class Study:
     def trust(self) -> Drawn:
         """Draw what each score of `explored` is worth on the test images."""
         for partition in self.partitions:
-            every = collect.every_evidence(self.folder, self.settings, partition)
             for method in self.explored:
-                parts = [Evidence.read(path).last().assign(seed=seed) for seed, path in every[method].items()]
-                regions = pd.concat(parts, ignore_index=True)
+                regions = self._regions(partition, method)
                 rule = config.in_row(self.settings, method).filter
                 each = [part for _, part in regions.groupby(["seed", "segmenter"])]
                 share = float(np.mean([np.average(kept(part, rule), weights=part["pixels"]) for part in each]))

@@ -54,6 +54,20 @@ def risk_coverage(regions: pd.DataFrame, coverage: float | None = None) -> Figur
     return fig
 
 
+def risk_points(regions: pd.DataFrame) -> pd.DataFrame:
+    """Return the curves of `risk_coverage` at every second of their places, means over seeds.
+
+    Args:
+        regions: see `risk_coverage`.
+
+    Returns:
+        score, coverage and risk, both in per cent.
+    """
+    curves = {score: 100 * _over_seeds(regions, score, _risk).mean(axis=0)[1::2] for score in _present(regions)}
+    parts = [pd.DataFrame({"score": s, "coverage": 100 * COVERAGES[1::2], "risk": risk}) for s, risk in curves.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
 @styled
 def reliability_diagram(regions: pd.DataFrame) -> Figure:
     """Draw, for each score, the accuracy of regions against the score, and below it the share of pixels that has it.
