@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from rrn import alone, config, lanes, whole
+from rrn import alone, config, lanes, tracking, whole
 
 KEYS = ["name", "partition", "method"]
 TOLERANCE = 2.0
@@ -85,34 +85,30 @@ def ahead(root: Path, settings: config.Settings, jobs: int) -> int:
 
 
 def set_aside(root: Path, settings: config.Settings) -> list[Path]:
-    """Move folders of runs that the lists of `ablation:` do not name to runs/<name>/aside.
+    """Move folders and metrics of runs that the lists of `ablation:` do not name to runs/<name>/aside.
 
     The ablation stage depends on whole folders; what is left of removed rows would be hashed too.
 
     Returns:
-        The folders as they were called.
+        The folders and files as they were called.
     """
     lists = settings.ablation
     partitions, seeds = lists.partitions, [str(seed) for seed in lists.seeds]
     full = {"-".join(key) for key in itertools.product(partitions, lists.methods, seeds)}
-    listed = {
-        "prepare": set(partitions),
-        "warmup": {"-".join(key) for key in itertools.product(partitions, seeds)},
-        "train": full,
-        "evaluate": full,
-    }
     runs = root / "runs" / settings.name
-    stale = [
-        folder
-        for stage, keys in listed.items()
-        for folder in sorted((runs / stage).glob("*"))
-        if folder.name not in keys
-    ]
-    for folder in stale:
-        target = runs / "aside" / folder.parent.name / folder.name
+    listed = {
+        runs / "prepare": set(partitions),
+        runs / "warmup": {"-".join(key) for key in itertools.product(partitions, seeds)},
+        runs / "train": full,
+        runs / "evaluate": full,
+        tracking.run_folder(root, settings.name): {f"{key}.json" for key in full},
+    }
+    stale = [path for folder, names in listed.items() for path in sorted(folder.glob("*")) if path.name not in names]
+    for path in stale:
+        target = runs / "aside" / (path.parent.name if path.is_dir() else "metrics") / path.name
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(target)
+        path.rename(target)
     return stale
 
 

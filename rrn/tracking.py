@@ -14,7 +14,7 @@ import pandas as pd
 
 from rrn import whole
 
-RUN_METRICS = ("miou_mean", "miou_ensemble", "miou_1", "miou_2")
+RUN_METRICS = ("miou_mean", "miou_ensemble")
 ROW_METRICS = ("miou_mean", "miou_std", "miou_ensemble")
 CURVES = ("miou_mean", "supervised", "consistency", "coverage", "weight", "agreement")
 """Columns of history.csv that are drawn."""
