@@ -352,8 +352,6 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Settings:
-        if self.name == "runs":
-            raise ValueError("name: results/runs holds the metrics of single runs of all studies; take another name")
         crop, grid = self.augment.crop, self.method.grid
         if crop % grid:
             fitting = [g for g in range(1, min(crop, 2 * grid) + 1) if crop % g == 0]

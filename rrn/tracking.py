@@ -21,12 +21,15 @@ CURVES = ("miou_mean", "supervised", "consistency", "coverage", "weight", "agree
 
 
 def run_folder(root: Path, name: str) -> Path:
-    """Return where the metrics of single runs of a study lie, outside of results/<name>, which is one output of DVC."""
-    return root / "results" / "runs" / name
+    """Return where metrics of single runs lie: outside of results/<name>, which is one output of DVC.
+
+    No study can be called per-run.
+    """
+    return root / "results" / "per-run" / name
 
 
 def write_run(root: Path, name: str, out: Path, metrics: Mapping[str, Any]) -> None:
-    """Write results/runs/<name>/<run>.json, if `out` is where the evaluate stage writes; a try by hand leaves no trace.
+    """Write results/per-run/<name>/<run>.json if `out` is the stage's own folder; a try by hand leaves no trace.
 
     Args:
         root: the repository.

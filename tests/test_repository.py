@@ -67,6 +67,8 @@ MAY_IMPORT = {
         "paired",
         "qualitative",
         "tables",
+        "tracking",
+        "trust",
         "typeset",
         "figures",
         "paper",
@@ -93,7 +95,8 @@ MAY_IMPORT = {
     "rrn/stage.py": {"whole", "devices", "alone"},
     "rrn/strip.py": {"whole", "config"},
     "rrn/launch.py": {"parent", "config"},
-    "rrn/repro.py": {"config", "lanes", "alone", "whole"},
+    "rrn/repro.py": {"config", "lanes", "alone", "tracking", "whole"},
+    "rrn/tracking.py": {"whole"},
     "rrn/preset.py": {"whole", "config", "data.lists", "data.files"},
     "rrn/collect.py": {"typeset", "config"},
     "rrn/paired.py": set(),
@@ -123,7 +126,7 @@ NO_TORCH = {
         "rrn/preset.py",
         "rrn/data/__main__.py",
     ),
-    *("rrn/collect.py", "rrn/paired.py", "rrn/typeset.py", "rrn/inline.py", "rrn/report.py"),
+    *("rrn/collect.py", "rrn/tracking.py", "rrn/paired.py", "rrn/typeset.py", "rrn/inline.py", "rrn/report.py"),
 }
 
 
@@ -304,7 +307,7 @@ def test_parameters_passed_exist_in_the_notebook(stage):
 
 def test_nothing_goes_to_the_remote_but_data():
     for name, stage in STAGES.items():
-        for out in stage["outs"]:
+        for out in [*stage["outs"], *stage.get("metrics", [])]:
             ((path, options),) = out.items()
             assert options in ({"push": False}, {"cache": False}), f"{name}: {path}"
 
@@ -331,7 +334,8 @@ def test_lock_belongs_to_the_pipeline():
         stage = dep["path"].split("/")[-1]
         runs = [entry for name, entry in lock.items() if name.startswith(f"{stage}@")]
         if runs:
-            assert dep["nfiles"] == sum(out["nfiles"] for run in runs for out in run["outs"])
+            folders = [out for run in runs for out in run["outs"] if out["path"].startswith("runs/")]
+            assert dep["nfiles"] == sum(out["nfiles"] for out in folders)
 
 
 def test_readme_maps_every_module():

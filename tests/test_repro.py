@@ -72,6 +72,24 @@ def test_runs_that_are_no_longer_listed_are_set_aside(tmp_path):
     assert repro.set_aside(tmp_path, settings) == []
 
 
+def test_metrics_of_runs_that_are_no_longer_listed_are_set_aside_too(tmp_path):
+    settings = config.load(root=None)
+    lists, folder = settings.ablation, tmp_path / "results" / "per-run" / settings.name
+    kept = folder / f"{lists.partitions[0]}-{lists.methods[0]}-{lists.seeds[0]}.json"
+    stale = [folder / f"{lists.partitions[0]}-{name}.json" for name in (f"{lists.methods[0]}-99", "gone-0")]
+    other = tmp_path / "results" / "per-run" / "other" / "all-gone-0.json"
+    for path in (kept, *stale, other):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+    aside = tmp_path / "runs" / settings.name / "aside" / "metrics"
+    aside.mkdir(parents=True)
+    (aside / stale[0].name).write_text("of an earlier time")
+    assert repro.set_aside(tmp_path, settings) == sorted(stale)
+    assert [(aside / path.name).read_text() for path in stale] == [path.name for path in stale]
+    assert kept.exists() and other.exists(), "another study is not touched"
+    assert repro.set_aside(tmp_path, settings) == []
+
+
 def test_arguments_go_on_to_dvc_after_the_data_is_there(monkeypatch):
     calls = []
     monkeypatch.setattr(repro, "dvc", lambda root, *arguments: calls.append(arguments) or 0)

@@ -1,14 +1,16 @@
 """A study: which tables and figures there are follows from what was run."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from ruamel.yaml import YAML
 from studies import make_history, make_reliability, make_settings, write_run
 
-from rrn import config, evidence, paper
+from rrn import config, evidence, paper, tracking
 from rrn.evidence import About, Evidence, Pictures
 from rrn.study import Study
 
@@ -80,6 +82,7 @@ def test_everything_is_written_and_drawn(make, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *names,
         *("runs.csv", "scores.csv", "settings.json", "evidence.zip"),
+        *("metrics", "training_curves.csv", "risk_coverage.csv"),
     }
     assert set(drawn(study)) == {
         *("variants_1of16", "per_class", "per_class_gain", "training_curves_1of16", "qualitative_1of16"),
@@ -134,13 +137,11 @@ def test_pictures_and_trust_are_of_the_test_images_and_of_all_seeds(make, monkey
 def test_what_ships_is_of_the_first_partition(make, tmp_path):
     study = make(explore="rrn", partitions=("1of8", "1of16"))
     study.write(tmp_path / "out")
-    assert Evidence.read(tmp_path / "out" / "evidence.zip").path.exists()
-    paths = []
-    original = Evidence.read
+    packed = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Evidence, "read", lambda path: paths.append(path) or original(path))
+        patch.setattr(Evidence, "pack", lambda evidence, *_: packed.append(evidence.path.parent.name))
         study.write(tmp_path / "out")
-    assert [path.parent.name for path in paths] == ["1of8-rrn-0"]
+    assert packed == ["1of8-rrn-0"]
 
 
 def test_variants_are_drawn_against_the_reference_of_a_study_beside(make, monkeypatch):
@@ -176,8 +177,42 @@ def test_the_same_runs_give_the_same_bytes(make, tmp_path):
     study = make(explore="rrn")
     for name in ("one", "two"):
         study.write(tmp_path / name)
-    for path in (tmp_path / "one").iterdir():
-        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+    for path in filter(Path.is_file, (tmp_path / "one").rglob("*")):
+        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes(), path.name
+
+
+def test_the_metrics_of_a_row_are_its_means_in_the_table(make, tmp_path):
+    study = make(partitions=("1of16", "1of8"))
+    study.runs = pd.concat([study.runs, study.runs.assign(name="beside")])
+    study.write(tmp_path / "out")
+    paths = sorted((tmp_path / "out" / "metrics").iterdir())
+    assert [path.stem for path in paths] == sorted(f"{p}-{m}" for p in ("1of16", "1of8") for m in MEANS)
+    table = pd.read_csv(tmp_path / "out" / "ablation.csv").query("name == 'study'")
+    for row in table.to_dict("records"):
+        shown = json.loads((tmp_path / f"out/metrics/{row['partition']}-{row['method']}.json").read_text())
+        assert shown == {name: pytest.approx(row[name], abs=1e-4) for name in tracking.ROW_METRICS}
+
+
+def test_what_dvc_plots_stands_in_the_files_of_a_study(make, tmp_path):
+    make().write(tmp_path / "results" / "study")
+    for plot in YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["plots"]:
+        ((title, about),) = plot.items()
+        ((file, column),) = about["y"].items()
+        table = pd.read_csv(tmp_path / file.replace("${name}", "study"))
+        assert len(table) and table[[about["x"], column]].notna().all(axis=None), title
+        assert {"partition", "method"} <= set(table), f"{title}: what the template draws by"
+        assert (ROOT / ".dvc" / "plots" / f"{about['template']}.json").is_file(), title
+
+
+@pytest.mark.parametrize(
+    ("explore", "row"), [("local_filter", "local_filter"), (None, "cps_cutmix"), ("supervised", "cps_cutmix")]
+)
+def test_risk_is_plotted_of_the_row_that_is_explored_or_else_of_the_first(make, explore, row):
+    curves = make(explore=explore, partitions=("1of16", "1of8")).risk_curves()
+    assert list(curves) == ["partition", "method", "score", "coverage", "risk"]
+    assert set(curves["method"]) == {row} and list(dict.fromkeys(curves["partition"])) == ["1of16", "1of8"]
+    assert curves.groupby(["partition", "score"]).size().eq(50).all() and "confidence" in set(curves["score"])
+    assert curves["risk"].between(0, 100).all() and curves["coverage"].max() == 100
 
 
 def test_a_row_of_the_settings_is_laid_on_the_method():
