@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tokenize
 
+import pandas as pd
 import pytest
 from conftest import ROOT, git
 from ruamel.yaml import YAML
@@ -349,6 +350,18 @@ def test_pages_show_the_tables_of_the_results(page, name):
     table, caption = (ROOT / "results" / name / "ablation.md").read_text().strip().split("\n\n")
     text = (ROOT / page).read_text()
     assert table in text and caption in text
+
+
+def test_the_page_of_experiments_shows_the_means_of_the_results():
+    text = (ROOT / "docs" / "experiments.md").read_text()
+    shown = re.findall(
+        r"^\| results/shapes/metrics/(\w+)-(\w+)\.json \| (\S+) \| (\S+) \| (\S+) \|$", text, re.MULTILINE
+    )
+    table = pd.read_csv(ROOT / "results" / "shapes" / "ablation.csv").set_index(["partition", "method"])
+    assert {row[:2] for row in shown} == set(table.index)
+    for *row, ensemble, mean, deviation in shown:
+        known = table.loc[tuple(row), ["miou_ensemble", "miou_mean", "miou_std"]].tolist()
+        assert [float(ensemble), float(mean), float(deviation)] == pytest.approx(known, abs=1e-3)
 
 
 def test_links_lead_somewhere():
