@@ -155,6 +155,9 @@ def test_rows_that_are_taken_away_leave_no_trace_in_the_table(repository, params
     assert ran(result.stdout) == JOINED
     table = pd.read_csv(repository / "results" / "smoke" / "ablation.csv")
     assert list(table["method"]) == METHODS[:1]
+    assert (repository / "runs/smoke/aside/metrics/1of16-rrn-0.json").is_file()
+    left = [*(repository / "results/per-run/smoke").iterdir(), *(repository / "results/smoke/metrics").iterdir()]
+    assert [path.name for path in left] == ["1of16-cps_cutmix-0.json", "1of16-cps_cutmix.json"]
 
 
 def test_a_failing_stage_says_why_and_where(repository, params):
