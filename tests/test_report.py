@@ -95,6 +95,14 @@ def test_numbers_bold_deviations_and_captions_are_kept(repository):
     assert '<th scope="row">' in text and "<td>p|q</td>" in text
 
 
+def test_metrics_of_single_runs_are_no_study(repository):
+    before = report.write(repository).read_bytes()
+    folder = repository / "results" / "per-run" / "shapes"
+    folder.mkdir(parents=True)
+    (folder / "1of16-rrn-0.json").write_text('{"miou_mean": 46.0}')
+    assert report.write(repository).read_bytes() == before
+
+
 def test_everything_is_escaped(repository):
     page = Page(report.write(repository).read_text())
     assert not page.all("script") and not page.all("b")
