@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from studies import make_history
 
-from rrn import tracking
+from rrn import tracking, trust
 
 METRICS = {"partition": "1of16", "method": "rrn", "seed": 2, "miou_1": 50.5, "miou_mean": 51.25, "miou_ensemble": 52.0}
 
@@ -69,3 +69,21 @@ def test_curves_are_means_over_seeds_in_the_order_of_rows_and_steps():
     assert curves["coverage"].tolist() == [1.0, 0.5, 0.5, 0.5, 0.2, 0.2, 0.2, 0.4]
     assert curves["miou_mean"].dropna().tolist() == [80, 80]
     assert curves["consistency"].isna().all(), "a column that no run has is there, and empty"
+
+
+def test_points_of_risk_are_what_the_figure_draws_means_over_seeds_and_segmenters():
+    scores = {score: [0.9, 0.1] * 4 for score in ("confidence", "certainty", "agreement")}
+    runs = [(seed, segmenter) for seed in (0, 1) for segmenter in (1, 2) for _ in range(2)]
+    regions = pd.DataFrame({**scores, "region_score": math.nan, "product": math.nan, "pixels": 100})
+    regions[["seed", "segmenter"]] = runs
+    regions["right"] = [100, 0, 100, 0, 80, 20, 80, 20]
+    points = trust.risk_points(regions)
+    assert set(points["score"]) == {"confidence", "certainty", "agreement"}, (
+        "scores that the row does not have are left out"
+    )
+    curve = points[points["score"] == "confidence"].set_index(
+        points["coverage"].round()[points["score"] == "confidence"]
+    )
+    assert curve.loc[50, "risk"] == pytest.approx((0 + 20) / 2)
+    assert curve.loc[100, "risk"] == pytest.approx(50)
+    assert curve.loc[80, "risk"] == pytest.approx(100 * (0.3 / 0.8 + (0.1 + 0.3 * 0.8) / 0.8) / 2)
