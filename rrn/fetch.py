@@ -102,8 +102,9 @@ def _status(command: list[str], root: Path) -> dict[str, list[str]]:
     if shown.returncode:
         raise FetchError("dvc does not say whether the embedded data is there, see above")
     status = json.loads(shown.stdout)
-    missing = {"not in cache": status["not_in_cache"]} if status.get("not_in_cache") else {}
-    return missing | {kind: paths for kind, paths in status.get("uncommitted", {}).items() if paths}
+    found = {"not in cache": status.get("not_in_cache", []), **status.get("uncommitted", {})}
+    found["added"] = [*found.get("added", []), *(pair["new"] for pair in found.pop("renamed", []))]
+    return {kind: paths for kind, paths in found.items() if paths}
 
 
 def _run(command: list[str], root: Path, *arguments: str) -> None:
