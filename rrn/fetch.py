@@ -10,7 +10,6 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,10 +41,10 @@ def fetch(command: list[str], root: Path) -> None:
     allow_no_git(command, root)
     with suppress(git.NotHeldError):
         git.committed(root, TRACKED)
-    if not _status(command, root):
+    if not status(command, root, EMBEDDED):
         return
     _run(command, root, "fetch", "--remote", REMOTE, TRACKED)
-    if differing := by_hand(_status(command, root)):
+    if differing := by_hand(status(command, root, EMBEDDED)):
         raise FetchError(_advice(root, differing))
     _run(command, root, "checkout", TRACKED)
 
@@ -67,24 +66,21 @@ def allow_no_git(command: list[str], root: Path) -> None:
         _run(command, root, "config", "--local", "core.no_scm", "true")
 
 
-def by_hand(status: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return the files that a checkout would overwrite or remove, changed or added."""
+def by_hand(found: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the files of a `status` that a checkout would overwrite or remove: changed | added -> paths; no folders."""
     kinds = {"changed": ("modified", "unknown"), "added": ("added",)}
-    found = {kind: sorted(_files(status, names)) for kind, names in kinds.items()}
-    return {kind: files for kind, files in found.items() if files}
-
-
-def _files(status: dict[str, list[str]], kinds: Iterable[str]) -> Iterable[str]:
-    """Yield the files, no folders, of some kinds, relative to the embedded data."""
-    for path in itertools.chain.from_iterable(status.get(kind, []) for kind in kinds):
-        if not path.endswith("/"):
-            yield path.removeprefix(f"{EMBEDDED}/")
+    files = {
+        kind: sorted(path for name in names for path in found.get(name, []) if not path.endswith("/"))
+        for kind, names in kinds.items()
+    }
+    return {kind: paths for kind, paths in files.items() if paths}
 
 
 def _advice(root: Path, differing: dict[str, list[str]]) -> str:
     """Say what differs, and what keeps it."""
     parts = []
-    for kind, files in differing.items():
+    for kind, paths in differing.items():
+        files = [path.removeprefix(f"{EMBEDDED}/") for path in paths]
         more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
         parts.append(f"{kind} {', '.join(files[:SHOWN])}{more}")
     names = (f"{EMBEDDED}_{number}" for number in itertools.count(2))
@@ -95,14 +91,23 @@ def _advice(root: Path, differing: dict[str, list[str]]) -> str:
     )
 
 
-def _status(command: list[str], root: Path) -> dict[str, list[str]]:
-    """Return what of the embedded data is not as data.dvc says: kind -> paths; empty: nothing, and all is cached."""
-    words = [*command, "data", "status", "--granular", "--json", EMBEDDED]
+def status(command: list[str], root: Path, *targets: str) -> dict[str, list[str]]:
+    """Return what is not as dvc knows it, kind -> paths relative to `root`; empty: nothing, and all is cached.
+
+    Args:
+        command: that starts dvc.
+        root: the repository.
+        targets: outputs; none: all.
+
+    Raises:
+        FetchError: dvc failed and has said why.
+    """
+    words = [*command, "data", "status", "--granular", "--json", *targets]
     shown = subprocess.run(words, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
     if shown.returncode:
-        raise FetchError("dvc does not say whether the embedded data is there, see above")
-    status = json.loads(shown.stdout)
-    found = {"not in cache": status.get("not_in_cache", []), **status.get("uncommitted", {})}
+        raise FetchError("dvc does not say which of its files are there, see above")
+    told = json.loads(shown.stdout)
+    found = {"not in cache": told.get("not_in_cache", []), **told.get("uncommitted", {})}
     found["added"] = [*found.get("added", []), *(pair["new"] for pair in found.pop("renamed", []))]
     return {kind: paths for kind, paths in found.items() if paths}
 

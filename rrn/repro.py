@@ -108,6 +108,30 @@ def set_aside(root: Path, settings: config.Settings) -> list[Path]:
     return stale
 
 
+def keep_changes(root: Path, name: str) -> list[Path]:
+    """Move what was changed or added by hand in outputs of stages to runs/<name>/aside, since dvc would delete it.
+
+    These are single files of runs/<name>, and the whole of results/<name>, of which dvc has no copy.
+
+    Returns:
+        What was moved, as it was called.
+
+    Raises:
+        fetch.FetchError: dvc failed and has said why.
+        subprocess.CalledProcessError: the same.
+    """
+    runs, results = root / "runs" / name, root / "results" / name
+    differing = fetch.by_hand({**fetch.status(DVC, root), "unknown": []})
+    paths = [root / path for part in differing.values() for path in part]
+    moved = {path: runs / "aside" / path.relative_to(runs) for path in paths if path.is_relative_to(runs)}
+    if results.exists() and results in lanes.changed_outputs(DVC, root, "ablation"):
+        moved[results] = runs / "aside" / "results"
+    for path, target in moved.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(_free(target))
+    return list(moved)
+
+
 def _free(path: Path) -> Path:
     """Return a path that nothing has: the path itself, or path.2, path.3, ..."""
     numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
@@ -142,6 +166,8 @@ def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: li
     fetch.fetch(DVC, root)
     for folder in set_aside(root, settings):
         print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
+    for path in keep_changes(root, settings.name) if not rest else ():
+        print(f"{path.relative_to(root)} is not as dvc.lock says: moved to runs/{settings.name}/aside/")
     jobs = 1 if rest else jobs or lanes.fitting(settings)
     return (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
 

@@ -170,7 +170,7 @@ def test_a_failure_of_dvc_is_a_failure(clone):
 
 
 def test_a_dvc_that_does_not_answer_is_a_failure(clone):
-    with pytest.raises(fetch.FetchError, match="dvc does not say whether the embedded data is there"):
+    with pytest.raises(fetch.FetchError, match="dvc does not say which of its files are there"):
         fetch.fetch([sys.executable, "-c", "raise SystemExit(1)"], clone)
 
 

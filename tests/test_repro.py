@@ -107,9 +107,63 @@ def test_data_that_cannot_be_fetched_stops_everything_before_anything_is_moved(q
 
 
 @pytest.fixture
+def told(tmp_path, monkeypatch):
+    """Files of a study, and a dvc that says of some of them what is told; the rest is as it should be."""
+    names = ("runs/n/train/a/model", "runs/n/train/a/note.txt", "runs/n/evaluate/a/notebook.ipynb", "runs/m/train/a/x")
+    for name in (*names, "results/n/ablation.csv", "results/n/notes.md", "data/shapes/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+
+    def tell(uncommitted, ablation):
+        answers = {"data": {"uncommitted": uncommitted}, "status": ablation}
+        program = f"import json, sys; print(json.dumps({answers!r}[sys.argv[1]]))"
+        monkeypatch.setattr(repro, "DVC", [sys.executable, "-c", program])
+
+    return tell
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_was_changed_or_added_by_hand_in_outputs_is_kept(told, tmp_path):
+    before = files(tmp_path)
+    changed = {
+        "modified": ["runs/n/evaluate/a/", "runs/n/evaluate/a/notebook.ipynb"],
+        "added": ["runs/n/train/a/note.txt", "data/shapes/a.png"],
+        "unknown": ["runs/n/train/a/model"],
+        "deleted": ["runs/n/prepare/a/"],
+    }
+    told(
+        changed, {"ablation": [{"changed deps": {"rrn/a.py": "modified"}}, {"changed outs": {"results/n": "modified"}}]}
+    )
+    moved = [str(path.relative_to(tmp_path)) for path in repro.keep_changes(tmp_path, "n")]
+    assert moved == ["runs/n/evaluate/a/notebook.ipynb", "runs/n/train/a/note.txt", "results/n"]
+    after = files(tmp_path)
+    assert sorted(after.values()) == sorted(before.values())
+    gone = {name.replace("runs/n/", "").replace("results/n", "results") for name in before.keys() - after.keys()}
+    assert after.keys() - before.keys() == {f"runs/n/aside/{name}" for name in gone} and len(gone) == 4
+
+
+@pytest.mark.parametrize("about", [{}, {"ablation": [{"changed deps": {"runs/n/train": "modified"}}]}])
+def test_outputs_that_are_as_they_were_written_stay_where_they_are(told, tmp_path, about):
+    before = files(tmp_path)
+    told({"deleted": ["runs/n/train/b/"]}, about)
+    assert repro.keep_changes(tmp_path, "n") == []
+    assert files(tmp_path) == before
+
+
+def test_what_was_kept_is_said(quiet, monkeypatch, root, capsys):
+    monkeypatch.setattr(repro, "keep_changes", lambda root, name: [root / "results" / name])
+    assert repro.main(["--jobs", "1"]) == 0
+    assert "results/shapes is not as dvc.lock says: moved to runs/shapes/aside/\n" in capsys.readouterr().out
+
+
+@pytest.fixture
 def quiet(monkeypatch):
     """Calls of fetch, of dvc and of the lanes, which run nothing."""
     calls = []
+    monkeypatch.setattr(repro, "keep_changes", lambda root, name: [])
     monkeypatch.setattr(fetch, "fetch", lambda command, root: calls.append("fetch"))
     monkeypatch.setattr(repro, "dvc", lambda root, *arguments: calls.append(arguments) or 0)
     monkeypatch.setattr(repro, "set_aside", lambda root, settings: [])
