@@ -23,7 +23,7 @@ environment: ## make .venv with the locked packages, if that is not done
 	fi
 
 data: environment ## fetch the embedded data
-	$(BIN)/python -m dvc pull data.dvc
+	$(BIN)/python -m rrn.fetch
 
 repro: environment ## fetch the embedded data, run all stages, fill results/
 	$(BIN)/python -m rrn.repro

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from rrn import config
 from rrn.schema import Ablation
@@ -69,8 +70,21 @@ def changed(command: list[str], root: Path) -> list[str]:
     Raises:
         subprocess.CalledProcessError: dvc failed; it has said why.
     """
-    shown = subprocess.run([*command, "status", "--json"], cwd=root, stdout=subprocess.PIPE, text=True, check=True)
-    return list(json.loads(shown.stdout))
+    return list(_status(command, root))
+
+
+def changed_outputs(command: list[str], root: Path, stage: str) -> list[Path]:
+    """Return the outputs of a stage that are not as dvc.lock says."""
+    about = _status(command, root, stage).get(stage, [])
+    parts = [part["changed outs"] for part in about if "changed outs" in part]
+    return [root / path for part in parts for path in part]
+
+
+def _status(command: list[str], root: Path, *stages: str) -> dict[str, Any]:
+    """Return stage -> what has changed, as dvc says it."""
+    words = [*command, "status", "--json", *stages]
+    shown = subprocess.run(words, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
+    return dict(json.loads(shown.stdout))
 
 
 def run(stages: list[str], waits: Mapping[str, str | None], lanes: int, start: Callable[[str], int]) -> int:

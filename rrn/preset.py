@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import difflib
 import io
-import subprocess
 import sys
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from rrn import config, whole
+from rrn import config, git, whole
 from rrn.data import lists
 from rrn.data.files import DataError
 
@@ -115,15 +114,17 @@ def left_over(root: Path, items: list[str], text: str) -> list[str]:
 
     Raises:
         config.SettingsError: params.yaml in git is no YAML of settings.
+        git.RefusedError: git does not answer.
     """
-    shown = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=root, capture_output=True, text=True, check=False)
-    if shown.returncode:
+    try:
+        held = git.committed(root, "params.yaml")
+    except git.NotHeldError:
         return []
-    config.settings_in(shown.stdout, "params.yaml as git holds it")
+    config.settings_in(held, "params.yaml as git holds it")
     wanted: set[str] = set()
     for item in items:
         wanted |= set(_leaves(assignment(item) if "=" in item else load(root, item)))
-    before, after = (_leaves(_yaml().load(content)) for content in (shown.stdout, text))
+    before, after = (_leaves(_yaml().load(content)) for content in (held, text))
     changed = {key: value for key, value in after.items() if key not in before or before[key] != value}
     return [f"{key}: {value}" for key, value in changed.items() if key not in wanted]
 
@@ -132,7 +133,7 @@ def _note(root: Path, items: list[str], text: str) -> str:
     """Return a line on what presets leave as it was changed before, or nothing."""
     try:
         kept = left_over(root, items, text)
-    except config.SettingsError as error:
+    except (config.SettingsError, git.RefusedError) as error:
         return f"note: what was changed before cannot be told: {error}\n"
     if not kept:
         return ""

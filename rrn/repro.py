@@ -1,6 +1,6 @@
 """The front door: `python -m rrn.repro [--jobs N] [--compare] [arguments of dvc repro]`.
 
-Fetches the data that ships with the repository, moves runs that params.yaml does not list out of
+Fetches the data that ships with the repository (`rrn.fetch`), moves runs that params.yaml does not list out of
 the way, and runs the pipeline with the programs of this environment, runs of the ablation side by
 side where processors are free. `--compare` then states how far the results lie from those that git
 holds, which is what counts on another kind of machine.
@@ -12,7 +12,6 @@ import argparse
 import io
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,20 +23,13 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from rrn import alone, config, lanes, tracking, whole
+from rrn import alone, config, fetch, git, lanes, tracking, whole
 
 KEYS = ["name", "partition", "method"]
 TOLERANCE = 2.0
 """Default of --tolerance, in points of IoU: a few times the deviation between seeds."""
 
-
-NOT_FETCHED = (
-    "error: the embedded data could not be fetched, see above; if files in data/ have changed, "
-    "`dvc checkout --force data.dvc` brings them back, and `dvc add data` keeps the change"
-)
-
-DVC = [sys.executable, "-m", "dvc"]
-"""Starts dvc."""
+DVC = fetch.DVC
 
 
 def dvc(root: Path, *arguments: str) -> int:
@@ -87,7 +79,8 @@ def ahead(root: Path, settings: config.Settings, jobs: int) -> int:
 def set_aside(root: Path, settings: config.Settings) -> list[Path]:
     """Move folders and metrics of runs that the lists of `ablation:` do not name to runs/<name>/aside.
 
-    The ablation stage depends on whole folders; what is left of removed rows would be hashed too.
+    The ablation stage depends on whole folders; what is left of removed rows would be hashed too. What was moved
+    there before stays: a folder of the same name gets a number.
 
     Returns:
         The folders and files as they were called.
@@ -105,11 +98,40 @@ def set_aside(root: Path, settings: config.Settings) -> list[Path]:
     }
     stale = [path for folder, names in listed.items() for path in sorted(folder.glob("*")) if path.name not in names]
     for path in stale:
-        target = runs / "aside" / (path.parent.name if path.is_dir() else "metrics") / path.name
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(target)
+        place = runs / "aside" / (path.parent.name if path.is_dir() else "metrics")
+        place.mkdir(parents=True, exist_ok=True)
+        path.rename(_free(place / path.name))
     return stale
+
+
+def keep_changes(root: Path, name: str) -> list[Path]:
+    """Move what was changed or added by hand in outputs of stages to runs/<name>/aside, since dvc would delete it.
+
+    These are single files of runs/<name>, and the whole of results/<name>, of which dvc has no copy.
+
+    Returns:
+        What was moved, as it was called.
+
+    Raises:
+        fetch.FetchError: dvc failed and has said why.
+        subprocess.CalledProcessError: the same.
+    """
+    runs, results = root / "runs" / name, root / "results" / name
+    differing = fetch.by_hand({**fetch.status(DVC, root), "unknown": []})
+    paths = [root / path for part in differing.values() for path in part]
+    moved = {path: runs / "aside" / path.relative_to(runs) for path in paths if path.is_relative_to(runs)}
+    if results.exists() and results in lanes.changed_outputs(DVC, root, "ablation"):
+        moved[results] = runs / "aside" / "results"
+    for path, target in moved.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(_free(target))
+    return list(moved)
+
+
+def _free(path: Path) -> Path:
+    """Return a path that nothing has: the path itself, or path.2, path.3, ..."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
+    return next(each for each in itertools.chain([path], numbered) if not os.path.lexists(each))
 
 
 def deviations(committed: pd.DataFrame, here: pd.DataFrame) -> pd.DataFrame:
@@ -133,12 +155,15 @@ def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: li
         settings: of params.yaml.
         jobs: stages at a time; None: as many as fit.
         rest: arguments of `dvc repro`, which then takes one stage at a time.
+
+    Raises:
+        fetch.FetchError: see `rrn.fetch.fetch`; nothing was run or moved.
     """
+    fetch.fetch(DVC, root)
     for folder in set_aside(root, settings):
         print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
-    if status := dvc(root, "pull", "data.dvc"):
-        print(NOT_FETCHED, file=sys.stderr)
-        return status
+    for path in keep_changes(root, settings.name) if not rest else ():
+        print(f"{path.relative_to(root)} is not as dvc.lock says: moved to runs/{settings.name}/aside/")
     jobs = 1 if rest else jobs or lanes.fitting(settings)
     return (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
 
@@ -150,13 +175,15 @@ def compare(root: Path, name: str, tolerance: float) -> int:
         0, or 1 if a deviation is larger than `tolerance` or cannot be stated.
     """
     file = f"results/{name}/ablation.csv"
-    git = ["git", "show", f"HEAD:{file}"]
-    shown = subprocess.run(git, cwd=root, capture_output=True, text=True, check=False)
-    if shown.returncode or not (root / file).exists():
-        where = "git" if shown.returncode else "the working tree"
-        print(f"error: {where} has no {file} to compare", file=sys.stderr)
+    try:
+        committed = git.committed(root, file)
+    except git.GitError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
-    table = deviations(pd.read_csv(io.StringIO(shown.stdout)), pd.read_csv(root / file))
+    if not (root / file).exists():
+        print(f"error: the working tree has no {file} to compare", file=sys.stderr)
+        return 1
+    table = deviations(pd.read_csv(io.StringIO(committed)), pd.read_csv(root / file))
     worst = table.filter(like=" deviation").abs().to_numpy()
     same = bool((worst <= tolerance).all())
     print(table.round(2).to_string())
@@ -182,9 +209,11 @@ def main(argv: list[str] | None = None) -> int:
     path = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     os.environ["PATH"] = os.pathsep.join(path)  # stages find the programs of this environment
     try:
+        if args.compare:  # whether that can be done is said before hours of work
+            git.committed(root, f"results/{settings.name}/ablation.csv")
         with alone.writing(root / "dvc.lock"), stoppable():
             status = reproduced(root, settings, args.jobs, rest)
-    except (alone.BusyError, whole.WriteError) as error:
+    except (alone.BusyError, whole.WriteError, fetch.FetchError, git.GitError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 3 if isinstance(error, alone.BusyError) else 1
     except subprocess.CalledProcessError as error:  # dvc has said why

@@ -29,6 +29,9 @@ Drawn = Iterator[tuple[str, Figure]]
 SHIPPED = ("val", "unlabeled")
 """The splits that the explorer of a fresh clone shows: test images are no place to choose by."""
 
+EMBEDDED = "data/shapes"
+"""The data set whose pictures may be given away."""
+
 
 class Study:
     """The finished runs of a study.
@@ -55,6 +58,16 @@ class Study:
     def explored(self) -> tuple[str, ...]:
         """The row that is looked at closely, `ablation.explore`, if it was run."""
         return tuple(name for name in self.settings.ablation.methods if name == self.settings.ablation.explore)
+
+    def may_show(self, out: Path) -> bool:
+        """Whether pictures of the data may lie in a folder: in results/, which git holds, those of EMBEDDED alone."""
+        root = self.folder.parent
+        embedded = (root / self.settings.dataset.path).resolve() == (root / EMBEDDED).resolve()
+        return embedded or not out.resolve().is_relative_to((root / "results").resolve())
+
+    def picture_folder(self, out: Path) -> Path:
+        """Return where `pictures` belong: beside the other figures, or in runs/<name>/ablation if they must not."""
+        return (out if self.may_show(out) else self.folder / self.settings.name / "ablation") / "figures"
 
     @cached_property
     def variants(self) -> Table:
@@ -89,7 +102,10 @@ class Study:
         return {table.name: table for table in made if table is not None}
 
     def write(self, out: Path) -> None:
-        """Write all that is no figure: tables, runs, scores, settings, what DVC shows, evidence.zip."""
+        """Write all that is no figure into a folder: tables, runs.csv, scores.csv, settings.json, what DVC shows.
+
+        And evidence.zip, if the folder `may_show` it.
+        """
         for table in self.tables().values():
             table.write(out)
         self._write_tracked(out)
@@ -98,7 +114,7 @@ class Study:
         about = json.dumps(collect.about(self.settings), indent=1)
         whole.write(out / "settings.json", about + "\n")
         paths = collect.evidence_paths(self.folder, self.settings, self.partitions[0])
-        for method in self.explored:
+        for method in self.explored if self.may_show(out) else ():
             chosen = Evidence.read(paths[method])
             chosen.pack(out / NAME, [split for split in SHIPPED if split in chosen.splits and chosen.ids(split)])
 

@@ -1,11 +1,12 @@
 """The whole pipeline on the smoke preset, in a copy of the working tree."""
 
 import re
+import shlex
 
 import nbformat
 import pandas as pd
 import pytest
-from conftest import copy_repository, git, python
+from conftest import ROOT, copy_repository, git, python
 
 from rrn.evidence import Evidence
 
@@ -146,6 +147,35 @@ def test_the_results_can_be_compared_with_those_of_git(repository):
     result = python(repository, "-m", "rrn.repro", "--compare", "--tolerance", "0.001")
     assert result.returncode == 0, result.stderr
     assert "within 0.001 points of what git holds" in result.stdout
+
+
+def test_two_people_share_runs_over_a_remote_of_their_own(repository, tmp_path):
+    origin, second = tmp_path / "origin.git", tmp_path / "second"
+    gives, takes = re.findall(r"(?:^    .+\n)+", (ROOT / "docs" / "sharing.md").read_text(), flags=re.MULTILINE)
+    git(tmp_path, "clone", "--quiet", "--bare", str(repository), str(origin))
+    git(tmp_path, "clone", "--quiet", str(origin), str(second))
+    git(repository, "remote", "add", "origin", str(origin))
+    git(repository, "config", "push.autoSetupRemote", "true")
+    for line in gives.splitlines():
+        typed(repository, line, tmp_path / "team")
+    said = [typed(second, line, tmp_path / "team") for line in takes.splitlines()]
+    assert ran(said[-1]) == []
+    assert git(second, "status", "--porcelain") == ""
+    runs = [path.relative_to(repository) for path in sorted((repository / "runs").rglob("*")) if path.is_file()]
+    assert len(runs) > 20
+    assert [(second / path).read_bytes() for path in runs] == [(repository / path).read_bytes() for path in runs]
+    assert git(repository, "diff", "HEAD~1", "--name-only", "datastore") == ""
+
+
+def typed(folder, line, team):
+    """Run a command of docs/sharing.md in a folder; return what it printed."""
+    program, *words = shlex.split(line.replace("TEAM", str(team)))
+    if program == "git":
+        return git(folder, *words)
+    options = {".venv/bin/python": [], ".venv/bin/dvc": ["-m", "dvc"]}[program]
+    result = python(folder, *options, *words)
+    assert result.returncode == 0, line + result.stdout[-2000:] + result.stderr[-2000:]
+    return result.stdout
 
 
 def test_rows_that_are_taken_away_leave_no_trace_in_the_table(repository, params):

@@ -23,7 +23,7 @@ def typed(page, heading):
 def repository(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     repository = copy_repository(folder / "copy", without=("results/", "dvc.lock"))
-    write_folder(folder / "mine", {"train": 16, "val": 3})
+    write_folder(repository / "data" / "mine", {"train": 16, "val": 3})
     assert python(repository, "-m", "rrn.preset", "smoke").returncode == 0
     git(repository, "commit", "--quiet", "--all", "--message", "smoke")
     return repository
@@ -35,7 +35,7 @@ def test_own_images_from_files_to_predictions(repository):
         *["rrn.preset", "rrn.preset", "rrn.data", "rrn.repro", "rrn.predict"]
     ]
     for command in commands:
-        result = python(repository, *(word.replace("DIR", "../mine") for word in shlex.split(command)))
+        result = python(repository, *(word.replace("DIR", "data/mine") for word in shlex.split(command)))
         assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
     table = pd.read_csv(repository / "results" / "mine" / "ablation.csv")
     assert list(table["method"]) == ["supervised", "cps_cutmix", "rrn"]
@@ -43,3 +43,5 @@ def test_own_images_from_files_to_predictions(repository):
     assert [path.stem for path in labels] == ["val000", "val001", "val002"]
     with Image.open(labels[0]) as picture:
         assert set(np.unique(np.asarray(picture))) <= {0, 1, 2}
+    assert len([path for path in (repository / "data" / "mine").rglob("*") if path.is_file()]) == 39
+    assert git(repository, "diff", "HEAD", "--name-only", "data.dvc", "datastore") == ""

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from conftest import git
 
-from rrn import alone, config, repro
+from rrn import alone, config, fetch, repro
+from rrn import git as held
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +56,16 @@ def test_results_that_git_does_not_hold_cannot_be_compared(results, capsys):
     assert "git has no results/other/ablation.csv" in capsys.readouterr().err
 
 
+def test_a_comparison_that_cannot_be_made_is_refused_before_anything_runs(quiet, monkeypatch, capsys):
+    def never(root, file):
+        raise held.NotHeldError(f"git has no {file}: there is no program `git`")
+
+    monkeypatch.setattr(held, "committed", never)
+    assert repro.main(["--compare"]) == 1
+    assert capsys.readouterr().err == "error: git has no results/shapes/ablation.csv: there is no program `git`\n"
+    assert quiet == []
+
+
 def test_runs_that_are_no_longer_listed_are_set_aside(tmp_path):
     settings = config.load(root=None)
     runs = tmp_path / "runs" / settings.name
@@ -64,12 +75,19 @@ def test_runs_that_are_no_longer_listed_are_set_aside(tmp_path):
     stale = ["prepare/1of3", "warmup/1of3-0", f"evaluate/{partition}-gone-{seed}"]
     for folder in (*kept, *stale, "ablation"):
         (runs / folder).mkdir(parents=True)
-    (runs / "aside" / stale[0]).mkdir(parents=True)
+    for place in (runs, runs / "aside"):
+        (place / stale[0]).mkdir(parents=True, exist_ok=True)
+        (place / stale[0] / "which").write_text(place.name)
     moved = repro.set_aside(tmp_path, settings)
     assert [str(path.relative_to(runs)) for path in moved] == stale
     assert all((runs / folder).is_dir() for folder in (*kept, "ablation"))
     assert all((runs / "aside" / folder).is_dir() for folder in stale)
     assert repro.set_aside(tmp_path, settings) == []
+    (runs / stale[0]).mkdir()
+    repro.set_aside(tmp_path, settings)
+    assert sorted(path.name for path in (runs / "aside/prepare").iterdir()) == ["1of3", "1of3.2", "1of3.3"]
+    first, second = ((runs / "aside/prepare" / name / "which").read_text() for name in ("1of3", "1of3.2"))
+    assert (first, second) == ("aside", settings.name)
 
 
 def test_metrics_of_runs_that_are_no_longer_listed_are_set_aside_too(tmp_path):
@@ -85,32 +103,88 @@ def test_metrics_of_runs_that_are_no_longer_listed_are_set_aside_too(tmp_path):
     aside.mkdir(parents=True)
     (aside / stale[0].name).write_text("of an earlier time")
     assert repro.set_aside(tmp_path, settings) == sorted(stale)
-    assert [(aside / path.name).read_text() for path in stale] == [path.name for path in stale]
+    places = [aside / f"{stale[0].name}.2", aside / stale[1].name]
+    assert [path.read_text() for path in places] == [path.name for path in stale]
+    assert (aside / stale[0].name).read_text() == "of an earlier time"
     assert kept.exists() and other.exists(), "another study is not touched"
     assert repro.set_aside(tmp_path, settings) == []
 
 
-def test_arguments_go_on_to_dvc_after_the_data_is_there(monkeypatch):
-    calls = []
-    monkeypatch.setattr(repro, "dvc", lambda root, *arguments: calls.append(arguments) or 0)
-    monkeypatch.setattr(repro, "set_aside", lambda root, settings: [])
+def test_arguments_go_on_to_dvc_after_the_data_is_there(quiet):
     assert repro.main(["train@1of16-rrn-0", "--force"]) == 0
-    assert calls == [("pull", "data.dvc"), ("repro", "train@1of16-rrn-0", "--force")]
+    assert quiet == ["fetch", ("repro", "train@1of16-rrn-0", "--force")]
 
 
-def test_a_failing_pull_stops_everything_and_says_what_to_do(monkeypatch, capsys):
-    calls = []
-    monkeypatch.setattr(repro, "dvc", lambda root, *arguments: calls.append(arguments) or 3)
-    monkeypatch.setattr(repro, "set_aside", lambda root, settings: [])
-    assert repro.main([]) == 3
-    assert len(calls) == 1
-    assert "`dvc checkout --force data.dvc` brings them back" in capsys.readouterr().err
+def test_data_that_cannot_be_fetched_stops_everything_before_anything_is_moved(quiet, monkeypatch, capsys):
+    def refuse(command, root):
+        raise fetch.FetchError("data/shapes is not as it shipped")
+
+    monkeypatch.setattr(fetch, "fetch", refuse)
+    monkeypatch.setattr(repro, "set_aside", lambda root, settings: quiet.append("moved") or [])
+    assert repro.main([]) == 1
+    assert capsys.readouterr().err == "error: data/shapes is not as it shipped\n"
+    assert quiet == []
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """Files of a study, and a dvc that says of some of them what is told; the rest is as it should be."""
+    names = ("runs/n/train/a/model", "runs/n/train/a/note.txt", "runs/n/evaluate/a/notebook.ipynb", "runs/m/train/a/x")
+    for name in (*names, "results/n/ablation.csv", "results/n/notes.md", "data/shapes/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+
+    def tell(uncommitted, ablation):
+        answers = {"data": {"uncommitted": uncommitted}, "status": ablation}
+        program = f"import json, sys; print(json.dumps({answers!r}[sys.argv[1]]))"
+        monkeypatch.setattr(repro, "DVC", [sys.executable, "-c", program])
+
+    return tell
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_was_changed_or_added_by_hand_in_outputs_is_kept(told, tmp_path):
+    before = files(tmp_path)
+    changed = {
+        "modified": ["runs/n/evaluate/a/", "runs/n/evaluate/a/notebook.ipynb"],
+        "added": ["runs/n/train/a/note.txt", "data/shapes/a.png"],
+        "unknown": ["runs/n/train/a/model"],
+        "deleted": ["runs/n/prepare/a/"],
+    }
+    told(
+        changed, {"ablation": [{"changed deps": {"rrn/a.py": "modified"}}, {"changed outs": {"results/n": "modified"}}]}
+    )
+    moved = [str(path.relative_to(tmp_path)) for path in repro.keep_changes(tmp_path, "n")]
+    assert moved == ["runs/n/evaluate/a/notebook.ipynb", "runs/n/train/a/note.txt", "results/n"]
+    after = files(tmp_path)
+    assert sorted(after.values()) == sorted(before.values())
+    gone = {name.replace("runs/n/", "").replace("results/n", "results") for name in before.keys() - after.keys()}
+    assert after.keys() - before.keys() == {f"runs/n/aside/{name}" for name in gone} and len(gone) == 4
+
+
+@pytest.mark.parametrize("about", [{}, {"ablation": [{"changed deps": {"runs/n/train": "modified"}}]}])
+def test_outputs_that_are_as_they_were_written_stay_where_they_are(told, tmp_path, about):
+    before = files(tmp_path)
+    told({"deleted": ["runs/n/train/b/"]}, about)
+    assert repro.keep_changes(tmp_path, "n") == []
+    assert files(tmp_path) == before
+
+
+def test_what_was_kept_is_said(quiet, monkeypatch, root, capsys):
+    monkeypatch.setattr(repro, "keep_changes", lambda root, name: [root / "results" / name])
+    assert repro.main(["--jobs", "1"]) == 0
+    assert "results/shapes is not as dvc.lock says: moved to runs/shapes/aside/\n" in capsys.readouterr().out
 
 
 @pytest.fixture
 def quiet(monkeypatch):
-    """Calls of dvc and of the lanes, which run nothing."""
+    """Calls of fetch, of dvc and of the lanes, which run nothing."""
     calls = []
+    monkeypatch.setattr(repro, "keep_changes", lambda root, name: [])
+    monkeypatch.setattr(fetch, "fetch", lambda command, root: calls.append("fetch"))
     monkeypatch.setattr(repro, "dvc", lambda root, *arguments: calls.append(arguments) or 0)
     monkeypatch.setattr(repro, "set_aside", lambda root, settings: [])
     monkeypatch.setattr(repro, "ahead", lambda root, settings, jobs: calls.append(jobs) or 0)
@@ -144,18 +218,18 @@ def test_no_place_for_its_lock(quiet, tmp_path, monkeypatch, capsys):
 
 def test_runs_go_ahead_side_by_side_and_dvc_repro_comes_last(quiet):
     assert repro.main(["--jobs", "3"]) == 0
-    assert quiet == [("pull", "data.dvc"), 3, ("repro",)]
+    assert quiet == ["fetch", 3, ("repro",)]
 
 
 def test_one_at_a_time_is_dvc_repro_alone(quiet):
     assert repro.main(["--jobs", "1"]) == 0
-    assert quiet == [("pull", "data.dvc"), ("repro",)]
+    assert quiet == ["fetch", ("repro",)]
 
 
 def test_a_failure_in_a_lane_is_the_status_of_all(quiet, monkeypatch):
     monkeypatch.setattr(repro, "ahead", lambda root, settings, jobs: 255)
     assert repro.main(["--jobs", "2"]) == 255
-    assert quiet == [("pull", "data.dvc")]
+    assert quiet == ["fetch"]
 
 
 @pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--jobs", "2", "train@1of16-rrn-0"]])

@@ -120,6 +120,35 @@ def test_without_pictures_there_are_no_figures_of_images_and_nothing_ships(make,
     assert "qualitative_1of16" not in drawn(study) and "calibration_1of16_rrn" in drawn(study)
 
 
+@pytest.mark.parametrize("path", ["photos", "data/mine", "data/shapes/mine", "/elsewhere/data/shapes"])
+def test_pictures_of_other_data_do_not_go_to_results_which_git_holds(make, tmp_path, path):
+    study = make(explore="rrn")
+    shown = {path.name for path in written(study, tmp_path / "results" / "study")}
+    assert study.picture_folder(tmp_path / "results" / "study") == tmp_path / "results" / "study" / "figures"
+    study.settings = study.settings.model_copy(
+        update={"dataset": study.settings.dataset.model_copy(update={"path": path})}
+    )
+    hidden = {path.name for path in written(study, tmp_path / "results" / "other")}
+    assert shown - hidden == {"evidence.zip"} and hidden < shown
+    folder = study.picture_folder(tmp_path / "results" / "other")
+    assert folder == tmp_path / "runs" / "study" / "ablation" / "figures"
+
+
+def test_pictures_of_other_data_go_where_git_does_not_look(make, tmp_path):
+    study = make(explore="rrn")
+    study.settings = study.settings.model_copy(
+        update={"dataset": study.settings.dataset.model_copy(update={"path": "photos"})}
+    )
+    assert "evidence.zip" in {path.name for path in written(study, tmp_path / "scratch")}
+    assert study.picture_folder(tmp_path / "scratch") == tmp_path / "scratch" / "figures"
+
+
+def written(study, out):
+    """Return what a study writes into a folder."""
+    study.write(out)
+    return list(out.iterdir())
+
+
 def test_pictures_and_trust_are_of_the_test_images_and_of_all_seeds(make, monkeypatch):
     study, asked = make(explore="rrn"), {}
     monkeypatch.setattr(
