@@ -17,7 +17,9 @@ environment: ## make .venv with the locked packages, if that is not done
 	@for python in "$(PYTHON)" "$(BIN)/python"; do \
 	  if "$$python" -I -c '' 2> /dev/null; then exec "$$python" -I rrn/environment.py "$(VENV)" "$(PYTHON)"; fi; \
 	done; \
-	echo "error: there is no Python $(PYTHON) that runs: name one, \`make environment PYTHON=...\`" >&2; exit 1
+	needed=$$(sed -n 's/^requires-python = "\(.*\)"/\1/p' pyproject.toml); \
+	echo "error: there is no Python $(PYTHON) that runs; Python $$needed is needed: name one," \
+	  "\`make environment PYTHON=...\`" >&2; exit 1
 
 data: environment ## fetch the embedded data
 	"$(BIN)/python" -m dvc pull data.dvc
