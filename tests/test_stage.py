@@ -131,10 +131,10 @@ def test_a_missing_notebook_says_what_makes_it(tmp_path, capsys):
 
 @pytest.fixture
 def run(tmp_path):
-    def start(path, out, *items, **environment):
+    def start(path, out, *items, folder=tmp_path, **environment):
         command = [sys.executable, "-m", "rrn.stage", str(path), str(out), *items]
         surroundings = dict(os.environ, **environment)
-        return subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
 
     return start
 
@@ -179,6 +179,46 @@ def test_two_runs_are_byte_equal_and_use_this_interpreter(tmp_path, run):
     one, two = ((tmp_path / name / "b.ipynb").read_text() for name in ("one", "two"))
     assert one == two
     assert "image/png" in one
+
+
+PLACES = (
+    "import beside, matplotlib, os, sys, warnings\nbeside.warn()\nwarnings.warn('of a cell')\nprint(object())",
+    "print(os.getcwd(), os.path.expanduser('~/notes'), sys.executable, os.path.abspath('runs/a b/c.csv'))",
+    "warnings.warn_explicit('of a package', UserWarning, matplotlib.__file__, 7)",
+    "from IPython.display import HTML, display\ndisplay(HTML(f'<a href=\"file://{os.getcwd()}/a.png\">a</a>'))\n[os.getcwd()]",
+    "print('/data/voc', 'runs/mine/train', '1/2', f'{os.getcwd()}2', 'x' + os.getcwd())",
+)
+
+
+def test_no_output_names_a_place_of_this_machine(tmp_path, run):
+    texts = []
+    for name in ("one", "another place"):
+        place = tmp_path / name
+        place.mkdir()
+        (place / "beside.py").write_text("import warnings\n\ndef warn():\n    warnings.warn('slow', RuntimeWarning)\n")
+        path = notebook(place / "a.ipynb", *PLACES[:-1])
+        result = run(path, "b.ipynb", folder=place, HOME=str(place / "home"))
+        assert result.returncode == 0, result.stderr
+        texts.append((place / "b.ipynb").read_text())
+    assert texts[0] == texts[1]
+    for place in (str(tmp_path), sys.prefix, sys.base_prefix, "ipykernel_"):
+        assert place not in texts[0]
+    for left in (
+        "./beside.py:4: RuntimeWarning: slow",
+        "cell:3: UserWarning: of a cell",
+        ". ~/notes ./bin/python ./runs/a b",
+    ):
+        assert left in texts[0]
+    assert "/site-packages/matplotlib/__init__.py:7: UserWarning: of a package" in texts[0]
+    assert "file://./a.png" in texts[0] and "['.']" in texts[0]
+
+
+def test_other_paths_in_outputs_stay(tmp_path, run):
+    result = run(
+        notebook(tmp_path / "a.ipynb", PLACES[0].split("\n")[0].replace("beside, ", ""), PLACES[-1]), "b.ipynb"
+    )
+    assert result.returncode == 0, result.stderr
+    assert outputs(tmp_path / "b.ipynb") == f"/data/voc runs/mine/train 1/2 {tmp_path}2 x{tmp_path}\n"
 
 
 def test_results_do_not_depend_on_the_processor_or_on_what_the_user_set(tmp_path, run):
