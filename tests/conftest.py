@@ -40,5 +40,5 @@ def root():
 
 @pytest.fixture
 def light_copy(tmp_path):
-    """A copy of the repository without its data."""
-    return copy_repository(tmp_path / "copy", without=("datastore/", "data/", "results/"))
+    """A copy of the repository without its data, results and code: those who run in it run the code of this one."""
+    return copy_repository(tmp_path / "copy", without=("datastore/", "data/", "results/", "rrn/"))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -42,7 +43,7 @@ def command():
     make = ["make", "--dry-run", "--assume-old=environment", "explore", f"VENV={sys.prefix}"]
     outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
     own = {name: value for name, value in os.environ.items() if name not in outer}
-    return subprocess.run(make, cwd=ROOT, env=own, capture_output=True, text=True, check=True).stdout.split()
+    return shlex.split(subprocess.run(make, cwd=ROOT, env=own, capture_output=True, text=True, check=True).stdout)
 
 
 def surroundings(folder):
