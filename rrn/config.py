@@ -104,9 +104,9 @@ def find_root(start: Path | None = None) -> Path:
     raise FileNotFoundError(f"no params.yaml beside a dvc.yaml in {here} or above it: start in the repository")
 
 
-def _require_own_code(root: Path, running: Path = Path(__file__).resolve().parent) -> None:
+def _require_own_code(root: Path) -> None:
     """Refuse the settings of one clone for the code of another, or of an installed copy."""
-    own = root / "rrn"
+    own, running = root / "rrn", Path(__file__).resolve().parent
     if (own / "__init__.py").is_file() and not own.samefile(running):
         raise SettingsError(
             f"the code that runs is {running}, and the settings are those of {root}, which has code of its own: "

@@ -11,7 +11,7 @@ import time
 import nbformat
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT, until
 from disks import small_disk
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
@@ -250,9 +250,7 @@ def test_a_failing_cell_shows_its_traceback_and_keeps_the_notebook(tmp_path, run
 
 def wait_for(path):
     """Wait until a notebook has written a file and sleeps."""
-    deadline = time.monotonic() + 30
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    until(path.exists)
     time.sleep(0.3)
 
 
@@ -267,7 +265,7 @@ with Signals() as signals:
     time.sleep(3)  # a step, and what is to be saved
     Path("saved").touch()
 """
-HASTY = "import os, time\nfrom pathlib import Path\nPath('pid').write_text(str(os.getpid()))\ntime.sleep(60)"
+HASTY = "import os, time\nfrom pathlib import Path\nPath('pid').write_text(str(os.getpid()))\ntime.sleep(6000)"
 
 
 @pytest.mark.parametrize(("source", "left"), [(HASTY, ["pid"]), (SLOW, ["pid", "saved"])], ids=["hasty", "slow"])
@@ -277,7 +275,7 @@ def test_sigterm_stops_the_kernel_and_its_children_when_they_have_saved(tmp_path
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     wait_for(tmp_path / "pid")
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "stopped, and what was computed is kept: the same command goes on from there\n" in errors
     assert "the notebook as far as it got: b.ipynb\n" in errors
@@ -385,17 +383,15 @@ def test_a_killed_runner_takes_its_kernel_with_it_and_the_next_run_finishes(tmp_
     path = notebook(
         tmp_path / "a.ipynb",
         "import os, time\nparent = os.getppid()\nos.getppid = lambda: parent\n"
-        "from pathlib import Path\nPath('pid').write_text(str(os.getpid()))\ntime.sleep(60 * seed)",
+        "from pathlib import Path\nPath('pid').write_text(str(os.getpid()))\ntime.sleep(6000 * seed)",
     )
     command = [sys.executable, "-m", "rrn.stage", str(path), "b.ipynb", "seed=1"]
     with subprocess.Popen(command, cwd=tmp_path) as process:
         wait_for(tmp_path / "pid")
         process.kill()
     kernel = int((tmp_path / "pid").read_text())
-    ends = time.monotonic() + 5  # ipykernel, which looks for its parent once a second, still finds it
-    while psutil.pid_exists(kernel) and psutil.Process(kernel).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < ends
-        time.sleep(0.02)
+    # ipykernel, which looks for its parent once a second, still finds it
+    until(lambda: not psutil.pid_exists(kernel) or psutil.Process(kernel).status() == psutil.STATUS_ZOMBIE)
     assert json.loads((tmp_path / "b.ipynb").read_text())["cells"]
     assert run(path, tmp_path / "b.ipynb").returncode == 0
     assert not list(tmp_path.glob("*.lock"))
