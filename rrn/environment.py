@@ -13,8 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = ROOT / "pyproject.toml"
-"""Says which Python is needed; it lies beside the package in a repository alone."""
+"""Says which Python is needed."""
 LOCKED = ROOT / "requirements.lock"
+"""Lies beside the package in a repository alone."""
 NEEDED = ("papermill", "pydantic", "torch")
 """Packages without which hardly a program of the repository runs."""
 VERSION = "import sys; print(*sys.version_info[:3], sep='.')"
@@ -120,7 +121,7 @@ def require() -> None:
     """
     version = ".".join(map(str, sys.version_info[:3]))
     missing = [name for name in NEEDED if find_spec(name) is None]
-    if PROJECT.is_file() and not fits(version):
+    if LOCKED.is_file() and not fits(version):
         why = f"{wanted()} is needed"
     elif missing:
         why = f"it has no {', '.join(missing)}"
@@ -130,7 +131,7 @@ def require() -> None:
         f"this Python, {sys.executable} ({version}), is not that of the environment: {why}; "
         "run `. .venv/bin/activate` first, or use `.venv/bin/python` (`make environment` makes it)"
     )
-    raise SystemExit(f"error: {text}") if sys.argv[0] == "-m" else ImportError(text)
+    raise SystemExit(f"error: {text}") if sys.argv[:1] == ["-m"] else ImportError(text)
 
 
 def main(venv: str, python: str) -> int:

@@ -141,8 +141,9 @@ def _anywhere(value: Any) -> Any:
 def _placeless(text: str) -> str:
     """Return a text that calls repository and environment `.`, the home folder `~`, and the file of a cell `cell`."""
     text = re.sub(rf"{re.escape(tempfile.gettempdir())}/ipykernel_\d+/\d+\.py", "cell", text)
-    places = {os.environ.get("HOME", "/"): "~"} | dict.fromkeys((sys.base_prefix, sys.prefix, str(Path.cwd())), ".")
-    for place in sorted(places.keys() - {"/"}, key=len, reverse=True):
+    here = (sys.base_prefix, sys.prefix, str(Path.cwd()))
+    places = {os.environ.get("HOME", "").rstrip("/"): "~"} | dict.fromkeys(here, ".")
+    for place in sorted(filter(None, places), key=len, reverse=True):
         text = re.sub(rf"(?<![\w.~-]){re.escape(place)}(?![\w.-])", places[place], text)
     return text
 

@@ -222,7 +222,7 @@ def test_a_python_of_another_version_is_told_which_is_needed(monkeypatch, versio
 
 def test_the_python_of_the_environment_is_told_nothing(monkeypatch, tmp_path):
     environment.require()
-    monkeypatch.setattr(environment, "PROJECT", tmp_path / "none")  # an installed copy: pip has looked
+    monkeypatch.setattr(environment, "LOCKED", tmp_path / "none")  # an installed copy: pip has looked
     environment.require()
 
 

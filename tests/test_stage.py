@@ -213,10 +213,9 @@ def test_no_output_names_a_place_of_this_machine(tmp_path, run):
     assert "file://./a.png" in texts[0] and "['.']" in texts[0]
 
 
-def test_other_paths_in_outputs_stay(tmp_path, run):
-    result = run(
-        notebook(tmp_path / "a.ipynb", PLACES[0].split("\n")[0].replace("beside, ", ""), PLACES[-1]), "b.ipynb"
-    )
+@pytest.mark.parametrize("home", ["/", "", "/nowhere/"])
+def test_other_paths_in_outputs_stay(tmp_path, run, home):
+    result = run(notebook(tmp_path / "a.ipynb", f"import os\n{PLACES[-1]}"), "b.ipynb", HOME=home)
     assert result.returncode == 0, result.stderr
     assert outputs(tmp_path / "b.ipynb") == f"/data/voc runs/mine/train 1/2 {tmp_path}2 x{tmp_path}\n"
 
