@@ -143,7 +143,7 @@ def _placeless(text: str) -> str:
     text = re.sub(rf"{re.escape(tempfile.gettempdir())}/ipykernel_\d+/\d+\.py", "cell", text)
     here = (sys.base_prefix, sys.prefix, str(Path.cwd()))
     places = {os.environ.get("HOME", "").rstrip("/"): "~"} | dict.fromkeys(here, ".")
-    for place in sorted(filter(None, places), key=len, reverse=True):
+    for place in sorted(places.keys() - {"", "/"}, key=len, reverse=True):
         text = re.sub(rf"(?<![\w.~-]){re.escape(place)}(?![\w.-])", places[place], text)
     return text
 
