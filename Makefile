@@ -5,8 +5,7 @@ SHELL := bash
 
 PYTHON ?= python3.11
 VENV ?= .venv
-BIN = $(abspath $(VENV))/bin
-STAMP = $(VENV)/rrn-installed
+BIN = $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/bin
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: help environment data repro explore bench mutants soak coverage test check smoke
@@ -15,46 +14,46 @@ help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 22
 
 environment: ## make .venv with the locked packages, if that is not done
-	@wanted=$$(cat pyproject.toml requirements.lock | sha256sum | cut -d' ' -f1); \
-	if [ "$$(cat $(STAMP) 2>/dev/null || true)" != "$$wanted" ]; then \
-	  [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
-	  $(BIN)/python -m pip install --quiet -e '.[dev,lite0]' -c requirements.lock; \
-	  echo $$wanted > $(STAMP); \
-	fi
+	@for python in "$(PYTHON)" "$(BIN)/python"; do \
+	  if "$$python" -I -c '' 2> /dev/null; then exec "$$python" -I rrn/environment.py "$(VENV)" "$(PYTHON)"; fi; \
+	done; \
+	needed=$$(sed -n 's/^requires-python = "\(.*\)"/\1/p' pyproject.toml); \
+	echo "error: there is no Python $(PYTHON) that runs; Python $$needed is needed: name one," \
+	  "\`make environment PYTHON=...\`" >&2; exit 1
 
 data: environment ## fetch the embedded data
-	$(BIN)/python -m rrn.fetch
+	"$(BIN)/python" -m rrn.fetch
 
 repro: environment ## fetch the embedded data, run all stages, fill results/
-	$(BIN)/python -m rrn.repro
+	"$(BIN)/python" -m rrn.repro
 
 explore: environment ## see in a browser which pseudo-labels are kept, and whether they are right
-	$(BIN)/jupyter lab --ip=127.0.0.1 $(AS_ROOT) notebooks/explore_pseudo_labels.ipynb
+	"$(BIN)/jupyter" lab --ip=127.0.0.1 $(AS_ROOT) notebooks/explore_pseudo_labels.ipynb
 
 bench: environment ## measure speed and memory beside the rivals, hours on a quiet machine; ONLY='rivals memory': some
-	$(BIN)/python benchmarks/run.py $(ONLY)
+	"$(BIN)/python" benchmarks/run.py $(ONLY)
 
 mutants: environment ## do the tests notice wrong code? an hour; ONLY='rrn/evaluate.py rrn/method.py': these modules
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py $(ONLY)
+	OMP_NUM_THREADS=1 "$(BIN)/python" benchmarks/mutants.py $(ONLY)
 
 soak: environment ## is anything lost when a training is killed, twenty times and more? some minutes, in scratch/soak
-	PYTHONPATH=. $(BIN)/python benchmarks/soak.py
+	PYTHONPATH=. "$(BIN)/python" benchmarks/soak.py
 
 coverage: environment data ## which lines of rrn/ does no test execute, in whatever process? a quarter of an hour
 	rm -rf scratch/coverage && mkdir -p scratch/coverage
-	status=0; $(BIN)/coverage run -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile || status=$$?; \
-	$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$status
+	status=0; "$(BIN)/coverage" run -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile || status=$$?; \
+	"$(BIN)/coverage" combine --quiet && "$(BIN)/coverage" report && exit $$status
 
 test: check data ## every check and test
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	"$(BIN)/python" -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 check: environment ## lint, format, types, notebooks stripped
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m rrn.strip --check notebooks
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/mypy"
+	"$(BIN)/python" -m rrn.strip --check notebooks
 
 smoke: environment ## the whole chain on a tiny preset, in a copy: scratch/smoke
 	rm -rf scratch/smoke && mkdir -p scratch/smoke
 	git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --create --ignore-failed-read | tar -x -C scratch/smoke
-	cd scratch/smoke && git init --quiet && $(BIN)/python -m rrn.preset smoke && $(BIN)/python -m rrn.repro
+	cd scratch/smoke && git init --quiet && "$(BIN)/python" -m rrn.preset smoke && "$(BIN)/python" -m rrn.repro

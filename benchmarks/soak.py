@@ -27,8 +27,6 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from rrn import preset
-
 ROOT = Path(__file__).resolve().parents[1]
 RUN = "train/1of16-rrn-0"
 STEPS = 400
@@ -88,7 +86,7 @@ def copy(folder: Path) -> None:
     here = str(Path.cwd())
     os.environ |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": here}
     os.environ["RRN_SCRATCH"] = f"{here}/kept"  # an experiment in a temporary folder finds it, too
-    preset.main(["smoke", *CHANGES])
+    subprocess.run([sys.executable, "-m", "rrn.preset", "smoke", *CHANGES], check=True)
     git = ["git", "-c", "user.name=soak", "-c", "user.email=soak@localhost"]
     subprocess.run([*git, "commit", "--quiet", "--all", "--message", "More steps"], check=True)
     for arguments in (["pull", "data.dvc"], ["repro", "warmup"]):

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from rrn import whole
+from rrn import places, whole
 
 ELSEWHERE = "let RRN_SCRATCH name a folder that has room and may be written"
 
@@ -56,7 +56,7 @@ def _scratch(output: Path) -> Path:
     """Return the folder of the locks."""
     repositories = (folder for folder in output.resolve().parents if (folder / "dvc.yaml").exists())
     root = next(repositories, None)
-    return Path(os.environ.get("RRN_SCRATCH") or (root / ".scratch" if root else output.parent))
+    return places.scratch(root / ".scratch" if root else output.parent)
 
 
 def _locked(path: Path, output: Path) -> IO[str]:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from rrn import config, whole
+from rrn import config, places, whole
 from rrn.method import RRN
 from rrn.schema import Byte, PositiveInt, Section
 from rrn.state import DamagedError, read, save_tensors, write
@@ -96,7 +96,7 @@ class Scratch:
     """
 
     def __init__(self, root: Path, key: str, identity: dict[str, Any]) -> None:
-        self.folder = Path(os.environ.get("RRN_SCRATCH", root / ".scratch")) / key
+        self.folder = places.scratch(root / ".scratch") / key
         self.identity, self._last = identity, Path()
         with whole.explained(self.folder, "let RRN_SCRATCH name a folder that has room and may be written"):
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import reprlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,12 +93,26 @@ def find_root(start: Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: if there is none.
+        SettingsError: it was found from the current folder and has code of its own, which is not what runs.
     """
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         if (folder / "params.yaml").exists() and (folder / "dvc.yaml").exists():
+            if start is None:
+                _require_own_code(folder)
             return folder
     raise FileNotFoundError(f"no params.yaml beside a dvc.yaml in {here} or above it: start in the repository")
+
+
+def _require_own_code(root: Path) -> None:
+    """Refuse the settings of one clone for the code of another, or of an installed copy."""
+    own, running = root / "rrn", Path(__file__).resolve().parent
+    if (own / "__init__.py").is_file() and not own.samefile(running):
+        raise SettingsError(
+            f"the code that runs is {running}, and the settings are those of {root}, which has code of its own: "
+            f"run `pip install -e '{root}'` with this Python, {sys.executable}, and restart; "
+            f"or start in the repository of {running}"
+        )
 
 
 def load(method: str | None = None, overrides: Mapping[str, Any] | None = None, root: Path | None = None) -> Settings:

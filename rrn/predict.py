@@ -39,6 +39,7 @@ from rrn.data.files import DataError, Pixels
 from rrn.drawing import Array, palette
 from rrn.inference import Predictor
 from rrn.method import RRN
+from rrn.places import place
 from rrn.regional import region_total
 
 REGION_COLUMNS = ("image", "segmenter", "row", "column", "score", "confidence", "agreement")
@@ -296,9 +297,9 @@ def parser() -> argparse.ArgumentParser:
     reader = argparse.ArgumentParser(
         prog="python -m rrn.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    reader.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run: runs/NAME/train/KEY")
-    reader.add_argument("images", metavar="IMAGES", type=Path, nargs="+", help="image files, or folders of them")
-    reader.add_argument("out", metavar="OUT", type=Path, help="folder for the results, made if missing")
+    reader.add_argument("run", metavar="RUN", type=place, help="folder of a finished run: runs/NAME/train/KEY")
+    reader.add_argument("images", metavar="IMAGES", type=place, nargs="+", help="image files, or folders of them")
+    reader.add_argument("out", metavar="OUT", type=place, help="folder for the results, made if missing")
     reader.add_argument("--segmenter", choices=get_args(Who), default="ensemble", help="who answers")
     reader.add_argument("--probabilities", action="store_true", help="write the probabilities of the classes too")
     reader.add_argument("--overlay", action="store_true", help="write each image under the colours of its classes too")

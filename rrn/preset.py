@@ -20,7 +20,7 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from rrn import config, git, whole
+from rrn import config, git, places, whole
 from rrn.data import lists
 from rrn.data.files import DataError
 
@@ -91,6 +91,7 @@ def apply(root: Path, items: list[str]) -> str:
     for item in items:
         source = "command line" if "=" in item else f"presets/{item}.yaml"
         over = assignment(item) if "=" in item else load(root, item)
+        _expand(over)
         try:
             plain = config.merge(plain, over)
         except config.SettingsError as error:
@@ -105,6 +106,14 @@ def apply(root: Path, items: list[str]) -> str:
         )
     require_partitions(settings)
     return stream.getvalue()
+
+
+def _expand(over: Any) -> None:
+    """Write out the paths of a preset or an assignment: a shell leaves dataset.path=~/data as it is, DVC too."""
+    for section, key in (("dataset", "path"), ("model", "weights")):
+        values = over.get(section)
+        if isinstance(values, MutableMapping) and isinstance(values.get(key), str):
+            values[key] = places.expanded(values[key])
 
 
 def left_over(root: Path, items: list[str], text: str) -> list[str]:

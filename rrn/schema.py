@@ -9,7 +9,9 @@ import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from rrn.places import literal
 
 IGNORE_INDEX = 255
 """The value of void pixels in every label tensor of the package, whatever a data set calls void."""
@@ -58,7 +60,7 @@ class Dataset(Section):
     """Where the images lie and how they are read."""
 
     kind: Literal["folder", "voc", "cityscapes", "camvid"]
-    path: Text
+    path: Annotated[Text, AfterValidator(literal)]
     void: tuple[Annotated[int, Field(ge=0, le=255, strict=True)], ...] | None
     unlabeled: Folder | None
     train: Folder
@@ -126,7 +128,7 @@ class Model(Section):
 
     architecture: Name
     encoder: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255, strict=True)]
-    weights: Text | None
+    weights: Annotated[Text, AfterValidator(literal)] | None
     output_stride: Literal[8, 16]
     decoder_channels: Channels
     atrous_rates: tuple[Side, Side, Side]

@@ -25,6 +25,8 @@ from rrn import alone, devices, whole
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
+PIXELS = ("image/png", "image/jpeg")
+"""Outputs that are no text."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
 """Lets torch's libraries use only kernels that every x86-64 processor with AVX2 has: the same bits on all of them."""
@@ -123,11 +125,27 @@ def normalise(path: Path) -> None:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
-            for texts in [out.get("data", out) for out in cell.outputs]:
-                for key in texts.keys() & {"text", "text/plain"}:
-                    texts[key] = ADDRESS.sub("0x...", texts[key])
+            cell.outputs = [_anywhere(out) for out in cell.outputs if WIDGET not in out.get("data", {})]
     whole.write(path, nbformat.writes(notebook).removesuffix("\n") + "\n")
+
+
+def _anywhere(value: Any) -> Any:
+    """Return an output as it is anywhere: no address in memory, no path of this machine; pictures as they are."""
+    if isinstance(value, dict):
+        return type(value)({key: inner if key in PIXELS else _anywhere(inner) for key, inner in value.items()})
+    if isinstance(value, list):
+        return [_anywhere(inner) for inner in value]
+    return _placeless(ADDRESS.sub("0x...", value)) if isinstance(value, str) else value
+
+
+def _placeless(text: str) -> str:
+    """Return a text that calls repository and environment `.`, the home folder `~`, and the file of a cell `cell`."""
+    text = re.sub(rf"{re.escape(tempfile.gettempdir())}/ipykernel_\d+/\d+\.py", "cell", text)
+    here = (sys.base_prefix, sys.prefix, str(Path.cwd()))
+    places = {os.environ.get("HOME", "").rstrip("/"): "~"} | dict.fromkeys(here, ".")
+    for place in sorted(places.keys() - {"", "/"}, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w.~-]){re.escape(place)}(?![\w.-])", places[place], text)
+    return text
 
 
 def _sockets(folder: str) -> str:

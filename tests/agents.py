@@ -4,8 +4,9 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from conftest import until
 
 PYTHON = [sys.executable, "-m", "torch.distributed.run"]
 
@@ -36,9 +37,6 @@ def alive(process: int) -> bool:
     return state != "Z"
 
 
-def gone(processes: list[int], within: float = 10.0) -> bool:
-    """Wait until none of the processes runs; return whether that came true."""
-    end = time.monotonic() + within
-    while any(map(alive, processes)) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not any(map(alive, processes))
+def gone(processes: list[int]) -> bool:
+    """Wait until none of the processes runs."""
+    return bool(until(lambda: not any(map(alive, processes))))

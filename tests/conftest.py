@@ -1,11 +1,27 @@
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 600
+"""Seconds after which a test takes something for stuck; how long anything takes is no matter to any test."""
+
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
+
+
+def until(happened, pause=time.sleep):
+    """Wait until `happened()` is true, and return it; a test in which it never is fails."""
+    end = time.monotonic() + PATIENCE
+    while not (found := happened()):
+        assert time.monotonic() < end, "it did not happen"
+        pause(0.02)
+    return found
 
 
 def git(folder, *arguments):
@@ -40,5 +56,5 @@ def root():
 
 @pytest.fixture
 def light_copy(tmp_path):
-    """A copy of the repository without its data."""
-    return copy_repository(tmp_path / "copy", without=("datastore/", "data/", "results/"))
+    """A copy of the repository without its data, results and code: those who run in it run the code of this one."""
+    return copy_repository(tmp_path / "copy", without=("datastore/", "data/", "results/", "rrn/"))

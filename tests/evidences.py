@@ -11,16 +11,16 @@ RULE = Filter(by="region_score", keep="fraction", tau=0.6, fraction=0.75, start=
 SCORES = ("region_score", "other_score", "product", "confidence", "certainty", "agreement", "divergence")
 
 
-def patches(rng, height, width, side):
+def patches(rng, height, width, side, classes=CLASSES):
     """Return labels of square patches, uint8 [height, width]."""
     rows, columns = -(-height // side), -(-width // side)
-    return rng.integers(0, len(CLASSES), (rows, columns), np.uint8).repeat(side, 0).repeat(side, 1)[:height, :width]
+    return rng.integers(0, len(classes), (rows, columns), np.uint8).repeat(side, 0).repeat(side, 1)[:height, :width]
 
 
-def pictures_of(rng, height, width):
+def pictures_of(rng, height, width, classes=CLASSES):
     """Return random pictures: labels with void, pseudo-labels that are wrong here and there."""
-    label = patches(rng, height, width, 7)
-    pseudo = np.stack([np.where(rng.random(label.shape) < 0.25, patches(rng, height, width, 5), label)] * 2)
+    label = patches(rng, height, width, 7, classes)
+    pseudo = np.stack([np.where(rng.random(label.shape) < 0.25, patches(rng, height, width, 5, classes), label)] * 2)
     pseudo[1] = np.where(rng.random(label.shape) < 0.2, 0, pseudo[1])
     label = label.copy()
     label[:9, :10] = 255
@@ -28,7 +28,7 @@ def pictures_of(rng, height, width):
     return Pictures(image, label, pseudo, pseudo[0])
 
 
-def table_of(rng, name, pictures, region, judged=True):
+def table_of(rng, name, pictures, region, judged=True, classes=CLASSES):
     """Return the regions of an image that have a valid pixel, with random scores."""
     rows = []
     label, valid = pictures.label, pictures.label != 255
@@ -43,7 +43,7 @@ def table_of(rng, name, pictures, region, judged=True):
                 same = (pictures.pseudo_labels[0] == pictures.pseudo_labels[1])[part][valid[part]].mean()
                 values = (own, other, own * other, confidence, certainty, same, 0.6 * (1 - same))
                 counts = {"pixels": valid[part].sum(), "right": right.sum()}
-                for index, each in enumerate(CLASSES):
+                for index, each in enumerate(classes):
                     chosen = valid[part] & (pseudo[part] == index)
                     counts |= {f"pixels:{each}": chosen.sum(), f"right:{each}": (chosen & right).sum()}
                 place = {"id": name, "segmenter": k + 1, "row": row, "column": column}
@@ -51,7 +51,7 @@ def table_of(rng, name, pictures, region, judged=True):
     return pd.DataFrame(rows)
 
 
-def write(path, judged=True, size=(20, 28), region=8, images=4, shown=3, seed=0):
+def write(path, judged=True, size=(20, 28), region=8, images=4, shown=3, seed=0, classes=CLASSES):
     """Write an evidence file with two splits; of `images` images of a split, `shown` have pictures."""
     rng = np.random.default_rng(seed)
     ids = {split: tuple(f"{split}_{number}" for number in range(images)) for split in ("val", "unlabeled")}
@@ -60,7 +60,7 @@ def write(path, judged=True, size=(20, 28), region=8, images=4, shown=3, seed=0)
         partition="1of16",
         method="rrn" if judged else "cps_cutmix",
         seed=0,
-        classes=CLASSES,
+        classes=classes,
         colours=(),
         region=region,
         rule=RULE if judged else RULE.model_copy(update={"by": "none"}),
@@ -72,6 +72,6 @@ def write(path, judged=True, size=(20, 28), region=8, images=4, shown=3, seed=0)
     with Writer(path, about) as writer:
         for split, names in ids.items():
             for name in names:
-                pictures = pictures_of(rng, *size)
-                writer.add(split, table_of(rng, name, pictures, region, judged), {name: pictures})
+                pictures = pictures_of(rng, *size, classes)
+                writer.add(split, table_of(rng, name, pictures, region, judged, classes), {name: pictures})
     return path

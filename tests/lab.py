@@ -3,16 +3,16 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
-from conftest import ROOT
+from conftest import PATIENCE, ROOT, until
 from playwright.sync_api import TimeoutError, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
@@ -21,6 +21,8 @@ QUIET = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 NOTEBOOK = "explore_pseudo_labels.ipynb"
+SOON = 10_000
+"""Milliseconds after which a step that a page may have dropped is taken again."""
 NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
 
 
@@ -42,7 +44,7 @@ def command():
     make = ["make", "--dry-run", "--assume-old=environment", "explore", f"VENV={sys.prefix}"]
     outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
     own = {name: value for name, value in os.environ.items() if name not in outer}
-    return subprocess.run(make, cwd=ROOT, env=own, capture_output=True, text=True, check=True).stdout.split()
+    return shlex.split(subprocess.run(make, cwd=ROOT, env=own, capture_output=True, text=True, check=True).stdout)
 
 
 def surroundings(folder):
@@ -78,18 +80,21 @@ def running(copy, folder):
         _, alive = psutil.wait_procs(family, timeout=15)
         for left in alive:
             left.kill()
-        server.wait(timeout=15)
+        server.wait(timeout=PATIENCE)
 
 
-def described(process, folder, seconds=60):
+def described(process, folder):
     """Wait until a server says where it listens."""
-    path, end = folder / "runtime" / f"jpserver-{process.pid}.json", time.monotonic() + seconds
-    while time.monotonic() < end and process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        if path.exists() and path.read_text().endswith("}"):
-            about = json.loads(path.read_text())
-            return Lab(process, about["url"], about["token"])
-        time.sleep(0.2)
-    raise AssertionError((folder / "log.txt").read_text())
+    path = folder / "runtime" / f"jpserver-{process.pid}.json"
+
+    def listening():
+        alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        assert alive, (folder / "log.txt").read_text()
+        return path.exists() and path.read_text().endswith("}")
+
+    until(listening)
+    about = json.loads(path.read_text())
+    return Lab(process, about["url"], about["token"])
 
 
 @contextmanager
@@ -99,8 +104,9 @@ def page(lab, size=(1500, 1400)):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         try:
             view = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True)))
+            view.set_default_timeout(1000 * PATIENCE)
             view.goto(lab.page)
-            view.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
+            view.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
             run_all(view)
             yield view
         finally:
@@ -109,28 +115,25 @@ def page(lab, size=(1500, 1400)):
 
 def run_all(view):
     """Run all cells until there are pictures: a page that opens while the kernel starts can miss them."""
-    for _ in range(3):
-        _ask(view)
-        try:
-            view.locator("img.widget-image").nth(1).wait_for(timeout=40_000)
-        except TimeoutError:
-            continue
-        return
-    raise AssertionError(view.locator(".jp-Notebook").inner_text())
+    drawn = view.locator("img.widget-image").nth(1)
+    until(lambda: _ask(view) and _within(5, drawn.wait_for))
 
 
 def _ask(view):
     """Ask for all cells; a JupyterLab that is still starting closes its menu or drops the wish, and is asked again."""
+    view.keyboard.press("Escape")
     begun = view.locator(".jp-InputPrompt", has_text=re.compile(r"\[(\d+|\*)\]")).first
-    for _ in range(10):
-        view.keyboard.press("Escape")
-        try:
-            view.get_by_role("menuitem", name="Run", exact=True).click(timeout=4_000)
-            view.get_by_text("Run All Cells", exact=True).click(timeout=4_000)
-            begun.wait_for(timeout=4_000)
-        except TimeoutError:
-            continue
-        break
+    menu, entry = view.get_by_role("menuitem", name="Run", exact=True), view.get_by_text("Run All Cells", exact=True)
+    return all(_within(1, step) for step in (menu.click, entry.click, begun.wait_for))
+
+
+def _within(share, step):
+    """Take a step of a browser; tell whether it could be done while a page could be expected to."""
+    try:
+        step(timeout=share * SOON)
+    except TimeoutError:
+        return False
+    return True
 
 
 def control(view, name):

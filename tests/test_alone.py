@@ -35,7 +35,7 @@ def test_other_outputs_and_other_copies_of_a_repository_run_side_by_side(tmp_pat
 
 def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
     held = "import sys, time\nfrom pathlib import Path\nfrom rrn import alone\n"
-    held += "with alone.writing(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(60)"
+    held += "with alone.writing(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(6000)"
     output = tmp_path / "b.ipynb"
     with subprocess.Popen([sys.executable, "-c", held, output], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline()

@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 
 import pytest
+from conftest import PATIENCE, until
 
 STAGE = """
 import sys, time
@@ -56,10 +56,8 @@ def start(pipeline):
     def begin(*command):
         quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
         started.append(subprocess.Popen(command, **quiet))
-        patience = time.monotonic() + 60
-        while not (pipeline / "began").exists():
-            assert started[-1].poll() is None and time.monotonic() < patience
-            time.sleep(0.02)
+        until(lambda: (pipeline / "began").exists() or started[-1].poll() is not None)
+        assert started[-1].poll() is None
         return started[-1]
 
     yield begin
@@ -76,14 +74,14 @@ def test_the_second_of_two_is_refused_and_disturbs_nothing(pipeline, start):
     assert "is busy, it is being blocked by" in second.stderr and f"(PID {first.pid})" in second.stderr
     assert (pipeline / "out").read_text() == "half"
     (pipeline / "go").touch()
-    assert first.wait(60) == 0
+    assert first.wait(PATIENCE) == 0
     assert (pipeline / "out").read_text() == "whole"
 
 
 def test_sigterm_to_the_front_door_lets_the_stage_save_and_dvc_end(pipeline, start):
     front = start(sys.executable, "-c", FRONT)
     os.kill(front.pid, signal.SIGTERM)
-    said, _ = front.communicate(timeout=60)
+    said, _ = front.communicate(timeout=PATIENCE)
     assert front.returncode == 130
     assert (pipeline / "saved").exists()
     assert "failed to reproduce 'slow'" in said  # by dvc, which has noticed

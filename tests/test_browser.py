@@ -1,7 +1,6 @@
 """The explorer in a real browser: JupyterLab as `make explore` starts it, Debian's chromium, a slider that is moved."""
 
 import shutil
-import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
@@ -10,7 +9,7 @@ import evidences
 import lab
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT, until
 
 pytestmark = pytest.mark.browser
 SHOTS = ROOT / "scratch" / "browser"
@@ -36,7 +35,7 @@ def family(server):
 
 def status(url):
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
@@ -54,14 +53,14 @@ def test_the_server_listens_on_loopback_and_wants_its_token(server):
     assert status(f"{address}?token={server.token}") == 200
 
 
-def changed(view, before, seconds=20):
-    """Wait until the picture is another one; return whether it became so."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if lab.picture(view) != before:
-            return True
-        view.wait_for_timeout(100)
-    return False
+def wait(view, happened):
+    """Wait while the page goes on."""
+    return until(happened, lambda _: view.wait_for_timeout(100))
+
+
+def changed(view, before):
+    """Wait until the picture is another one."""
+    return wait(view, lambda: lab.picture(view) != before)
 
 
 def readout(view):
@@ -81,8 +80,8 @@ def test_a_slider_moves_the_picture(server):
         for _ in range(12):
             handle.press("ArrowLeft")
         assert changed(view, before)
-        view.wait_for_timeout(1500)
-        assert readout(view) == pytest.approx(0.63)
+        wait(view, lambda: readout(view) == pytest.approx(0.63))
+        view.wait_for_timeout(1500)  # all twelve are drawn, if the machine is quick
         assert image.screenshot() != pixels
         view.screenshot(path=SHOTS / "slider.png")
 
@@ -95,8 +94,9 @@ def test_a_slider_moves_the_picture(server):
         before = lab.picture(view)
         lab.control(view, "run").locator("select").select_option(label="runs/x/evaluate/p-cps_cutmix-0")
         assert changed(view, before)
-        offered = lab.control(view, "keep by").locator("option").all_inner_texts()
-        assert offered[1:] == ["confidence", "certainty", "agreement"]
+        scores = ["confidence", "certainty", "agreement"]
+        offered = lab.control(view, "keep by").locator("option")
+        wait(view, lambda: offered.all_inner_texts()[1:] == scores)
         assert view.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
         view.screenshot(path=SHOTS / "run.png")
     assert all((SHOTS / name).stat().st_size > 10_000 for name in ("slider.png", "run.png"))

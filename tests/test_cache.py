@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import PATIENCE
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -115,7 +116,7 @@ def test_one_process_decodes_and_others_wait(dataset: ImageSet, monkeypatch: pyt
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     lines = [line.split() for line in log.read_text().splitlines()]
     assert [name for _, name in lines] == dataset.ids("train")

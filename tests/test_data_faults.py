@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import PATIENCE, until
 from disks import Disk, small_disk
 from small import REPOSITORY, partitioned, small_settings, write_folder
 
@@ -175,10 +175,7 @@ def reading(data: Data) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Pro
 
 
 def require_gone(workers: list[psutil.Process]) -> None:
-    ends = time.monotonic() + 1  # torch's workers look for their parent every five seconds
-    while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
-        assert time.monotonic() < ends
-        time.sleep(0.02)
+    until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in workers))
 
 
 def test_a_killed_worker_stops_the_run_with_the_setting_that_helps(
@@ -187,7 +184,7 @@ def test_a_killed_worker_stops_the_run_with_the_setting_that_helps(
     process, workers = reading
     workers[0].kill()
     require_gone(workers[:1])  # while nothing is read, and torch's handler would speak
-    _, errors = process.communicate("\n", timeout=30)
+    _, errors = process.communicate("\n", timeout=PATIENCE)
     assert process.returncode == 1
     expected = (
         f"of 2 processes that prepare batches pid {workers[0].pid} was killed by signal 9: most likely for lack of"
@@ -202,6 +199,8 @@ def test_the_workers_of_a_killed_run_end_with_it(
 ) -> None:
     """Else they hold its lock for some seconds, and the next run is refused."""
     process, workers = reading
+    for worker in workers:
+        worker.suspend()  # torch's own look for their parent, every five seconds, if they are awake
     process.kill()
     require_gone(workers)
 

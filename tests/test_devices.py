@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import agents
 import nbformat
 import psutil
 import pytest
-from conftest import git, python
+from conftest import git, python, until
 
 from rrn import devices
 
@@ -22,7 +21,7 @@ from pathlib import Path
 
 log = Path(os.environ["LOG"])
 (log / row).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
-until = time.time() + 40
+until = time.time() + 600
 while len(list(log.iterdir())) < 2 and time.time() < until:
     time.sleep(0.1)
 Path("seen.txt").write_text(" ".join(sorted(path.name for path in log.iterdir())))
@@ -66,9 +65,8 @@ def test_without_devices_nothing_is_taken(monkeypatch):
 def test_one_too_many_waits_and_a_killed_one_gives_its_device_back(monkeypatch, capfd):
     monkeypatch.setenv("RRN_DEVICES", "3")
     monkeypatch.setattr(devices, "POLL", 0.01)
-    held = (
-        "import time\nfrom rrn import devices\nwith devices.taken() as d:\n    print(d, flush=True)\n    time.sleep(60)"
-    )
+    held = "import time\nfrom rrn import devices\n"
+    held += "with devices.taken() as d:\n    print(d, flush=True)\n    time.sleep(6000)"
     holder = subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, text=True)
     with holder:
         assert holder.stdout.readline() == "3\n"
@@ -124,9 +122,12 @@ def test_two_queued_experiments_get_two_devices_at_once(queue):
         assert queued.returncode == 0, queued.stderr
     start = [sys.executable, "-m", "dvc", "queue", "start", "-j", "2"]  # its workers would keep a pipe open
     assert subprocess.run(start, cwd=folder, stdout=subprocess.DEVNULL, check=False).returncode == 0
-    end = time.monotonic() + 60
-    while (status := python(folder, "-m", "dvc", "queue", "status").stdout).count("Success") < 2:
-        assert time.monotonic() < end and "Failed" not in status, status
-        time.sleep(0.5)
+
+    def ended():
+        status = python(folder, "-m", "dvc", "queue", "status").stdout
+        assert "Failed" not in status, status
+        return status.count("Success") == 2
+
+    until(ended)
     assert {path.name: path.read_text() for path in log.iterdir()}.keys() == {"cps", "rrn"}
     assert sorted(path.read_text() for path in log.iterdir()) == ["3", "GPU-7/1"]

@@ -16,6 +16,7 @@ import processes
 import pytest
 import tiny
 import torch
+from conftest import PATIENCE
 
 from rrn import distributed
 from rrn.config import SettingsError
@@ -51,7 +52,7 @@ def several(repository, nproc):
         "env": environment,
         "cwd": repository,
     }
-    run = subprocess.run([*command, str(SCRIPT), f"found-{nproc}.pt"], timeout=300, **options)
+    run = subprocess.run([*command, str(SCRIPT), f"found-{nproc}.pt"], timeout=PATIENCE, **options)
     assert run.returncode == 0, run.stderr[-3000:]
     return torch.load(repository / f"found-{nproc}.pt", weights_only=True)
 

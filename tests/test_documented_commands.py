@@ -20,6 +20,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = ("python", "make", "dvc")
 OTHERS = ("conda", ".venv/bin/pip", ".venv/bin/jupyter")
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+VARIABLES = [f"{name}=..." for name in re.findall(r"^([A-Z]+) \?=", (ROOT / "Makefile").read_text(), re.MULTILINE)]
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
 ELSEWHERE = "../elsewhere"
 
@@ -164,7 +165,7 @@ def check(command):
     program, *arguments = command.words
     assert program in PROGRAMS, f"no program {program}"
     if program == "make":
-        assert set(arguments) <= set(TARGETS), f"no target {arguments}"
+        assert {word for word in arguments if word not in VARIABLES} <= set(TARGETS), f"no target {arguments}"
     elif program == "dvc":
         check_dvc(arguments, command.page)
     elif arguments[0] == "-m":

@@ -7,6 +7,7 @@ import time
 import agents
 import pytest
 import torch.distributed as dist
+from conftest import PATIENCE, until
 
 from rrn import guard, launch
 
@@ -36,7 +37,6 @@ def main(way, victim):
 
 main(*sys.argv[1:])
 """
-MINUTE = 60
 WAYS = ("error", "killed")
 
 
@@ -56,11 +56,10 @@ def pids(text):
 
 def failure(*arguments, **options):
     """Start processes one of which fails; return what the reader of the error sees, and who took part."""
-    lines, started = [], time.monotonic()
+    lines = []
     with pytest.raises(launch.LaunchError) as caught:
         for line in launch.launch(*arguments, **options):
             lines.append(line)
-    assert time.monotonic() - started < MINUTE
     return str(caught.value), pids("\n".join(lines))
 
 
@@ -93,7 +92,7 @@ def test_the_process_of_the_second_machine_fails(member, tmp_path, monkeypatch, 
     monkeypatch.setenv("RRN_LAUNCH", " ".join(command))
     with agents.by_hand([*command, "-m", member, way, "second"], tmp_path, SECOND="second") as second:
         read, processes = failure(member, way, "second")
-        printed = second.communicate(timeout=MINUTE)[0]
+        printed = second.communicate(timeout=PATIENCE)[0]
     assert re.search(account, read), read
     assert second.returncode == 1 and re.search(own, printed), printed
     processes += pids(printed)
@@ -104,17 +103,14 @@ def test_the_process_of_the_second_machine_fails(member, tmp_path, monkeypatch, 
 def quick(monkeypatch):
     """Beats of milliseconds, and a list of what processes would say when they leave."""
     said = []
-    monkeypatch.setattr(guard, "BEAT", 0.005)
+    monkeypatch.setattr(guard, "BEAT", 0.01)
     monkeypatch.setattr(guard, "_leave", said.append)
     return said
 
 
 def left(said):
     """Wait for the first words of a process that leaves."""
-    end = time.monotonic() + 10
-    while not said and time.monotonic() < end:
-        time.sleep(0.005)
-    return said[0]
+    return until(lambda: said)[0]
 
 
 def test_a_process_that_beats_no_more_is_lost(quick):
@@ -131,10 +127,10 @@ def test_a_process_that_beats_no_more_is_lost(quick):
 
 def test_a_process_that_never_came_is_missed_later(quick, monkeypatch):
     monkeypatch.setattr(guard, "ABSENT", 2 * guard.LOST)
-    alone, started = guard.Guard(dist.HashStore(), 0, 2), time.monotonic()
+    alone = guard.Guard(dist.HashStore(), 0, 2)
     alone.start()
     assert re.match(r"process 1 did not come within 0 s", left(quick))
-    assert time.monotonic() - started > 1.5 * guard.LOST * guard.BEAT
+    assert alone._silent[1] >= guard.ABSENT
     alone.stop()
 
 

@@ -4,6 +4,7 @@ import sys
 import threading
 
 import pytest
+from conftest import PATIENCE
 
 from rrn import config, lanes
 
@@ -39,7 +40,7 @@ def test_what_waits_for_a_changed_stage_is_affected():
 
 
 def test_a_stage_begins_when_the_one_it_waits_for_has_ended_and_two_stand_side_by_side():
-    ended, together = [], threading.Barrier(2, timeout=20)
+    ended, together = [], threading.Barrier(2, timeout=PATIENCE)
 
     def start(stage):
         assert WAITS[stage] in (None, *ended)
@@ -55,11 +56,13 @@ def test_a_stage_begins_when_the_one_it_waits_for_has_ended_and_two_stand_side_b
 
 
 def test_no_more_stages_than_lanes_run_at_a_time():
-    running, most = set(), []
+    running, most, together = set(), [], threading.Barrier(3, timeout=PATIENCE)
 
     def start(stage):
         running.add(stage)
         most.append(len(running))
+        if stage in "abc":
+            together.wait()
         threading.Event().wait(0.02)
         running.remove(stage)
         return 0
@@ -70,17 +73,22 @@ def test_no_more_stages_than_lanes_run_at_a_time():
     assert max(most) == 3
 
 
-def test_after_a_failure_what_runs_ends_and_nothing_begins():
-    ended, failed = [], threading.Event()
+def test_after_a_failure_what_runs_ends_and_nothing_begins(monkeypatch):
+    ended, waiting, noticed = [], lanes.wait, threading.Event()
+    rounds = iter((lambda: None, noticed.set))
+
+    def wait(running, **options):
+        next(rounds, noticed.set)()
+        return waiting(running, **options)
 
     def start(stage):
         if stage == "a":
-            failed.set()
             return 7
-        failed.wait(20)
-        threading.Event().wait(0.1)
+        assert noticed.wait(PATIENCE)
         ended.append(stage)
         return 0
+
+    monkeypatch.setattr(lanes, "wait", wait)
 
     waits = dict.fromkeys("abcd")
     assert lanes.run(list(waits), waits, 2, start) == 7

@@ -10,7 +10,7 @@ from rrn import preset
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    repository = copy_repository(tmp_path / "copy", without=("datastore/", "data/", "results/"))
+    repository = copy_repository(tmp_path / "copy", without=("datastore/", "data/", "results/", "rrn/"))
     monkeypatch.chdir(repository)
     return repository
 

@@ -12,7 +12,7 @@ from rrn.models import Segmenter
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
     target = tmp_path_factory.mktemp("preset") / "copy"
-    return copy_repository(target, without=("datastore/", "data/", "results/"))
+    return copy_repository(target, without=("datastore/", "data/", "results/", "rrn/"))
 
 
 @pytest.fixture

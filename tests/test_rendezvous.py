@@ -6,6 +6,7 @@ import agents
 import pandas as pd
 import pytest
 import tiny
+from conftest import PATIENCE
 
 from rrn import train
 
@@ -53,7 +54,7 @@ def test_two_agents_that_meet_train_the_same(one_agent, repository, monkeypatch)
     arguments = ["--stage", "train", "--partition", "1of4", "--method", "rrn", "--seed", "0", "--out", str(out)]
     with agents.by_hand([*command, "-m", "rrn.train", *arguments], repository) as second:
         found = list(train.run(*KEY, out))
-        printed = second.communicate(timeout=60)[0]
+        printed = second.communicate(timeout=PATIENCE)[0]
     assert second.returncode == 0, printed
     assert found == rows
     assert [json.loads(line) for line in printed.splitlines() if line.startswith("{")] == rows

@@ -144,6 +144,7 @@ OF_THEIR_OWN = {
     "rrn/data/lists.py": "several processes fetch one list",
     "rrn/data/shapes.py": "makes the embedded data, which DVC checks",
     "rrn/devices.py": "a lock",
+    "rrn/environment.py": "a mark that is compared as a whole",
     "rrn/stage.py": "a folder of temporary files",
 }
 WRITING = re.compile(

@@ -10,7 +10,7 @@ import zipfile
 
 import evidences
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 from rrn import stage, widget
 from rrn.evidence import Evidence
@@ -99,8 +99,9 @@ def test_while_a_slider_moves_the_picture_goes_first_and_the_rest_follows_once(e
             pictures.append(explorer.image.value)
         assert len(set(pictures)) == 3
         assert explorer.curves.value == before and not drawn
-        await asyncio.sleep(1)
-        assert explorer.curves.value != before
+        async with asyncio.timeout(PATIENCE):
+            while explorer.curves.value == before:
+                await asyncio.sleep(0.02)
 
     asyncio.run(moved())
     assert [choice.value for _, choice in drawn] == [0.4]

@@ -13,6 +13,7 @@ from rrn import config
 from rrn.data import obtain
 from rrn.data.archives import RECORDS, Record, records
 from rrn.data.files import DataError
+from rrn.places import place
 
 OBTAIN: Mapping[str, Callable[[Path, Record], None]] = {
     "voc": obtain.obtain_voc,
@@ -45,14 +46,14 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     for kind in OBTAIN:
         command = commands.add_parser(kind, help=HELP[kind])
-        command.add_argument("--root", type=Path, required=True, metavar="DIR", help="where the data set shall lie")
+        command.add_argument("--root", type=place, required=True, metavar="DIR", help="where the data set shall lie")
         command.add_argument(
-            "--archives", type=Path, default=RECORDS, metavar="FILE", help="a copy of archives.json, for a mirror"
+            "--archives", type=place, default=RECORDS, metavar="FILE", help="a copy of archives.json, for a mirror"
         )
     verify = commands.add_parser("verify", help="check the data set that params.yaml names")
     verify.add_argument("--full", action="store_true", help="read files again that have not changed")
     lists = commands.add_parser("lists", help="fetch the published partition lists")
-    lists.add_argument("--root", type=Path, required=True, metavar="DIR", help="the folder of dataset.path")
+    lists.add_argument("--root", type=place, required=True, metavar="DIR", help="the folder of dataset.path")
     lists.add_argument("kind", choices=("voc", "cityscapes"))
     return top
 
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         root = config.find_root()
         return verify.report(config.load(root=root), root, arguments.full)
-    root = arguments.root.expanduser().resolve()
+    root = arguments.root.resolve()
     if arguments.command == "lists":
         from rrn.data import lists
 

@@ -15,6 +15,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from rrn import places
 from rrn.data.files import DataError, ids_of
 
 CATALOGUE = Path(__file__).with_name("lists.json")
@@ -132,7 +133,7 @@ def _lie_at_hand() -> bool:
 def address(published: Published) -> str:
     """Return where a list is fetched: at its origin, or below `RRN_LISTS`."""
     base = os.environ.get("RRN_LISTS", ORIGIN)
-    base = base if "://" in base else Path(base).resolve().as_uri()
+    base = base if "://" in base else places.place(base).resolve().as_uri()
     return f"{base.rstrip('/')}/{published.repository}/{published.commit}/{published.path}"
 
 

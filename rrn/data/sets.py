@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rrn import places
 from rrn.config import Settings
 from rrn.data import files
 from rrn.data.camvid import CamVid
@@ -53,7 +53,7 @@ class ImageSet:
         hint = "run `dvc pull data.dvc`, or " if path.is_relative_to(root.resolve()) else ""
         require_folder(path, "dataset.path", f"{hint}set it to where the data set lies, see docs/data.md")
         layout, names = KINDS[data.kind].open(data, path, hint), (data.train, data.val, data.test)
-        decoded = Path(os.environ.get("RRN_SCRATCH", root / ".scratch")) / "decoded"
+        decoded = places.scratch(root / ".scratch") / "decoded"
         return cls(path, layout, data.size, *names, decoded)
 
     @property
