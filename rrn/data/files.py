@@ -307,7 +307,8 @@ def illegal(histogram: NDArray[np.int64], path: Path, meaning: Mapping[int, int]
     known = sorted(set(meaning) - set(void))
     return (
         f"{path} has the value {', '.join(map(str, wrong[:10]))}, but the classes are {_ranges(known)} and void is "
-        f"{void}; correct the label, or add to classes.txt or dataset.void if this is a folder data set"
+        f"{void}; correct the label; of a folder data set, classes.txt must have a line for each value from 0 (where "
+        "the names begin at 1, put a line - before them, as 0 is then no class), and dataset.void may list others"
     )
 
 
