@@ -187,8 +187,9 @@ def test_damaged_files_are_data_errors(tmp_path: Path, options: dict[str, object
     assert refused > 100
 
 
-def test_names_are_told_by_contents(tmp_path: Path) -> None:
+def test_names_are_told_by_contents_or_else_by_ending(tmp_path: Path) -> None:
     (tmp_path / "a.gif").write_bytes(saved(format="WEBP"))
-    (tmp_path / "b").write_bytes(b"notes")
-    assert file_formats.name_of_file(tmp_path / "a.gif") == "a WebP"
-    assert file_formats.name_of_file(tmp_path / "b") == file_formats.name_of_file(tmp_path / "none") == ""
+    for name in ("b", "c.HEIC"):
+        (tmp_path / name).write_bytes(b"notes")
+    names = [file_formats.name_of_file(tmp_path / name) for name in ("a.gif", "b", "c.HEIC", "none")]
+    assert names == ["a WebP", "", "a .HEIC file", ""]

@@ -198,7 +198,7 @@ def test_camvid_gives_the_same_numbers_as_the_same_images_in_a_folder(tmp_path):
 
 
 def report_of(dataset, folder):
-    report = verify.verify(dataset, folder / "verified.sqlite")
+    report = verify.verify(dataset)
     report.require()
     return report
 

@@ -13,9 +13,32 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """What PIL may decode, whatever a file is called: for some other formats (EPS) it starts programs."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Endings of images, which may be written in any letter case."""
+ENDINGS = (
+    *(
+        ".heic",
+        ".heif",
+        ".avif",
+        ".gif",
+        ".jfif",
+        ".jpe",
+        ".jp2",
+        ".jxl",
+        ".svg",
+        ".psd",
+        ".xcf",
+        ".eps",
+        ".exr",
+        ".ppm",
+    ),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".npy"),
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg"),
+)
+"""Endings of pictures and videos that are not read."""
 HEAD = 160
 """Bytes at the start of a file that tell its format."""
 TIFF = "a TIFF"
+READ = ("a JPEG", "a PNG", "a WebP", "a BMP", TIFF)
+"""Names of FORMATS."""
 SIGNATURES = (
     (0, b"\xff\xd8\xff", "a JPEG"),
     (0, b"\x89PNG", "a PNG"),
@@ -87,12 +110,13 @@ def _first(known: Sequence[tuple[int, bytes, str]], head: bytes) -> str:
 
 
 def name_of_file(path: Path) -> str:
-    """Return what picture or video a file is, as `a GIF`; empty if it is none, or cannot be read."""
+    """Return which picture or video a file is, by contents or else by ending, as `a GIF`; empty if neither."""
     try:
         with path.open("rb") as file:
-            return format_name(file.read(HEAD))
+            name = format_name(file.read(HEAD))
     except OSError:
-        return ""
+        name = ""
+    return name or (f"a {path.suffix} file" if path.suffix.lower() in (*SUFFIXES, *ENDINGS) else "")
 
 
 def tiff_tags(file: BinaryIO) -> Mapping[int, Any]:

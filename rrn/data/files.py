@@ -43,7 +43,6 @@ TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 SEVERAL = {"PNG": "is an animation", "WEBP": "is an animation", "TIFF": "holds several pages"}
 """Formats that may hold more than one picture, and what to say of those that do."""
 SAVE = {"image": "save it as JPEG or PNG, 8-bit RGB or grey", "label": "save it as a grey or palette PNG of 8 bits"}
-READ = ("a JPEG", "a PNG", "a WebP", "a BMP", file_formats.TIFF)
 CUT_OFF = "Corrupt EXIF data|Tag data larger than file|Truncated File Read"
 """Beginnings of what PIL warns of where the tags of a TIFF lie behind its end."""
 DAMAGED = (SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error, UserWarning)
@@ -117,7 +116,7 @@ def _require_read(head: bytes, path: Path, what: str, contents: bytes | None) ->
     name = file_formats.format_name(head)
     if name == file_formats.TIFF and (trouble := _of_tiff(file_formats.unread_tiff, path, what, contents)):
         raise DataError(f"{what} {path} {trouble}; {SAVE[what]}")
-    if name and name not in READ:
+    if name and name not in file_formats.READ:
         raise DataError(f"{what} {path} is {name}; {SAVE[what]}, or remove it")
     if other := file_formats.other_name(head):
         raise DataError(f"{what} {path} is {other} and no image; replace it or remove it")
