@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -51,12 +50,12 @@ def examine(pair: tuple[Path, Path | None]) -> tuple[Facts, Facts | None]:
 def _examined(path: Path, kind: str) -> Facts:
     """Read one file and look into it."""
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise OSError(errno.EINVAL, "it is no file")
+        if status.st_size > files.MOST_BYTES:
+            return Facts(problem=f"{kind} {path} has {status.st_size} bytes, more than any image; replace it")
         with path.open("rb") as file:
-            read = os.fstat(file.fileno())
-            if not stat.S_ISREG(read.st_mode):
-                raise OSError(errno.EINVAL, "it is no file")
-            if read.st_size > files.MOST_BYTES:
-                return Facts(problem=f"{kind} {path} has {read.st_size} bytes, more than any image; replace it")
             contents = file.read()
     except OSError as error:
         return Facts(problem=str(files.unreadable(error, path, kind)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -112,7 +113,7 @@ def _first(known: Sequence[tuple[int, bytes, str]], head: bytes) -> str:
 def name_of_file(path: Path) -> str:
     """Return which picture or video a file is, by contents or else by ending, as `a GIF`; empty if neither."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb") if path.is_file() else BytesIO() as file:  # a pipe would be waited for
             name = format_name(file.read(HEAD))
     except OSError:
         name = ""
