@@ -493,6 +493,15 @@ def test_many_files_with_one_problem_share_a_line_that_counts_them(tmp_path: Pat
     assert "val001.jpg" in alone
 
 
+def test_many_images_in_two_splits_share_a_line(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", {"train": 30, "val": 2, "test": 2})
+    for path in (root / "images/train").iterdir():
+        (root / "images/test" / f"copy of {path.name}").write_bytes(path.read_bytes())
+        save(SHOWS_ALL, root / f"labels/test/copy of {path.stem}.png")
+    (problem,) = verified(ImageSet.open(small_settings(root), tmp_path)).problems
+    assert "is the same image as" in problem and problem.endswith("30 files")
+
+
 def test_few_files_with_one_problem_have_a_line_each(dataset: ImageSet) -> None:
     for name in dataset.ids("train"):
         cut(0.5)(dataset.image_path("train", name))

@@ -35,11 +35,18 @@ class Problems:
     def __init__(self) -> None:
         self.groups: dict[str, dict[str, Path | None]] = {}
 
-    def add(self, problem: str, path: Path | None = None) -> None:
-        """Write down a problem, once; `path` is the file that it is about."""
+    def add(self, problem: str, path: Path | None = None, kind: str = "") -> None:
+        """Write down a problem, once.
+
+        Args:
+            problem: what is wrong.
+            path: the file that it is about.
+            kind: what it has in common with others; default: all of it but the name of the file and numbers.
+        """
         line = " ".join(problem.split("\n"))
-        kind = NUMBERS.sub("#", line.replace(str(path), "").replace(path.stem, "")) if path else line
-        self.groups.setdefault(kind, {})[line] = path
+        if path and not kind:
+            kind = NUMBERS.sub("#", line.replace(str(path), "").replace(path.stem, ""))
+        self.groups.setdefault(kind or line, {})[line] = path
 
     def lines(self) -> tuple[str, ...]:
         """Return the lines, those with many of a kind shortened."""

@@ -192,7 +192,9 @@ class Findings:
 
     def report(self) -> Report:
         """Return what was found, and what only shows when all files are known."""
-        for problem in (*self._shared(), *self._one_class(), *self._no_labels()):
+        for path, problem in self._shared():
+            self.problems.add(problem, path, f"in two splits, {path.parent}")
+        for problem in (*self._one_class(), *self._no_labels()):
             self.problems.add(problem)
         for path, problem in self._other_palettes().items():
             self.problems.add(problem, path)
@@ -250,7 +252,7 @@ class Findings:
             if names and anywhere.any():
                 yield f"no label{where} shows {', '.join(names)}"
 
-    def _shared(self) -> Iterator[str]:
+    def _shared(self) -> Iterator[tuple[Path, str]]:
         """Yield the images that lie in two splits; where others fixed these, one file that both list."""
         for first, second in combinations(self.ids, 2):
             if self.layout.public:
@@ -261,18 +263,20 @@ class Findings:
                 other = self._path(second, place)
                 one = self._path(first, int((known == self.prints[second][place]).argmax()))
                 yield (
+                    other,
                     f"{other} of the split {second!r} is the same image as {one} of the split {first!r}: what is "
-                    "learnt from must not be scored on; remove it from one of them"
+                    "learnt from must not be scored on; remove it from one of them",
                 )
 
-    def _listed_twice(self, first: str, second: str) -> Iterator[str]:
+    def _listed_twice(self, first: str, second: str) -> Iterator[tuple[Path, str]]:
         """Yield the ids that name one file in two splits."""
         for name in sorted(set(self.ids[first]).intersection(self.ids[second])):
             path = self.dataset.image_path(second, name)
             if path == self.dataset.image_path(first, name):
                 yield (
+                    path,
                     f"{path} is in the splits {first!r} and {second!r}: what is learnt from must not be scored on; "
-                    "get the lists from their authors again"
+                    "get the lists from their authors again",
                 )
 
     def _path(self, split: str, place: int) -> Path:
