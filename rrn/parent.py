@@ -6,6 +6,7 @@ A runner that is killed has no moment to stop what it started; the kernel of the
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -14,9 +15,15 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_together(how: signal.Signals = signal.SIGKILL) -> None:
-    """Let this process get a signal when the thread that started it ends, also after an exec (Linux)."""
+    """Let this process get a signal when the thread that started it ends, also after an exec (Linux).
+
+    A process of multiprocessing whose parent has ended before gets it at once.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, how)
+        starter = multiprocessing.parent_process()
+        if starter is not None and starter.pid != os.getppid():
+            signal.raise_signal(how)
 
 
 def main(argv: list[str]) -> None:

@@ -3,7 +3,6 @@
 import struct
 import zlib
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CLASSES = ("ground", "disc", "square")
 SPLITS = {"train": 16, "val": 4, "test": 3}
 HEIGHT, WIDTH, CROP = 20, 28, 24
-MEMORY = TemporaryDirectory(prefix="rrn-verified-")
-"""Keeps what is known of data sets while the tests run; data sets may be read-only."""
 
 
 def write_folder(root: Path, splits: dict[str, int] | None = None) -> Path:
@@ -81,8 +78,8 @@ def small_settings(path: Path, **changes: dict[str, Any]) -> Settings:
 
 
 def verified(dataset: ImageSet) -> Report:
-    """Return the report of a data set; what is known is remembered until the tests end."""
-    return verify(dataset, Path(MEMORY.name, "verified.sqlite"), workers=1)
+    """Return the report of a data set."""
+    return verify(dataset, workers=1)
 
 
 def partitioned(dataset: ImageSet, settings: Settings, partition: str) -> Split:

@@ -23,11 +23,11 @@ import numpy as np
 import pytest
 from conftest import python
 from PIL import Image
-from small import REPOSITORY, SPLITS, small_settings, write_folder
+from small import REPOSITORY, small_settings, write_folder
 
-from rrn import preset
+from rrn import config, preset
 from rrn.data import __main__ as command
-from rrn.data import archives, facts, lists, sbd, unpack
+from rrn.data import archives, lists, sbd, unpack, verify
 from rrn.data.sets import ImageSet
 
 scipy_io = pytest.importorskip("scipy.io")
@@ -730,12 +730,12 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_verify_reports_on_the_data_set_of_the_settings(own: Path) -> None:
-    for arguments in ([], ["--full"]):
+    for arguments in ([], ["--out", "runs/own/verify"]):
         done = python(own, "-m", "rrn.data", "verify", *arguments)
         assert (done.returncode, done.stderr) == (0, "")
         assert re.search(r"^train +16 +16$", done.stdout, re.MULTILINE) and "square" in done.stdout
         assert re.search(r"^checksum [0-9a-f]{16}, no problems$", done.stdout, re.MULTILINE)
-    assert (own / ".scratch/verified.sqlite").is_file()
+        assert (own / "runs/own/verify/report.json").is_file() == bool(arguments)
 
 
 def test_verify_names_every_problem(own: Path) -> None:
@@ -747,19 +747,32 @@ def test_verify_names_every_problem(own: Path) -> None:
     assert re.search(r"^- .*test000.jpg cannot be read \(it has 0 bytes\)", done.stdout, re.MULTILINE)
 
 
-def test_verify_full_reads_again_what_has_not_changed(
-    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_verify_keeps_what_it_found_where_it_is_told_and_says_where_it_cannot(own: Path) -> None:
+    (own / "runs").touch()
+    done = python(own, "-m", "rrn.data", "verify", "--out", "runs/own/verify")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"error: {own}/runs/own/verify/report.json cannot be written (Not a directory): ")
+
+
+def test_verify_of_a_set_that_is_not_there_is_one_sentence(own: Path) -> None:
+    (own / "data").rename(own / "elsewhere")
+    done = python(own, "-m", "rrn.data", "verify")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: dataset.path: there is no folder")
+
+
+@pytest.mark.parametrize("protocol", ["seeded", "cps"])
+def test_what_is_kept_brings_the_published_lists_that_lie_in_the_data(
+    own: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
-    read: list[Path] = []
-    examined = facts._examined
-    monkeypatch.setattr(facts, "_examined", lambda path, kind: (read.append(path), examined(path, kind))[1])
+    """Else the prepare stage would change the folder that the verify stage depends on."""
+    fetched: list[tuple[object, ...]] = []
+    monkeypatch.setattr(lists, "fetch_all", lambda *arguments: fetched.append(arguments))
     monkeypatch.chdir(own)
-    counts = []
-    for arguments in ([], [], ["--full"]):
-        assert command.main(["verify", *arguments]) == 0
-        counts.append(len(read))
-    assert counts == [2 * sum(SPLITS.values()), counts[0], 2 * counts[0]]
-    assert "no problems" in capsys.readouterr().out
+    settings = config.load(overrides={"split": {"protocol": protocol}}, root=own)
+    assert verify.report(settings, own) == 0 and not fetched
+    assert verify.report(settings, own, Path("runs/own/verify")) == 0
+    assert fetched == ([("folder", own / "data/lists", "cps")] if protocol == "cps" else [])
 
 
 def test_verify_without_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

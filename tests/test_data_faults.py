@@ -3,7 +3,6 @@
 import os
 import random
 import shutil
-import sqlite3
 import subprocess
 import sys
 import zipfile
@@ -17,6 +16,7 @@ from conftest import PATIENCE, until
 from disks import Disk, small_disk
 from small import REPOSITORY, partitioned, small_settings, write_folder
 
+from rrn import whole
 from rrn.config import Settings
 from rrn.data import archives, verify
 from rrn.data.archives import Archive
@@ -232,17 +232,17 @@ def test_decoded_images_that_find_no_room_leave_nothing_and_the_next_run_decodes
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_what_is_verified_finds_no_room_and_the_next_run_verifies_it(data: Data, disk: Disk, full: bool) -> None:
-    memory = disk.folder / "verified.sqlite"
-    sqlite3.connect(memory).close()
+def test_what_is_verified_finds_no_room_and_the_next_run_keeps_it(
+    data: Data, disk: Disk, full: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, root = disk.folder / "verify", data[0].root.parent
     disk.fill(0) if full else disk.set_writable(False)
-    reason = "database or disk is full" if full else "attempt to write a readonly database"
-    with pytest.raises(
-        DataError, match=rf"verified.sqlite cannot be read or written \({reason}\); .*: make room there, or"
-    ):
-        verify.verify(data[0], memory, workers=1)
+    with pytest.raises(whole.WriteError, match=r"report.json cannot be written \(.*\): "):
+        verify.report(data[2], root, out)
     disk.empty() if full else disk.set_writable(True)
-    assert not verify.verify(data[0], memory, workers=1).problems
+    assert verify.report(data[2], root, out) == 0
+    assert [path.name for path in out.iterdir()] == ["report.json"]
+    assert "no problems" in capsys.readouterr().out
 
 
 def readers(process: psutil.Process) -> list[psutil.Process]:
@@ -250,38 +250,54 @@ def readers(process: psutil.Process) -> list[psutil.Process]:
     return [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
 
 
-def end(wanted: object) -> None:
+def end(pair: object) -> None:
     """Die as the system kills."""
     os.kill(os.getpid(), 9)
 
 
 def test_a_killed_process_of_verify_is_reported_and_the_next_run_finishes(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "FEW", 0)
     with monkeypatch.context() as patch, pytest.raises(DataError) as error:
         patch.setattr(verify.facts, "examine", end)
-        verify.verify(data[0], tmp_path / "memory.sqlite", workers=2)
+        verify.verify(data[0], workers=2)
     assert str(error.value).startswith("a process that reads images and labels was killed, most likely for lack of mem")
     assert not readers(psutil.Process())
-    assert not verify.verify(data[0], tmp_path / "memory.sqlite", workers=2).problems
+    assert not verify.verify(data[0], workers=2).problems
 
 
 VERIFYING = """
-import signal, psutil
+import os, signal, sys, threading, psutil
+from pathlib import Path
 from rrn.data import verify
-verify.FEW, verify.facts.examine = 0, signal.sigwait  # which waits for what does not come
-with verify.Readers(2) as pool:
-    pool.start([signal.SIGUSR1])
-    pids = [c.pid for c in psutil.Process().children() if "spawn_main" in " ".join(c.cmdline())]
-    signal.sigtimedwait([signal.SIGUSR2], 1)  # they have begun
+begun, wanted = Path(sys.argv[1]), sys.argv[2]
+def wait(pair):
+    (begun / str(os.getpid())).touch()
+    signal.sigwait([signal.SIGUSR1])  # which does not come
+def tell():
+    pids = []
+    while len(pids) < 2 or len(list(begun.iterdir())) < (2 if wanted == "begun" else 0):
+        signal.sigtimedwait([signal.SIGUSR2], 0.02)
+        pids = [c.pid for c in psutil.Process().children() if "spawn_main" in " ".join(c.cmdline())]
     print(*pids, flush=True)
+if __name__ == "__main__":
+    threading.Thread(target=tell, daemon=True).start()
+    verify.FEW, verify.CHUNK, verify.facts.examine = 0, 1, wait
+    list(verify._examined([verify.Pair("train", place, "x", None, None) for place in range(4)], 2))
 """
 
 
-def test_the_processes_of_a_killed_verify_end_with_it() -> None:
+@pytest.mark.parametrize("wanted", ["started", "begun"])
+def test_the_processes_of_a_killed_verify_end_with_it(tmp_path: Path, wanted: str) -> None:
     """Each holds the pipe that it is given work through, and would wait for ever."""
-    with subprocess.Popen([sys.executable, "-c", VERIFYING], stdout=subprocess.PIPE, text=True) as process:
+    program, begun = tmp_path / "verifying.py", tmp_path / "begun"
+    program.write_text(VERIFYING, encoding="utf-8")
+    begun.mkdir()
+    command, environment = [sys.executable, program, begun, wanted], dict(os.environ, PYTHONPATH=str(REPOSITORY))
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         process.kill()

@@ -12,7 +12,7 @@ from small import CLASSES, HEIGHT, SPLITS, WIDTH, png, small_settings, write_fol
 
 from rrn import paper, reliability
 from rrn.config import IGNORE_INDEX
-from rrn.data import files, folder
+from rrn.data import class_list, files
 from rrn.data.files import DataError
 from rrn.data.sets import ImageSet
 
@@ -200,7 +200,7 @@ def test_missing_classes(root: Path) -> None:
         ("\n".join(map(str, range(256))), "names 256 classes; at most 255"),
         ("cat\n(all)", r"classes.txt, line 2: the name '\(all\)' stands for all classes together in tables; give"),
         ("mean", r"line 1: the name 'mean' stands for the mean of the classes in tables; give the class another name"),
-        ("cat\n\nvoid", r"line 3: the name 'void' stands for what counts as no class in tables"),
+        ("cat\n\nvoid", r"line 3: the name 'void' stands for what counts as no class in tables; write - for"),
         *(
             (f"cat\na{mark}b", "line 2: the name .* holds characters that are not seen")
             for mark in "\0\x1b\x0b\x85\u2028"
@@ -220,11 +220,11 @@ def test_classes_that_are_no_text(root: Path) -> None:
 
 
 def test_names_that_tables_use_are_those_that_are_refused() -> None:
-    assert {reliability.EVERYTHING, paper.ALL_CLASSES, "void"} == set(folder.RESERVED)
+    assert {reliability.EVERYTHING, paper.ALL_CLASSES, "void"} == set(class_list.RESERVED)
 
 
 def test_empty_split(dataset: ImageSet) -> None:
-    with pytest.raises(DataError, match=r"the split 'other' is empty: no .jpg or .png in .*other"):
+    with pytest.raises(DataError, match=r"the split 'other' is empty: no image in .*other \(.jpg, .*.tiff\)"):
         dataset.ids("other")
 
 
@@ -241,7 +241,7 @@ def test_missing_image(dataset: ImageSet) -> None:
         dataset.label("val", "other")
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
+@pytest.mark.parametrize("content", [b"", b"not found"])
 def test_broken_image(dataset: ImageSet, content: bytes) -> None:
     dataset.image_path("val", "val000").write_bytes(content)
     with pytest.raises(DataError, match=r"image .*val000.jpg cannot be read .*; replace it"):
@@ -291,3 +291,90 @@ def test_illegal_value(dataset: ImageSet) -> None:
 def test_no_torch_is_imported() -> None:
     code = "import rrn.data.splits, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+OF_TOOLS = {
+    "CVAT": ("# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:48,112,32::", 1, "a comment, such as the first"),
+    "CVAT without its comment": ("background:0,0,0::\ncat:48,112,32::tail:run", 1, "a line of CVAT's labelmap.txt"),
+    "Roboflow": ("Pixel Value, Class\n0, background\n1, cat", 1, "the header of Roboflow's _classes.csv"),
+    "Roboflow without its header": ("0, background\n1, cat", 1, "has its value before the name"),
+    "a header of one's own": ("id;name\n1;wall\n2;sky", 2, "has its value before the name"),
+    "labelme": ("__ignore__\n_background_\ncat", 1, "labelme's labels.txt, which has no label value"),
+    "YOLO": ("names:\n  - background\n  - cat", 1, "a key of YOLO's data.yaml"),
+    "YOLO's numbers": ("\nnames:\n  0: background\n  1: cat", 2, "a key of YOLO's data.yaml"),
+    "YOLO on a line": ("names: ['background', 'cat']\nnc: 2", 1, "a key of YOLO's data.yaml"),
+    "a list of YAML": ("- background\n- cat", 1, "is of a list in YAML"),
+    "numbers of YAML": ("0: background\n1: cat", 1, "has its value before the name"),
+    "JSON": ('[\n"background",\n"cat"\n]', 1, "a list in JSON or YAML"),
+    "JSON on a line": ('["background", "cat"]', 1, "a list in JSON or YAML"),
+    "numbers": ("0 background\n1 cat\n2 dog", 1, "has its value before the name"),
+    "colors behind": ("name,r,g,b\nroad,128,64,128\nsky,0,0,0", 2, "a color, as in the tables of class_dict.csv"),
+    "colors before": ("128 64 128\troad\n0 0 0\tsky", 1, "a color, as in the tables of label_colors.txt"),
+    "a table": ("Idx\tName\n1\twall", 1, "a row of a table"),
+}
+
+
+@pytest.mark.parametrize(("text", "line", "what"), OF_TOOLS.values(), ids=OF_TOOLS)
+def test_the_lists_of_annotation_tools_are_refused_by_line_and_name(
+    root: Path, text: str, line: int, what: str
+) -> None:
+    (root / "classes.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        ImageSet.open(small_settings(root), root.parent)
+    assert str(error.value).startswith(f"{root / 'classes.txt'}, line {line}: ")
+    assert what in str(error.value) and "classes.txt holds the names of the classes alone" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("_background_", "cat", "dog"),  # labelme's class_names.txt
+        ("1 euro", "2 euro", "5 euro"),
+        ("1 euro", "2 euro"),
+        ("3D printer", "C#", "traffic-light"),
+        ("road, paved", "road, unpaved", "sky (blue)"),
+        ("train", "value", "[unknown]"),
+        ("Straße", "车", "ground: wet"),
+        ("0", "1", "2"),
+    ],
+)
+def test_names_that_look_odd_are_names(root: Path, names: tuple[str, ...]) -> None:
+    (root / "classes.txt").write_text("\ufeff" + "\r\n".join(names) + "\r\n\r\n", encoding="utf-8")
+    assert ImageSet.open(small_settings(root), root.parent).classes == names
+
+
+def test_a_line_of_classes_may_be_void(root: Path) -> None:
+    (root / "classes.txt").write_text("-\nwall\n-\nsky\n", encoding="utf-8")
+    dataset = ImageSet.open(small_settings(root), root.parent)
+    assert dataset.classes == ("wall", "sky")
+    assert dataset.layout.meaning == {0: IGNORE_INDEX, 1: 0, 2: IGNORE_INDEX, 3: 1, 255: IGNORE_INDEX}
+    path = root / "labels/val/val000.png"
+    values = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 4
+    Image.fromarray(values).save(path)
+    np.testing.assert_array_equal(dataset.label("val", "val000"), np.array([255, 0, 255, 1])[values])
+    both = small_settings(root, dataset={"void": (0, 2, 255)})
+    assert ImageSet.open(both, root.parent).layout.meaning == dataset.layout.meaning
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("-\n-\n", "is empty"),
+        ("-\ncat\n", "names one class, 'cat'"),
+        ("a\nb\n" + "-\n" * 254, "names 256 classes; at most 255"),
+    ],
+)
+def test_void_lines_are_no_classes(root: Path, text: str, message: str) -> None:
+    (root / "classes.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        ImageSet.open(small_settings(root), root.parent)
+
+
+def test_labels_whose_names_begin_at_1_are_led_to_a_void_line(root: Path) -> None:
+    (root / "classes.txt").write_text("wall\nsky\n", encoding="utf-8")
+    with pytest.raises(DataError, match="where the names begin at 1, put a line - before them"):
+        ImageSet.open(small_settings(root), root.parent).label("val", "val000")
+    with pytest.raises(DataError, match="if 0 is no class, put a line - before 'wall'"):
+        ImageSet.open(small_settings(root, dataset={"void": (0, 255)}), root.parent)
+    (root / "classes.txt").write_text("-\nwall\nsky\n", encoding="utf-8")
+    assert set(np.unique(ImageSet.open(small_settings(root), root.parent).label("val", "val000"))) == {0, 1, 255}

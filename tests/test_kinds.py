@@ -9,7 +9,7 @@ from PIL import Image
 from small import small_settings, write_folder
 from trees import CITIES, FINE, FURTHER, VAL, write_camvid, write_cityscapes, write_voc
 
-from rrn import checkpoint, config, examine, preset, train
+from rrn import checkpoint, config, examine, predict, preset, train
 from rrn.config import IGNORE_INDEX
 from rrn.data import cityscapes, partitions, splits, verify, voc
 from rrn.data.files import DataError
@@ -34,6 +34,18 @@ def voc_tree(tmp_path_factory):
 @pytest.fixture(scope="module")
 def city_tree(tmp_path_factory):
     return write_cityscapes(tmp_path_factory.mktemp("cityscapes"))
+
+
+@pytest.fixture(scope="module")
+def void_line_tree(tmp_path_factory):
+    """A folder whose label value 0 is no class."""
+    root = write_folder(tmp_path_factory.mktemp("folder") / "data")
+    (root / "classes.txt").write_text("-\nwall\nsky\n", encoding="utf-8")
+    return root
+
+
+TREES = {"voc": "voc_tree", "cityscapes": "city_tree", "folder": "void_line_tree"}
+"""Kind -> the fixture that writes such a tree."""
 
 
 def opened(root, kind, **names):
@@ -198,7 +210,7 @@ def test_camvid_gives_the_same_numbers_as_the_same_images_in_a_folder(tmp_path):
 
 
 def report_of(dataset, folder):
-    report = verify.verify(dataset, folder / "verified.sqlite")
+    report = verify.verify(dataset)
     report.require()
     return report
 
@@ -222,11 +234,12 @@ def test_a_second_folder_adds_unlabeled_images(tmp_path):
 # ---- from the files to a table
 
 
-@pytest.mark.parametrize("kind", ["voc", "cityscapes"])
+@pytest.mark.parametrize("kind", TREES)
 def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, monkeypatch, request):
-    tree = request.getfixturevalue("voc_tree" if kind == "voc" else "city_tree")
+    tree = request.getfixturevalue(TREES[kind])
     smaller = QUARTER if kind == "cityscapes" else []
-    items = [kind, *SHORT, *smaller, f"dataset.path={tree}", "split.protocol=seeded", "ablation.partitions=['1of4']"]
+    named = ["dataset.test=val"] if kind == "folder" else [kind]
+    items = [*named, *SHORT, *smaller, f"dataset.path={tree}", "split.protocol=seeded", "ablation.partitions=['1of4']"]
     (tmp_path / "params.yaml").write_text(preset.apply(ROOT, items), encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -247,3 +260,10 @@ def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, mon
     pixels = np.genfromtxt(tmp_path / "out" / "per_class.csv", delimiter=",", skip_header=1, usecols=4).sum()
     labels = [dataset.label("val", name) for name in split.test]
     assert pixels == sum((label != IGNORE_INDEX).sum() for label in labels)
+    assert predict.main([str(runs / "train" / "1of4-rrn-0"), str(image_of(dataset)), str(tmp_path / "labels")]) == 0
+    written = [np.asarray(Image.open(path)) for path in (tmp_path / "labels" / "labels").iterdir()]
+    assert written and all(values.max() < len(split.classes) for values in written)
+
+
+def image_of(dataset):
+    return dataset.image_path("val", dataset.ids("val")[0])

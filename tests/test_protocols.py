@@ -35,7 +35,7 @@ def opened(tree, tmp_path):
     """The tree, its settings and its report; lists are cached elsewhere in each test."""
     settings = settings_of(tree)
     dataset = ImageSet.open(settings, tree)
-    report = verify.verify(dataset, tmp_path / "verified.sqlite")
+    report = verify.verify(dataset)
     report.require()
     return dataset, settings, report
 
@@ -124,7 +124,7 @@ def test_labels_of_unlabeled_images_are_not_needed(opened, publish, tmp_path):
     folder = dataset.layout.root / voc.FURTHER
     hidden = [path.rename(path.with_suffix(".away")) for path in folder.glob("*.png") if path.stem != FURTHER[0]]
     try:
-        again = verify.verify(dataset, tmp_path / "verified.sqlite")
+        again = verify.verify(dataset)
         again.require()
         after = partitions.make(dataset, settings, "1of4", again)
     finally:

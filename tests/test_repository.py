@@ -21,7 +21,7 @@ STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stag
 WITHOUT_TORCH = {"prepare", "ablation"}
 LINES = 300
 NOT_OF_THE_STAGE = {
-    "prepare": {"ablation"},
+    "prepare": {"ablation", "name"},
     "warmup": {"name", "workers", "cutmix", "train", "method"},
     "train": {"name", "workers", "warmup"},
     "evaluate": {"name", "workers", "cutmix", "batch"},
@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "rrn/data/folder.py": {"config", "data"},
     "rrn/data/splits.py": {"whole", "config", "data"},
     "rrn/data/verify.py": {"parent", "config", "data"},
+    "rrn/data/report.py": {"whole", "config", "data"},
     "rrn/data/shapes.py": {"config", "data"},
     "rrn/data/textures.py": {"config", "data"},
     "rrn/data/cache.py": {"config", "data"},
@@ -257,7 +258,7 @@ def test_stages_depend_on_what_their_notebooks_import(stage):
 @pytest.mark.parametrize("stage", PLAIN)
 def test_stages_without_a_notebook_depend_on_their_module(stage):
     (module,) = re.findall(r"python -m rrn\.(\w+)", STAGES[stage]["cmd"])
-    name = f"rrn/{module}.py"
+    name = f"rrn/{module}.py" if f"rrn/{module}.py" in MODULES else f"rrn/{module}/__main__.py"
     assert {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")} == {name} | closure(MODULES[name])
     templates = {f"rrn/{file}" for file in re.findall(r'"(\w+\.jinja)"', MODULES[name].read_text())}
     assert {dep for dep in STAGES[stage]["deps"] if dep.endswith(".jinja")} == templates
@@ -265,7 +266,8 @@ def test_stages_without_a_notebook_depend_on_their_module(stage):
 
 def test_the_data_are_hashed_by_one_stage_and_known_to_the_others_by_their_checksum():
     """Each further stage that depended on the folder would walk it again on an idle `dvc repro`."""
-    assert [stage for stage in RUNS if "${dataset.path}" in STAGES[stage]["deps"]] == ["prepare"]
+    assert [stage for stage in STAGES if "${dataset.path}" in STAGES[stage]["deps"]] == ["verify"]
+    assert "runs/${name}/verify" in STAGES["prepare"]["deps"]
     reading = {"warmup", "train", "evaluate"}
     assert {s for s in RUNS if any(dep.endswith("/split.json") for dep in STAGES[s]["deps"])} == reading
 

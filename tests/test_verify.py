@@ -3,7 +3,6 @@
 import os
 import re
 import resource
-import sqlite3
 import struct
 import zlib
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from small import CLASSES, HEIGHT, REPOSITORY, SPLITS, WIDTH, png, small_settings, write_folder
 
 from rrn.config import Settings
-from rrn.data import facts, files, verify
+from rrn.data import files, verify
 from rrn.data.cityscapes import Cityscapes
 from rrn.data.files import DataError
 from rrn.data.sets import ImageSet
@@ -42,8 +41,8 @@ def dataset(root: Path, settings: Settings) -> ImageSet:
     return ImageSet.open(settings, root.parent)
 
 
-def verified(dataset: ImageSet, full: bool = False) -> Report:
-    return verify.verify(dataset, dataset.layout.root / "memory.sqlite", full, workers=1)
+def verified(dataset: ImageSet) -> Report:
+    return verify.verify(dataset, workers=1)
 
 
 def save(pixels: np.ndarray, path: Path) -> None:
@@ -172,8 +171,8 @@ BOMBS: dict[str, tuple[Change, str]] = {
 HOSTILE: dict[str, tuple[Change, str]] = {
     **BOMBS,
     "animation": (saved("PNG", **FRAMES), "is an animation; save the picture that is meant as an image of its own"),
-    "animated GIF": (saved("GIF", **FRAMES), r"cannot be read \(it is no image in JPEG or PNG\)"),
-    "a program for a printer": (saved("EPS"), r"cannot be read \(it is no image in JPEG or PNG\)"),
+    "animated GIF": (saved("GIF", **FRAMES), "is a GIF; save it as .*8.bit.*, or remove it"),
+    "a program for a printer": (saved("EPS"), "is a PostScript drawing; save it as"),
 }
 BAD_IMAGES: dict[str, tuple[Change, str]] = {
     "cmyk": (lambda path: Image.open(path).convert("CMYK").save(path), "has pixels of mode CMYK; save it as 8-bit RGB"),
@@ -189,7 +188,8 @@ BAD_IMAGES: dict[str, tuple[Change, str]] = {
     "deep grey": (grey(16), "has pixels of mode I;16; save it as 8-bit RGB or grey"),
     "rotated": (rotate, r"is stored rotated \(EXIF orientation 6\)"),
     "empty": (lambda path: path.write_bytes(b""), r"cannot be read \(it has 0 bytes\): replace it"),
-    "text": (lambda path: path.write_text("<html>"), r"cannot be read \(it is no image in JPEG or PNG\)"),
+    "web page": (lambda path: path.write_text("<html>"), "is a web page and no image; replace it or remove it"),
+    "text": (lambda path: path.write_text("a text"), r"cannot be read \(it is no image\)"),
     "half": (cut(0.5), "truncated.*incomplete"),
     "nearly whole": (cut(0.95), "truncated.*incomplete"),
     "loop": (loop, "is a symbolic link that leads back to itself"),
@@ -396,75 +396,236 @@ def test_the_checksum_changes_with_what_is_read_and_with_nothing_else(root: Path
     assert len(seen) == 6
 
 
-def test_what_is_known_is_not_read_again(dataset: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[Path] = []
-    examined = facts._examined
-    monkeypatch.setattr(facts, "_examined", lambda path, kind: (read.append(path), examined(path, kind))[1])
-    first = verified(dataset)
-    assert len(read) == 2 * sum(SPLITS.values())
-    read.clear()
-    again = verified(dataset)
-    assert not read
-    assert again.checksum == first.checksum
-    for split, pixels in first.pixels.items():
-        np.testing.assert_array_equal(again.pixels[split], pixels)
-    cut(0.5)(dataset.image_path("val", "val001"))
-    os.utime(dataset.label_path("val", "val002"))
-    assert "val001" in verified(dataset).problems[0] and len(read) == 2
-    read.clear()
-    assert "val001" in verified(dataset, full=True).problems[0] and len(read) == 2 * sum(SPLITS.values())
-
-
 def test_other_processes_find_the_same(dataset: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     cut(0.5)(dataset.image_path("val", "val001"))
     alone = verified(dataset)
     monkeypatch.setattr(verify, "FEW", 0)
     monkeypatch.setattr(verify, "CHUNK", 5)
-    together = verify.verify(dataset, dataset.layout.root / "other.sqlite", workers=2)
+    together = verify.verify(dataset, workers=2)
     assert (together.problems, together.checksum) == (alone.problems, alone.checksum)
+    for split, pixels in alone.pixels.items():
+        np.testing.assert_array_equal(together.pixels[split], pixels)
 
 
-def damage(path: Path) -> None:
-    path.write_bytes(b"no database" * 1000)
-
-
-def damage_inside(path: Path) -> None:
-    contents = bytearray(path.read_bytes())
-    contents[4096:] = b"\x5a" * (len(contents) - 4096)
-    path.write_bytes(contents)
-
-
-def exchange(path: Path) -> None:
-    path.unlink()
-    other = sqlite3.connect(path)
-    other.execute("create table things (thing text)")
-    other.close()
-
-
-@pytest.mark.parametrize("change", [damage, damage_inside, exchange])
-def test_an_unusable_memory_is_renamed_with_a_warning(dataset: ImageSet, change: Change) -> None:
-    before = verified(dataset).checksum
-    change(dataset.layout.root / "memory.sqlite")
-    with pytest.warns(UserWarning, match=r"memory.sqlite cannot be used .*renamed to memory.sqlite.unusable"):
-        assert verified(dataset).checksum == before
-    assert verified(dataset).checksum == before
-
-
-def test_a_memory_that_cannot_be_written(dataset: ImageSet, root: Path) -> None:
-    with pytest.raises(DataError, match="images cannot be read or written"):
-        verify.verify(dataset, root / "images", workers=1)
-    with pytest.raises(DataError, match="cannot be made"):
-        verify.verify(dataset, root / "classes.txt" / "memory.sqlite", workers=1)
-
-
-def test_prints_summary_and_problems(root: Path, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.report(settings, root.parent, full=False) == 0
-    assert "no problems" in capsys.readouterr().out
-    assert (root.parent / ".scratch/verified.sqlite").is_file()
+def test_prints_summary_notes_and_problems(root: Path, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.report(settings, root.parent) == 0
+    printed = capsys.readouterr().out
+    assert "no problems" in printed and "note" not in printed
+    (root / "classes.txt").write_text("\n".join((*CLASSES, "rare")))
+    assert verify.report(settings, root.parent) == 0
+    assert "note: no label shows 'rare'" in capsys.readouterr().out
     cut(0.5)(root / "images/val/val001.jpg")
     cut(0.5)(root / "labels/test/test001.png")
-    assert verify.report(settings, root.parent, full=True) == 1
+    assert verify.report(settings, root.parent) == 1
     printed = capsys.readouterr().out
     assert "2 problems" in printed and "val001.jpg" in printed and "test001.png" in printed
-    assert verify.report(small_settings(Path("nowhere")), REPOSITORY, full=False) == 1
-    assert "error: dataset.path: there is no folder" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"dataset.path: there is no folder"):
+        verify.report(small_settings(Path("nowhere")), REPOSITORY)
+
+
+# ---- what is kept
+
+
+def test_what_was_found_is_read_as_it_was_written(dataset: ImageSet, settings: Settings, tmp_path: Path) -> None:
+    undecodable = dataset.image_path("val", "val000").with_name(os.fsdecode(b"\xff.jpg"))
+    dataset.image_path("val", "val000").rename(undecodable)
+    found = verified(dataset)
+    found.write(tmp_path / "kept", settings.dataset)
+    read = Report.read(tmp_path / "kept", settings.dataset)
+    assert read.problems and undecodable.stem in read.ids["val"]
+    for name, value in vars(found).items():
+        if name != "pixels":
+            assert getattr(read, name) == value
+    for split, pixels in found.pixels.items():
+        np.testing.assert_array_equal(read.pixels[split], pixels)
+        assert read.pixels[split].dtype == np.int64
+    assert read.summary() == found.summary()
+
+
+def test_an_empty_split_is_kept(dataset: ImageSet, settings: Settings, tmp_path: Path) -> None:
+    dataset.image_path("val", "val000").parent.rename(dataset.layout.root / "elsewhere")
+    verified(dataset).write(tmp_path, settings.dataset)
+    assert Report.read(tmp_path, settings.dataset).pixels["val"].shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "report.json is missing: the data set has not been verified; run `python -m rrn.repro verify`"),
+        ("", r"report.json cannot be read \(.*\); run `python -m rrn.repro verify`"),
+        ('{"dataset": {}}', r"report.json cannot be read \('classes'\); run `python"),
+        ('{"dataset": {}, "classes": 3}', "report.json cannot be read .*; run `python"),
+    ],
+)
+def test_what_cannot_be_read_says_which_command_makes_it(
+    settings: Settings, tmp_path: Path, text: str | None, message: str
+) -> None:
+    if text is not None:
+        (tmp_path / "report.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        Report.read(tmp_path, settings.dataset)
+
+
+@pytest.mark.parametrize("change", [{"path": "other"}, {"size": (10, 14)}, {"test": "val"}, {"void": None}])
+def test_what_was_found_in_another_data_set_is_refused(
+    dataset: ImageSet, settings: Settings, tmp_path: Path, change: dict[str, object]
+) -> None:
+    verified(dataset).write(tmp_path, settings.dataset)
+    (key,) = change
+    with pytest.raises(DataError, match=rf"report.json is of dataset.{key}: .*, and not of .*; run `python -m rrn.rep"):
+        Report.read(tmp_path, settings.dataset.model_copy(update=change))
+    Report.read(tmp_path, settings.dataset.model_copy(update={"cache": False}))  # which changes nothing
+
+
+# ---- many files with one problem
+
+
+def test_many_files_with_one_problem_share_a_line_that_counts_them(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", {"train": 30, "val": 2, "test": 2})
+    dataset = ImageSet.open(small_settings(root), tmp_path)
+    assert not verified(dataset).problems
+    for number in range(30):
+        Image.new("L", (WIDTH, HEIGHT), number % 3 + 7).save(dataset.label_path("train", f"train{number:03d}"))
+    cut(0.5)(dataset.image_path("val", "val001"))
+    shared, alone = sorted(verified(dataset).problems, key=len, reverse=True)
+    assert "labels/train/train000.png has the value 7, but the classes are 0 to 2" in shared
+    assert shared.endswith("the same of 29 others, such as train001.png, train002.png, train003.png: 30 files")
+    assert "val001.jpg" in alone
+
+
+def test_many_images_in_two_splits_share_a_line(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", {"train": 30, "val": 2, "test": 2})
+    for path in (root / "images/train").iterdir():
+        (root / "images/test" / f"copy of {path.name}").write_bytes(path.read_bytes())
+        save(SHOWS_ALL, root / f"labels/test/copy of {path.stem}.png")
+    (problem,) = verified(ImageSet.open(small_settings(root), tmp_path)).problems
+    assert "is the same image as" in problem and problem.endswith("30 files")
+
+
+def test_few_files_with_one_problem_have_a_line_each(dataset: ImageSet) -> None:
+    for name in dataset.ids("train"):
+        cut(0.5)(dataset.image_path("train", name))
+    assert len(verified(dataset).problems) == SPLITS["train"]
+
+
+# ---- classes
+
+
+def test_a_class_that_no_label_shows_is_a_note(dataset: ImageSet) -> None:
+    assert not verified(dataset).notes
+    for path in (dataset.layout.root / "labels/train").iterdir():
+        save(np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 2, path)
+    report = verified(dataset)
+    assert (report.problems, report.notes) == ((), ("no label of 'train' shows 'square'",))
+
+
+@pytest.mark.parametrize("with_void", [True, False])
+def test_one_class_in_all_labels_is_a_problem(dataset: ImageSet, with_void: bool) -> None:
+    for path in (dataset.layout.root / "labels").rglob("*.png"):
+        save(np.pad(np.full((HEIGHT - 1, WIDTH), 2), ((0, 1), (0, 0)), constant_values=255 if with_void else 2), path)
+    (problem,) = verified(dataset).problems
+    assert "train000.png and all other labels hold nothing but 2 ('square')" in problem
+    assert ("'ground' would never be learnt" in problem) == with_void
+    save(np.zeros((HEIGHT, WIDTH)), dataset.label_path("test", "test000"))
+    assert not verified(dataset).problems
+
+
+def test_one_class_is_named_by_its_value_where_a_line_is_void(root: Path) -> None:
+    (root / "classes.txt").write_text("-\nwall\nsky\n")
+    dataset = ImageSet.open(small_settings(root), root.parent)
+    for path in (root / "labels").rglob("*.png"):
+        save(np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 2, path)
+    (problem,) = verified(dataset).problems
+    assert "nothing but 1 ('wall') and void (0, 255)" in problem and "write 2 for it ('sky')" in problem
+
+
+def test_no_label_at_all_is_a_problem(dataset: ImageSet) -> None:
+    labels = sorted((dataset.layout.root / "labels/train").iterdir())
+    for path in labels[1:]:
+        path.unlink()
+    assert not verified(dataset).problems
+    labels[0].unlink()
+    (problem,) = verified(dataset).problems
+    assert problem.startswith(f"none of the 16 images of 'train' has a label, such as {labels[0]}")
+
+
+# ---- palettes
+
+PALETTE = [0, 0, 0, 200, 0, 0, 0, 200, 0]
+EXCHANGED = [0, 0, 0, 0, 200, 0, 200, 0, 0]
+SHOWS_ALL = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 3
+
+
+def paint(path: Path, palette: list[int], values: np.ndarray = SHOWS_ALL) -> None:
+    label = Image.fromarray(values.astype(np.uint8), mode="P")
+    label.putpalette(palette)
+    label.save(path)
+
+
+@pytest.fixture
+def painted(dataset: ImageSet) -> ImageSet:
+    for path in (dataset.layout.root / "labels").rglob("*.png"):
+        paint(path, PALETTE)
+    assert not verified(dataset).problems
+    return dataset
+
+
+def test_a_palette_that_disagrees_in_a_used_value_is_named_with_both_colors(painted: ImageSet) -> None:
+    for name in ("train003", "train007"):
+        paint(painted.label_path("train", name), EXCHANGED)
+    first, second = verified(painted).problems
+    assert first.startswith(
+        f"{painted.label_path('train', 'train003')} draws the value 1 in (0, 200, 0), and 21 other labels in "
+        "(200, 0, 0); 2 in (200, 0, 0), and 21 other labels in (0, 200, 0): the palettes disagree"
+    )
+    assert "train007.png" in second
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_palettes_are_compared_across_splits(painted: ImageSet, split: str) -> None:
+    for name in painted.ids(split):
+        paint(painted.label_path(split, name), [9, 9, 9, *PALETTE[3:]])
+    problems = verified(painted).problems
+    assert len(problems) == SPLITS[split] and all("value 0 in (9, 9, 9)" in problem for problem in problems)
+
+
+TWINS: dict[str, Change] = {
+    "an entry that is not used": lambda path: paint(path, EXCHANGED, np.zeros((HEIGHT, WIDTH))),
+    "a longer palette": lambda path: paint(path, PALETTE + [7] * 30),
+    "no palette": lambda path: save(SHOWS_ALL, path),
+    "a palette that counts up in grey": lambda path: paint(path, [v for value in range(256) for v in (value,) * 3]),
+}
+
+
+@pytest.mark.parametrize("change", TWINS.values(), ids=TWINS)
+def test_palettes_that_agree_in_what_is_used_are_fine(painted: ImageSet, change: Change) -> None:
+    change(painted.label_path("train", "train003"))
+    assert not verified(painted).problems
+
+
+def test_public_sets_have_palettes_of_their_own(tmp_path: Path) -> None:
+    dataset = write_voc(tmp_path, "a\nb\n", "c d\n")
+    for name, palette in (("a", PALETTE), ("b", EXCHANGED)):
+        paint(tmp_path / f"SegmentationClass/{name}.png", palette, SHOWS_ALL[:8, :9])
+    assert not verified(dataset).problems
+
+
+# ---- real data
+
+
+@pytest.mark.parametrize(
+    ("variable", "data"),
+    [
+        ("RRN_CAMVID", {"void": (11,), "test": "val"}),
+        ("RRN_IDD_LITE", {"unlabeled": "extra", "test": "val"}),
+        ("RRN_VOC_ANIMALS", {}),
+        ("RRN_VOC_SAMPLE", {"kind": "voc", "void": None, "train": "train_aug", "test": "val"}),
+    ],
+)
+def test_real_data_have_no_problems(variable: str, data: dict[str, object]) -> None:
+    if variable not in os.environ:
+        pytest.skip(f"{variable} names no folder of the real data")
+    root = Path(os.environ[variable]).resolve()
+    dataset = ImageSet.open(small_settings(root, dataset=data), root)
+    report = verify.verify(dataset)
+    assert report.problems == () and len(report.ids[dataset.train]) > 30

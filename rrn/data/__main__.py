@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rrn import config
+from rrn import config, whole
 from rrn.data import obtain
 from rrn.data.archives import RECORDS, Record, records
 from rrn.data.files import DataError
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return run(arguments)
-    except (DataError, config.SettingsError) as error:
+    except (DataError, config.SettingsError, whole.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         print(f"error: {_disk_trouble(error, arguments)}", file=sys.stderr)
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
             "--archives", type=place, default=RECORDS, metavar="FILE", help="a copy of archives.json, for a mirror"
         )
     verify = commands.add_parser("verify", help="check the data set that params.yaml names")
-    verify.add_argument("--full", action="store_true", help="read files again that have not changed")
+    verify.add_argument("--out", type=place, metavar="DIR", help="keep what was found there, for the prepare stage")
     lists = commands.add_parser("lists", help="fetch the published partition lists")
     lists.add_argument("--root", type=place, required=True, metavar="DIR", help="the folder of dataset.path")
     lists.add_argument("kind", choices=("voc", "cityscapes"))
@@ -64,13 +64,14 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         DataError: what is wrong, and what to do.
         config.SettingsError: params.yaml cannot be used (verify).
+        whole.WriteError: what was found cannot be kept (verify).
         OSError: the disk is full, or a folder cannot be written.
     """
     if arguments.command == "verify":
         from rrn.data import verify
 
         root = config.find_root()
-        return verify.report(config.load(root=root), root, arguments.full)
+        return verify.report(config.load(root=root), root, arguments.out)
     root = arguments.root.resolve()
     if arguments.command == "lists":
         from rrn.data import lists

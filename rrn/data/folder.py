@@ -1,6 +1,6 @@
 """Data sets in a folder: images/<split>/<id>.jpg, labels/<split>/<id>.png, classes.txt. No torch.
 
-A label image holds one class index per pixel, in the order of classes.txt. A train image without a label file is an
+A label image holds one value per pixel, which classes.txt names line by line. A train image without a label file is an
 unlabeled image; a further folder images/<unlabeled> may hold more of them.
 """
 
@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from rrn.config import IGNORE_INDEX, Dataset
-from rrn.data.files import CONTROL, SUFFIXES, DataError
+from rrn.data import class_list, file_formats
+from rrn.data.files import DataError
 from rrn.data.layouts import Layout, require_folder
 
-RESERVED = {"(all)": "all classes together", "mean": "the mean of the classes", "void": "what counts as no class"}
-"""What names of classes mean in tables and figures, which would join such a class with them."""
 HINT = "set dataset.path to a folder with classes.txt, images/<split> and labels/<split>"
 
 
@@ -39,15 +38,17 @@ class Folder(Layout):
         Raises:
             DataError: it is missing or makes no sense, or a void value is a class.
         """
-        classes = _classes(root / "classes.txt", f"{hint}{HINT}")
+        entries = class_list.read(root / "classes.txt", f"{hint}{HINT}")
         void = data.void or ()
         for value in void:
-            if value < len(classes):
+            if value < len(entries) and entries[value] != class_list.VOID:
                 raise DataError(
-                    f"dataset.void: {value} is also the class {classes[value]!r} of "
-                    f"{root / 'classes.txt'}; remove the name there or the value here"
+                    f"dataset.void: {value} is also the class {entries[value]!r} of {root / 'classes.txt'}; if {value} "
+                    f"is no class, put a line - before {entries[value]!r}, which moves the names behind it one value "
+                    "up; else remove the value here"
                 )
-        meaning = {index: index for index in range(len(classes))} | dict.fromkeys(void, IGNORE_INDEX)
+        meaning = class_list.meaning(entries) | dict.fromkeys(void, IGNORE_INDEX)
+        classes = tuple(name for name in entries if name != class_list.VOID)
         return cls(root, classes, meaning, (), f"{hint}{HINT}", data.train, data.unlabeled)
 
     def ids(self, split: str) -> list[str]:
@@ -57,14 +58,15 @@ class Folder(Layout):
             require_folder(further, "dataset.unlabeled", self.hint)
         for folder in self._folders(split):
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if path.suffix not in SUFFIXES or path.name.startswith("."):
+                if not file_formats.has_suffix(path) or path.name.startswith(".") or path.is_dir():
                     continue
                 if path.stem in found:
                     raise DataError(f"{path} and {found[path.stem]} have one id: remove one of them")
                 found[path.stem] = path
         if not found:
             raise DataError(
-                f"the split {split!r} is empty: no .jpg or .png in {self.root / 'images' / split}; {self.hint}; "
+                f"the split {split!r} is empty: no image in {self.root / 'images' / split} "
+                f"({', '.join(file_formats.SUFFIXES)}); {self.hint}; "
                 "dataset.train, val and test name the splits, and test may equal val"
             )
         return sorted(found)
@@ -72,10 +74,8 @@ class Folder(Layout):
     def image_path(self, split: str, name: str) -> Path:
         """Return the file of an image; train images may lie in the folder of unlabeled ones."""
         for folder in self._folders(split):
-            for suffix in SUFFIXES:
-                path = folder / f"{name}{suffix}"
-                if path.is_file() or path.is_symlink():
-                    return path
+            if path := _file_of(folder, name):
+                return path
         raise DataError(f"{self.root / 'images' / split / name}.jpg (or .png) is missing; {self.hint}")
 
     def label_path(self, split: str, name: str) -> Path:
@@ -88,28 +88,12 @@ class Folder(Layout):
         return [self.root / "images" / name for name in (split, *further)]
 
 
-def _classes(path: Path, hint: str) -> tuple[str, ...]:
-    """Read the names of the classes, one a line."""
-    if not path.is_file():
-        raise DataError(f"{path} is missing: it must hold the names of the classes, one a line; {hint}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 text: {error}") from error
-    for number, name in enumerate(map(str.strip, lines), 1):
-        if name in RESERVED or CONTROL.search(name):
-            why = f"stands for {RESERVED[name]} in tables" if name in RESERVED else "holds characters that are not seen"
-            raise DataError(f"{path}, line {number}: the name {name!r} {why}; give the class another name")
-    names = tuple(line.strip() for line in lines if line.strip())
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not names or twice:
-        problem = f"names {twice[0]!r} twice" if twice else "is empty"
-        raise DataError(f"{path} {problem}: it must hold the names of the classes, one a line, each once")
-    if len(names) == 1:
-        raise DataError(
-            f"{path} names one class, {names[0]!r}: every label would be right, and nothing is learnt; name what else "
-            "the images show, too, such as the background"
-        )
-    if len(names) > IGNORE_INDEX:
-        raise DataError(f"{path} names {len(names)} classes; at most {IGNORE_INDEX} fit into 8-bit labels")
-    return names
+def _file_of(folder: Path, name: str) -> Path | None:
+    """Return the image of an id in a folder; the usual ways to write its ending are tried first."""
+    for suffix in file_formats.SUFFIXES:
+        for written in (suffix, suffix.upper()):
+            path = folder / f"{name}{written}"
+            if path.is_file() or path.is_symlink():
+                return path
+    listed = folder.iterdir() if folder.is_dir() else ()
+    return next((path for path in listed if path.stem == name and file_formats.has_suffix(path)), None)

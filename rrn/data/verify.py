@@ -1,21 +1,21 @@
 """Verify a data set before anything is learnt from it: every file opens, fits and means something. No torch.
 
-`verify` reads every listed image and label once, on all cores, and remembers what it found (see `rrn.data.facts`), so
-that a further call takes a second. It names all problems, not only the first.
+`verify` reads every listed image and label, on all cores, and names all problems, not only the first. The stage
+`verify` keeps what it found in runs/<name>/verify, which the prepare stage reads; DVC runs it again when the data
+change.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
 import sys
-from collections import deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,25 +24,18 @@ from tqdm import tqdm
 
 from rrn import parent
 from rrn.config import IGNORE_INDEX, Settings
-from rrn.data import facts, files
-from rrn.data.facts import Facts, File, Memory
+from rrn.data import facts, files, lists, stray_files
+from rrn.data.facts import Facts
 from rrn.data.files import DataError, RepeatedIds
-from rrn.data.layouts import Layout
-from rrn.data.report import Report
+from rrn.data.folder import Folder
+from rrn.data.layouts import Colour, Layout
+from rrn.data.report import Problems, Report, counted
 from rrn.data.sets import ImageSet
 
-__all__ = ["MEMORY", "Report", "report", "verify"]
-
-MEMORY = Path(".scratch", "verified.sqlite")
-"""What is remembered, in a repository."""
 CHUNK = 64
 """Images that one task of a process reads."""
 FEW = 200
-"""Files that are read in this process before others are started, which takes a second."""
-AHEAD = 4
-"""Chunks for each process that are under way at once; bounds the memory."""
-
-Examined = list[tuple[facts.Status | None, Facts]]
+"""Images that are read in this process; starting others takes a second."""
 
 
 @dataclass(frozen=True)
@@ -56,153 +49,68 @@ class Pair:
     label: Path | None
 
 
-def verify(
-    dataset: ImageSet, memory: Path, full: bool = False, workers: int | None = None, progress: bool = False
-) -> Report:
+def verify(dataset: ImageSet, workers: int | None = None, progress: bool = False) -> Report:
     """Read every image and label that the splits list, and say what is wrong with them.
 
     Args:
         dataset: the data set.
-        memory: SQLite file of what is known already; made if missing, renamed with a warning if unusable.
-        full: read files again that have not changed.
         workers: processes that read; default: one for each core.
         progress: whether to show a bar.
 
     Raises:
-        DataError: `memory` cannot be written, or one of the processes was killed.
+        DataError: one of the processes was killed.
     """
+    findings = Findings(dataset)
+    pairs = list(findings.pairs())
+    bar = tqdm(pairs, unit="image", desc="verify", disable=not progress)
     try:
-        return _verified(dataset, memory, full, workers or os.cpu_count() or 1, progress)
-    except sqlite3.OperationalError as error:
-        raise DataError(
-            f"{memory} cannot be read or written ({error}); it keeps what is verified: make room there, or let it be "
-            "written, and give the same command again"
-        ) from error
+        for pair, (image, label) in zip(bar, _examined(pairs, workers or os.cpu_count() or 1), strict=True):
+            findings.add(pair, image, label)
     except BrokenProcessPool as error:
         raise DataError(
-            "a process that reads images and labels was killed, most likely for lack of memory: give the same command "
-            "again, which goes on from what has been read"
+            "a process that reads images and labels was killed, most likely for lack of memory: close other programs, "
+            "and give the same command again"
         ) from error
-    except sqlite3.DatabaseError as error:
-        facts.put_aside(memory, error)
-    return _verified(dataset, memory, full, workers or os.cpu_count() or 1, progress)
+    return findings.report()
 
 
-def report(settings: Settings, root: Path, full: bool = False) -> int:
+def _examined(pairs: Iterable[Pair], workers: int) -> Iterator[tuple[Facts, Facts | None]]:
+    """Yield the facts of the files of every pair, in order."""
+    paths = [(pair.image, pair.label) for pair in pairs]
+    if workers == 1 or len(paths) <= FEW:
+        yield from map(facts.examine, paths)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=parent.end_together) as pool:
+        yield from pool.map(facts.examine, paths, chunksize=CHUNK)
+
+
+def report(settings: Settings, root: Path, out: Path | None = None) -> int:
     """Verify the data set of `settings` and print what was found.
 
     Args:
         settings: say where the data set lies.
         root: the repository.
-        full: read files again that have not changed.
+        out: where to keep what was found, for the prepare stage. Published lists are fetched then, as they lie in the
+            folder of the data set, which DVC must not see changed by a later stage.
 
     Returns:
         0, or 1 if there are problems.
+
+    Raises:
+        DataError: there is no such data set, or its lists cannot be had.
+        whole.WriteError: `out` cannot be written.
     """
-    try:
-        found = verify(ImageSet.open(settings, root), root / MEMORY, full, progress=sys.stderr.isatty())
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    dataset = ImageSet.open(settings, root)
+    if out is not None and settings.split.protocol != "seeded":
+        lists.fetch_all(settings.dataset.kind, dataset.root / "lists", settings.split.protocol)
+    found = verify(dataset, progress=sys.stderr.isatty())
+    if out is not None:
+        found.write(root / out, settings.dataset)
     print(found.summary())
-    print(f"\nchecksum {found.checksum}, {len(found.problems) or 'no'} problems")
+    print(f"\nchecksum {found.checksum}, {counted(len(found.problems))}")
     for problem in found.problems:
         print(f"- {problem}")
     return 1 if found.problems else 0
-
-
-def _verified(dataset: ImageSet, memory: Path, full: bool, workers: int, progress: bool) -> Report:
-    """See `verify`; an unusable `memory` raises sqlite3.DatabaseError."""
-    findings = Findings(dataset)
-    total = sum(map(len, findings.ids.values()))
-    with Memory(memory) as known, tqdm(total=total, unit="image", desc="verify", disable=not progress) as bar:
-        for pair, image, label in _examined(findings.pairs(), known, full, workers):
-            findings.add(pair, image, label)
-            bar.update()
-        bar.update(total - bar.n)
-    return findings.report()
-
-
-# ---- reading
-
-
-def _examined(
-    pairs: Iterable[Pair], memory: Memory, full: bool, workers: int
-) -> Iterator[tuple[Pair, Facts, Facts | None]]:
-    """Yield every pair, in order, with the facts of its files."""
-    pairs = iter(pairs)
-    under_way: deque[Chunk] = deque()
-    with Readers(workers) as readers:
-        while pending := list(islice(pairs, CHUNK)):
-            under_way.append(Chunk(pending, memory, full, readers))
-            if len(under_way) > AHEAD * workers:
-                yield from under_way.popleft().finish(memory)
-        while under_way:
-            yield from under_way.popleft().finish(memory)
-
-
-class Chunk:
-    """Some pairs: what memory knows of their files, and the reading of the others, under way."""
-
-    def __init__(self, pairs: list[Pair], memory: Memory, full: bool, readers: Readers) -> None:
-        self.pairs = pairs
-        self.facts: dict[File, Facts] = {}
-        self.unread: list[File] = []
-        for pair in pairs:
-            self._recall((pair.image, "image"), memory, full)
-            if pair.label is not None:
-                self._recall((pair.label, "label"), memory, full)
-        self.reading = readers.start(self.unread)
-
-    def _recall(self, file: File, memory: Memory, full: bool) -> None:
-        """Look up a file, or put it on the list of those to read."""
-        try:
-            known = memory.find(file, facts.status(*file)) if not full else None
-        except DataError as error:
-            known = Facts(problem=str(error))
-        if known is None:
-            self.unread.append(file)
-        else:
-            self.facts[file] = known
-
-    def finish(self, memory: Memory) -> Iterator[tuple[Pair, Facts, Facts | None]]:
-        """Wait for the reading, remember it, and yield each pair with the facts of its files."""
-        read = list(zip(self.unread, self.reading.result(), strict=True))
-        memory.keep((file, status, found) for file, (status, found) in read if status is not None)
-        self.facts |= {file: found for file, (_, found) in read}
-        for pair in self.pairs:
-            label = None if pair.label is None else self.facts[pair.label, "label"]
-            yield pair, self.facts[pair.image, "image"], label
-
-
-class Readers:
-    """Processes that read files; none is started for few files."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self.files = 0
-        self.pool: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> Readers:
-        """Start nothing yet."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Stop the processes."""
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
-
-    def start(self, wanted: list[File]) -> Future[Examined]:
-        """Read files, at once or in another process."""
-        self.files += len(wanted)
-        if self.workers > 1 and self.files > FEW:
-            if self.pool is None:
-                spawn = get_context("spawn")
-                self.pool = ProcessPoolExecutor(self.workers, spawn, initializer=parent.end_together)
-            return self.pool.submit(facts.examine, wanted)
-        done: Future[Examined] = Future()
-        done.set_result(facts.examine(wanted))
-        return done
 
 
 # ---- judging
@@ -214,28 +122,25 @@ class Findings:
     def __init__(self, dataset: ImageSet) -> None:
         self.dataset = dataset
         self.layout: Layout = dataset.layout
-        self.problems: dict[str, None] = {}
+        self.problems = Problems()
         self.ids = {s: self._listed(s) for s in dict.fromkeys((dataset.train, dataset.val, dataset.test))}
         columns = len(dataset.classes) + 1
         self.pixels = {s: np.zeros((len(ids), columns), dtype=np.int64) for s, ids in self.ids.items()}
         self.prints = {s: np.zeros(len(ids), dtype=np.uint64) for s, ids in self.ids.items()}
         meaning = sorted(self.layout.meaning.items())
         self.contents = hashlib.sha256(repr((dataset.classes, meaning, dataset.size)).encode())
+        self.palettes: dict[int, dict[Colour, list[Path]]] = defaultdict(lambda: defaultdict(list))
 
     def _listed(self, split: str) -> tuple[str, ...]:
         """Return the ids of a split, each once; none if they cannot be had."""
         try:
             return tuple(self.dataset.ids(split))
         except RepeatedIds as error:
-            self._note(str(error))
+            self.problems.add(str(error))
             return tuple(error.ids)
         except (DataError, OSError) as error:
-            self._note(_wording(error, self.layout.root))
+            self.problems.add(_wording(error, self.layout.root))
             return ()
-
-    def _note(self, problem: str) -> None:
-        """Write down a problem, once, on one line."""
-        self.problems[" ".join(problem.split("\n"))] = None
 
     def pairs(self) -> Iterator[Pair]:
         """Yield every image of every split with its label, if it has or needs one."""
@@ -246,7 +151,7 @@ class Findings:
                     label = self.dataset.label_path(split, name)
                     wanted = split != self.dataset.train or _lies_there(label)
                 except (DataError, OSError) as error:
-                    self._note(_wording(error, self.layout.root))
+                    self.problems.add(_wording(error, self.layout.root))
                 else:
                     yield Pair(split, place, name, image, label if wanted else None)
 
@@ -259,7 +164,7 @@ class Findings:
                 line = f"{pair.split} {pair.name} {found.digest}\n"
                 self.contents.update(line.encode(errors="surrogateescape"))
         if image.problem:
-            self._note(_with_folder(image.problem, pair.image))
+            self.problems.add(_with_folder(image.problem, pair.image), pair.image)
         if label is not None and pair.label is not None:
             self._add_label(pair, pair.label, image, label)
 
@@ -268,14 +173,17 @@ class Findings:
         if label.problem:
             drawn = set(label.colours) - set(VOID_COLOURS)
             is_drawn = drawn and drawn <= set(self.layout.colours)
-            self._note(in_colours(path) if is_drawn else _with_folder(label.problem, path))
+            self.problems.add(in_colours(path) if is_drawn else _with_folder(label.problem, path), path)
             return
         if not image.problem and image.size != label.size:
-            self._note(files.different_sizes(path, label.size, pair.image, image.size))
+            self.problems.add(files.different_sizes(path, label.size, pair.image, image.size), path)
         counts = np.zeros(256, dtype=np.int64)
         counts[list(label.histogram)] = list(label.histogram.values())
         if wrong := files.illegal(counts, path, self.layout.meaning):
-            self._note(wrong)
+            self.problems.add(wrong, path)
+        if not self.layout.public:
+            for value, colour in label.palette.items():
+                self.palettes[value][colour].append(path)
         row = self.pixels[pair.split][pair.place]
         for value, count in label.histogram.items():
             index = self.layout.meaning.get(value)
@@ -284,13 +192,67 @@ class Findings:
 
     def report(self) -> Report:
         """Return what was found, and what only shows when all files are known."""
-        for problem in (*self._shared(), *self._one_class()):
-            self._note(problem)
-        checksum = self.contents.hexdigest()[:16]
-        data = self.dataset
-        return Report(tuple(self.problems), checksum, data.classes, self.ids, self.pixels, data.train, data.val)
+        for path, problem in self._shared():
+            self.problems.add(problem, path, f"in two splits, {path.parent}")
+        for problem in (*self._one_class(), *self._no_labels()):
+            self.problems.add(problem)
+        for path, problem in self._other_palettes().items():
+            self.problems.add(problem, path)
+        notes = (*self._strays(), *self._absent())
+        data, checksum = self.dataset, self.contents.hexdigest()[:16]
+        return Report(self.problems.lines(), notes, checksum, data.classes, self.ids, self.pixels, data.train, data.val)
 
-    def _shared(self) -> Iterator[str]:
+    def _strays(self) -> list[str]:
+        """Add files of a folder data set that nothing would read to the problems, and return those that may be so."""
+        if self.layout.public:
+            return []
+        root, notes = self.layout.root, list[str]()
+        further = [self.layout.unlabeled] if isinstance(self.layout, Folder) and self.layout.unlabeled else []
+        for name in (*self.ids, *further):
+            for problem in stray_files.images_left_out(root / "images" / name):
+                self.problems.add(problem)
+        for split, ids in self.ids.items():
+            if not ids:
+                continue
+            elsewhere = {name: other for other, names in self.ids.items() if other != split for name in names}
+            found, spare = stray_files.labels_of_no_image(root / "labels" / split, ids, elsewhere)
+            notes += spare
+            for problem in found:
+                self.problems.add(problem)
+        return [*notes, *stray_files.folders_left_out(root, (*self.ids, *further))]
+
+    def _other_palettes(self) -> dict[Path, str]:
+        """Return the labels whose colour of a value is not that of most labels: the values stand for other classes."""
+        found = dict[Path, list[str]]()
+        for value, colours in sorted(self.palettes.items()):
+            usual = max(colours, key=lambda colour: len(colours[colour]))
+            for colour, paths in colours.items():
+                for path in paths if colour != usual else ():
+                    said = f"{value} in {colour}, and {len(colours[usual])} other labels in {usual}"
+                    found.setdefault(path, []).append(said)
+        return {
+            path: f"{path} draws the value {'; '.join(said)}: the palettes disagree, so that one value stands for "
+            "different classes; save the labels with one palette, or as grey, so that a value is a line of classes.txt"
+            for path, said in sorted(found.items())
+        }
+
+    def _no_labels(self) -> Iterator[str]:
+        """Say so if nothing can be learnt, as no image of train has a label."""
+        train = self.dataset.train
+        paths = [self.dataset.label_path(train, name) for name in self.ids[train]]
+        if paths and not any(map(_lies_there, paths)):
+            yield f"none of the {len(paths)} images of {train!r} has a label, such as {paths[0]}: add some"
+
+    def _absent(self) -> Iterator[str]:
+        """Yield which classes no label shows, or none of train, where there are labels at all."""
+        shown = {split: pixels[:, :-1].any(axis=0) for split, pixels in self.pixels.items()}
+        anywhere, in_train = np.any(list(shown.values()), axis=0), shown[self.dataset.train]
+        for where, absent in (("", ~anywhere), (f" of {self.dataset.train!r}", anywhere & ~in_train & in_train.any())):
+            names = [repr(name) for name, is_absent in zip(self.dataset.classes, absent, strict=True) if is_absent]
+            if names and anywhere.any():
+                yield f"no label{where} shows {', '.join(names)}"
+
+    def _shared(self) -> Iterator[tuple[Path, str]]:
         """Yield the images that lie in two splits; where others fixed these, one file that both list."""
         for first, second in combinations(self.ids, 2):
             if self.layout.public:
@@ -301,18 +263,20 @@ class Findings:
                 other = self._path(second, place)
                 one = self._path(first, int((known == self.prints[second][place]).argmax()))
                 yield (
+                    other,
                     f"{other} of the split {second!r} is the same image as {one} of the split {first!r}: what is "
-                    "learnt from must not be scored on; remove it from one of them"
+                    "learnt from must not be scored on; remove it from one of them",
                 )
 
-    def _listed_twice(self, first: str, second: str) -> Iterator[str]:
+    def _listed_twice(self, first: str, second: str) -> Iterator[tuple[Path, str]]:
         """Yield the ids that name one file in two splits."""
         for name in sorted(set(self.ids[first]).intersection(self.ids[second])):
             path = self.dataset.image_path(second, name)
             if path == self.dataset.image_path(first, name):
                 yield (
+                    path,
                     f"{path} is in the splits {first!r} and {second!r}: what is learnt from must not be scored on; "
-                    "get the lists from their authors again"
+                    "get the lists from their authors again",
                 )
 
     def _path(self, split: str, place: int) -> Path:
@@ -320,14 +284,14 @@ class Findings:
         return self.dataset.image_path(split, self.ids[split][place])
 
     def _one_class(self) -> Iterator[str]:
-        """Say so if no label of the whole data set holds anything but one class and void."""
+        """Say so if no label of the whole data set holds anything but one class and perhaps void."""
         total = np.sum([counts.sum(axis=0) for counts in self.pixels.values()], axis=0)
         present = np.flatnonzero(total[:-1])
-        if len(present) != 1 or not total[-1] or len(self.dataset.classes) < 2:
+        if len(present) != 1:
             return
         split = next(s for s, counts in self.pixels.items() if counts.any())
         example = self.dataset.label_path(split, self.ids[split][int(self.pixels[split].any(axis=1).argmax())])
-        yield one_class(example, self.dataset.classes, int(present[0]), self.layout.meaning)
+        yield one_class(example, self.dataset.classes, int(present[0]), self.layout.meaning, bool(total[-1]))
 
 
 VOID_COLOURS = ((0, 0, 0), (224, 224, 192))
@@ -342,14 +306,17 @@ def in_colours(path: Path) -> str:
     )
 
 
-def one_class(example: Path, classes: tuple[str, ...], present: int, meaning: Mapping[int, int]) -> str:
-    """Say that labels hold one class and void, and what that comes to; `example` is one of them."""
+def one_class(example: Path, classes: tuple[str, ...], present: int, meaning: Mapping[int, int], has_void: bool) -> str:
+    """Say that labels hold one class and perhaps void, and what that comes to; `example` is one of them."""
+    value_of = {index: value for value, index in sorted(meaning.items(), reverse=True)}
     void = ", ".join(str(value) for value, index in sorted(meaning.items()) if index == IGNORE_INDEX)
     other = next(index for index in range(len(classes)) if index != present)
+    only = f"{example} and all other labels hold nothing but {value_of[present]} ({classes[present]!r})"
+    if not has_void:
+        return f"{only}: every label would be right, and nothing is learnt; see that the labels show all classes"
     return (
-        f"{example} and all other labels hold nothing but {present} ({classes[present]!r}) and void ({void}): void is "
-        f"ignored, so {classes[other]!r} would never be learnt; if void marks the foreground, write {other} for it "
-        f"({classes[other]!r})"
+        f"{only} and void ({void}): void is ignored, so {classes[other]!r} would never be learnt; if void marks the "
+        f"foreground, write {value_of[other]} for it ({classes[other]!r})"
     )
 
 
