@@ -24,8 +24,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from rrn import config, whole
+from rrn.limits import Byte, PositiveInt
 from rrn.method import RRN
-from rrn.schema import Byte, PositiveInt, Section
+from rrn.schema import Section
 from rrn.state import DamagedError, read, save_tensors, write
 
 NETWORKS = ("segmenters", "discriminators")

@@ -206,7 +206,7 @@ def test_an_encoder_that_cannot_be_built_is_named(encoder, reason):
 
 @pytest.mark.parametrize("encoder", ["tu-hf-hub:timm/resnet18", "tu-local-dir:/tmp", "../x"])
 def test_an_encoder_is_no_address(encoder):
-    with pytest.raises(SettingsError, match=r"model.encoder is .*: String should match pattern"):
+    with pytest.raises(SettingsError, match=r"model.encoder is .*: expected the name of an encoder"):
         tiny.settings(changes={"model": {"encoder": encoder}})
 
 

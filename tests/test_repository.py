@@ -30,8 +30,10 @@ NOT_OF_THE_STAGE = {
 
 DATA = {"rrn/data/folder.py", "rrn/data/splits.py"}
 MAY_IMPORT = {
-    "rrn/schema.py": set(),
-    "rrn/config.py": {"schema"},
+    "rrn/limits.py": set(),
+    "rrn/schema.py": {"limits"},
+    "rrn/explain.py": {"schema", "limits"},
+    "rrn/config.py": {"schema", "explain", "limits"},
     "rrn/draws.py": set(),
     "rrn/regions.py": {"distributed", "config"},
     "rrn/distributed.py": {"config"},
@@ -54,7 +56,7 @@ MAY_IMPORT = {
     "rrn/inference.py": {"config", "folding", "shortage"},
     "rrn/regional.py": {"config", "regions", "reliability", "inference", "method", "data.loaders"},
     "rrn/evaluate.py": {"config", "regional", "reliability"},
-    "rrn/evidence.py": {"whole", "config", "schema", "drawing"},
+    "rrn/evidence.py": {"whole", "config", "schema", "limits", "drawing"},
     "rrn/examine.py": {"whole", "config", "evaluate", "evidence", "regional", "reliability", "inference", "data"},
     "rrn/explore.py": {"evidence", "reliability"},
     "rrn/panels.py": {"config", "drawing", "evidence", "explore"},
@@ -74,7 +76,7 @@ MAY_IMPORT = {
         "reliability",
     },
     "rrn/state.py": {"whole"},
-    "rrn/checkpoint.py": {"config", "schema", "whole", "state", "method"},
+    "rrn/checkpoint.py": {"config", "schema", "limits", "whole", "state", "method"},
     "rrn/jobs.py": {"config", "checkpoint", "data.splits"},
     "rrn/interrupts.py": set(),
     "rrn/replay.py": {"config", "state", "checkpoint", "jobs", "train", "data.files"},
@@ -105,7 +107,9 @@ MAY_IMPORT = {
 NO_TORCH = {
     *("rrn/evidence.py", "rrn/study.py", "rrn/widget.py"),
     *(
+        "rrn/limits.py",
         "rrn/schema.py",
+        "rrn/explain.py",
         "rrn/config.py",
         "rrn/data/folder.py",
         "rrn/data/splits.py",
