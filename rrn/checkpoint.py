@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -31,6 +31,8 @@ from rrn.state import DamagedError, read, save_tensors, write
 
 NETWORKS = ("segmenters", "discriminators")
 DESCRIPTION = "run.json"
+NO_MATTER = {"batch": 1, "evidence": 0, "pixels": 1}
+"""Of `evaluate:`, what changes no answer of a finished run, as run.json holds it."""
 PATIENCE = 3.0
 """Seconds to wait for a lock: the kernel of a stage that was killed notices it within one."""
 
@@ -71,6 +73,12 @@ class Description(Section):
     size: tuple[PositiveInt, PositiveInt] | None
     networks: config.Networks | None
     evaluate: config.Evaluate
+
+    @field_validator("evaluate", mode="before")
+    @classmethod
+    def _one_at_a_time(cls, protocol: Any) -> Any:
+        """Add what run.json does not say: how many pixels are looked at together."""
+        return {"pixels": NO_MATTER["pixels"]} | protocol if isinstance(protocol, dict) else protocol
 
     @model_validator(mode="after")
     def _complete(self) -> Description:
@@ -313,7 +321,7 @@ def networks_of(settings: config.Settings) -> config.Networks:
 
 def write_description(description: Description, out: Path) -> None:
     """Write run.json; the same description, the same bytes."""
-    text = json.dumps(description.model_dump(mode="json"), indent=2)
+    text = json.dumps(description.model_dump(mode="json", exclude={"evaluate": {"pixels"}}), indent=2)
     whole.write(out / DESCRIPTION, text + "\n", lasting=True)
 
 

@@ -39,6 +39,7 @@ from rrn.schema import (
     Settings,
     SettingsError,
     Speed,
+    at_once,
 )
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Speed",
+    "at_once",
     "find_root",
     "fingerprint",
     "in_row",

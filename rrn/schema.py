@@ -208,6 +208,7 @@ class Evaluate(Section):
     """Evaluation."""
 
     batch: Images
+    pixels: PositiveInt
     mode: Literal["whole", "pad", "sliding"]
     window: tuple[Side, Side] | None
     stride: tuple[Side, Side] | None
@@ -389,3 +390,15 @@ class Settings(Section):
                     f"batch.{key}: {images} gives fewer than 2 images to each of {divisor}: {shares}, and batch norm "
                     "needs 2; raise it or lower the other"
                 )
+
+
+def at_once(size: tuple[int, int], batch: int, pixels: int) -> int:
+    """Return how many images, or windows, of a size (height, width) go through the networks in one pass.
+
+    Args:
+        size: of each.
+        batch: most of them.
+        pixels: most of them all together; one that has more goes alone.
+    """
+    height, width = size
+    return max(1, min(batch, pixels // (height * width)))
