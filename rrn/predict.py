@@ -34,7 +34,7 @@ from tqdm import tqdm
 from rrn import checkpoint, overlay, whole
 from rrn.checkpoint import Description
 from rrn.config import Evaluate, SettingsError
-from rrn.data import files
+from rrn.data import file_formats, files
 from rrn.data.files import DataError, Pixels
 from rrn.drawing import Array, palette
 from rrn.inference import Predictor
@@ -177,7 +177,7 @@ def find_images(paths: Sequence[Path], out: Path) -> dict[str, Path]:
 
 def _search(folder: Path, out: Path) -> set[Path]:
     """Return the images in a folder and its subfolders, but for hidden ones and those in `out`."""
-    images = {path for path in folder.rglob("*") if path.suffix.lower() in files.SUFFIXES and path.is_file()}
+    images = {path for path in folder.rglob("*") if file_formats.has_suffix(path) and path.is_file()}
     hidden = {path for path in images if any(part.startswith(".") for part in path.relative_to(folder).parts)}
     return {path for path in images - hidden if not path.is_relative_to(out)}
 

@@ -172,8 +172,8 @@ BOMBS: dict[str, tuple[Change, str]] = {
 HOSTILE: dict[str, tuple[Change, str]] = {
     **BOMBS,
     "animation": (saved("PNG", **FRAMES), "is an animation; save the picture that is meant as an image of its own"),
-    "animated GIF": (saved("GIF", **FRAMES), r"cannot be read \(it is no image in JPEG or PNG\)"),
-    "a program for a printer": (saved("EPS"), r"cannot be read \(it is no image in JPEG or PNG\)"),
+    "animated GIF": (saved("GIF", **FRAMES), "is a GIF; save it as .*8.bit.*, or remove it"),
+    "a program for a printer": (saved("EPS"), "is a PostScript drawing; save it as"),
 }
 BAD_IMAGES: dict[str, tuple[Change, str]] = {
     "cmyk": (lambda path: Image.open(path).convert("CMYK").save(path), "has pixels of mode CMYK; save it as 8-bit RGB"),
@@ -189,7 +189,8 @@ BAD_IMAGES: dict[str, tuple[Change, str]] = {
     "deep grey": (grey(16), "has pixels of mode I;16; save it as 8-bit RGB or grey"),
     "rotated": (rotate, r"is stored rotated \(EXIF orientation 6\)"),
     "empty": (lambda path: path.write_bytes(b""), r"cannot be read \(it has 0 bytes\): replace it"),
-    "text": (lambda path: path.write_text("<html>"), r"cannot be read \(it is no image in JPEG or PNG\)"),
+    "web page": (lambda path: path.write_text("<html>"), "is a web page and no image; replace it or remove it"),
+    "text": (lambda path: path.write_text("a text"), r"cannot be read \(it is no image\)"),
     "half": (cut(0.5), "truncated.*incomplete"),
     "nearly whole": (cut(0.95), "truncated.*incomplete"),
     "loop": (loop, "is a symbolic link that leads back to itself"),

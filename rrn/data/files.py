@@ -8,19 +8,18 @@ import struct
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from rrn.config import IGNORE_INDEX
+from rrn.data import file_formats
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-FORMATS = ("JPEG", "PNG")
-"""What image files may hold, whatever they are called: for some other formats (EPS) PIL starts programs."""
 MOST_BYTES = 1 << 30
 """Of an image file: more than the largest that is read (`Image.MAX_IMAGE_PIXELS`) has uncompressed."""
 COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
@@ -37,16 +36,22 @@ OUTSIDE = re.compile(
 """What leads out of the folder of a data set: `..`, a drive or an address, an absolute path. The slash that published
 lists put before these folders means the data set's own."""
 INDEX_MODES = ("1", "L", "P")
-HEADER = 26
-"""Bytes at the start of a PNG that hold the bits of a sample, at 24, and the type of colours, at 25."""
 GREY = 0
 """Type of colours of a grey PNG."""
 TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 """What PIL raises when a header claims so many pixels that the memory would not hold them; nothing is decoded then."""
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, *TOO_LARGE)
+SEVERAL = {"PNG": "is an animation", "WEBP": "is an animation", "TIFF": "holds several pages"}
+"""Formats that may hold more than one picture, and what to say of those that do."""
+SAVE = {"image": "save it as JPEG or PNG, 8-bit RGB or grey", "label": "save it as a grey or palette PNG of 8 bits"}
+READ = ("a JPEG", "a PNG", "a WebP", "a BMP", file_formats.TIFF)
+CUT_OFF = "Corrupt EXIF data|Tag data larger than file|Truncated File Read"
+"""Beginnings of what PIL warns of where the tags of a TIFF lie behind its end."""
+DAMAGED = (SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error, UserWarning)
+UNREADABLE = (OSError, *DAMAGED, *TOO_LARGE)
 """What PIL raises for files that are no image, truncated, broken inside, or absurdly large."""
 
 Pixels = NDArray[np.uint8]
+Answer = TypeVar("Answer")
 Size = tuple[int, int]
 """Height and width, in pixels."""
 
@@ -76,26 +81,73 @@ def open_file(
         reduced: decode a JPEG at an eighth of its size, in grey, which reads all of the file and is faster.
 
     Raises:
-        DataError: it is missing, broken, incomplete, absurdly large, of another format, or an animation.
+        DataError: it is missing, broken, incomplete, absurdly large, of a format that is not read, or holds more than
+            one picture.
     """
-    try:
-        with _opened(path if contents is None else BytesIO(contents)) as image:
+    with _opened(path, what, contents) as image:
+        _require_one_picture(image, path, what)
+        try:
             if reduced:
                 image.draft("L", (1, 1))
             if decode:
                 image.load()
-    except UNREADABLE as error:
-        raise unreadable(error, path, what) from error
-    if image.format == "PNG" and getattr(image, "is_animated", False):
-        raise DataError(f"{what} {path} is an animation; save the picture that is meant as an image of its own")
+        except UNREADABLE as error:
+            raise unreadable(error, path, what) from error
     return image
 
 
-def _opened(source: Path | BytesIO) -> Image.Image:
+def _opened(path: Path, what: str, contents: bytes | None) -> Image.Image:
     """Read the header of an image; one that claims too many pixels is an error, of which PIL makes a warning first."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(source, formats=FORMATS)
+    head = _head(path, what, contents)
+    _require_read(head, path, what, contents)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(path if contents is None else BytesIO(contents), formats=file_formats.FORMATS)
+    except UnidentifiedImageError as error:
+        name = file_formats.format_name(head)
+        reason = f"it begins as {name}, and is none" if name else "it is no image"
+        raise _broken(path, what, reason) from error
+    except UNREADABLE as error:
+        raise unreadable(error, path, what) from error
+
+
+def _require_read(head: bytes, path: Path, what: str, contents: bytes | None) -> None:
+    """Refuse a file whose first bytes are of a format, or of a kind of TIFF, that is not read."""
+    name = file_formats.format_name(head)
+    if name == file_formats.TIFF and (trouble := _of_tiff(file_formats.unread_tiff, path, what, contents)):
+        raise DataError(f"{what} {path} {trouble}; {SAVE[what]}")
+    if name and name not in READ:
+        raise DataError(f"{what} {path} is {name}; {SAVE[what]}, or remove it")
+    if other := file_formats.other_name(head):
+        raise DataError(f"{what} {path} is {other} and no image; replace it or remove it")
+
+
+def _require_one_picture(image: Image.Image, path: Path, what: str) -> None:
+    """Refuse animations and files of several pages."""
+    if image.format in SEVERAL and getattr(image, "is_animated", False):
+        raise DataError(f"{what} {path} {SEVERAL[image.format]}; save the picture that is meant as an image of its own")
+
+
+def _of_tiff(ask: Callable[[Mapping[int, Any]], Answer], path: Path, what: str, contents: bytes | None) -> Answer:
+    """Return what a function says of the tags of a TIFF; where they are cut off is an error, of which PIL warns."""
+    try:
+        with warnings.catch_warnings(), path.open("rb") if contents is None else BytesIO(contents) as file:
+            warnings.filterwarnings("error", CUT_OFF)
+            return ask(file_formats.tiff_tags(file))
+    except UNREADABLE as error:
+        raise unreadable(error, path, what) from error
+
+
+def _head(path: Path, what: str, contents: bytes | None) -> bytes:
+    """Return the first bytes of a file."""
+    if contents is not None:
+        return contents[: file_formats.HEAD]
+    try:
+        with path.open("rb") as file:
+            return file.read(file_formats.HEAD)
+    except OSError as error:
+        raise unreadable(error, path, what) from error
 
 
 def unreadable(error: Exception, path: Path, what: str) -> DataError:
@@ -112,7 +164,11 @@ def unreadable(error: Exception, path: Path, what: str) -> DataError:
             f"{what} {path} claims to have more than {Image.MAX_IMAGE_PIXELS} pixels, which is not even tried; replace "
             "it, or cut it into smaller ones"
         )
-    reason = "it is no image in JPEG or PNG" if isinstance(error, UnidentifiedImageError) else str(error)
+    return _broken(path, what, str(error))
+
+
+def _broken(path: Path, what: str, reason: str) -> DataError:
+    """Return what to say of a file that begins as it must and goes on as it must not."""
     return DataError(f"{what} {path} cannot be read ({reason}): it is broken or incomplete; replace it or remove it")
 
 
@@ -123,17 +179,23 @@ def open_image(path: Path, decode: bool = True, contents: bytes | None = None) -
         DataError: see `open_file`; or its pixels are of a kind that has no obvious colours, or it is stored rotated.
     """
     image = _with_colours(open_file(path, "image", decode, contents), path, contents)
-    if decode or "exif" in image.info:  # PNG may hold it behind the pixels
-        _require_upright(image, path)
+    if image.format == "TIFF":  # PIL has turned it and forgets the tag
+        _require_upright(_of_tiff(file_formats.tiff_orientation, path, "image", contents), path)
+    elif decode or "exif" in image.info:  # PNG may hold it behind the pixels
+        _require_upright(_orientation(image, path), path)
     return image
 
 
-def _require_upright(image: Image.Image, path: Path) -> None:
-    """Raise a DataError if EXIF data say that a photograph is stored rotated, or are broken."""
+def _orientation(image: Image.Image, path: Path) -> int:
+    """Return the orientation that EXIF data state; broken ones are a DataError."""
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except UNREADABLE as error:
         raise DataError(f"{path} has broken EXIF data ({error}); remove them (`exiftool -all= FILE`)") from error
+
+
+def _require_upright(turned: int, path: Path) -> None:
+    """Raise a DataError if a photograph is stored rotated."""
     if turned != 1:
         raise DataError(
             f"{path} is stored rotated (EXIF orientation {turned}), and whether its label is too cannot be known; "
@@ -160,34 +222,31 @@ def _with_colours(image: Image.Image, path: Path, contents: bytes | None = None)
 
 
 def _bits(path: Path, what: str, contents: bytes | None) -> tuple[int, int]:
-    """Return the bits of a sample and the type of colours that the header of a PNG states, which PIL keeps to itself.
+    """Return the bits of a sample and the type of colours that the header of a PNG states, at its bytes 24 and 25.
 
     Raises:
         DataError: it cannot be read any more.
     """
-    if contents is None:
-        try:
-            with path.open("rb") as file:
-                contents = file.read(HEADER)
-        except OSError as error:
-            raise unreadable(error, path, what) from error
-    return contents[24], contents[25]
+    head = _head(path, what, contents)
+    return head[24], head[25]
 
 
 def open_label(path: Path, contents: bytes | None = None) -> Image.Image:
     """Open a label: one class index per pixel, grey or palette, 8 bits.
 
     Raises:
-        DataError: see `open_file`; or it is in colours, has more than 8 bits, or is grey with 2 or 4, which PIL spreads
-            over 0 to 255. One bit, and a palette of any bits, stay the indices that they are.
+        DataError: see `open_file`; or it is no PNG, is in colours, has more than 8 bits, or is grey with 2 or 4, which
+            PIL spreads over 0 to 255. One bit, and a palette of any bits, stay the indices that they are.
     """
     label = open_file(path, "label", contents=contents)
+    if label.format != "PNG":
+        raise DataError(_no_png(path, label.format or ""))
     if label.mode not in INDEX_MODES:
         raise DataError(
             f"{path} has pixels of mode {label.mode}, but a label is one class index per "
             "pixel: convert it to a grey or palette PNG of 8 bits"
         )
-    if label.format == "PNG" and label.mode == "L":
+    if label.mode == "L":
         bits, kind = _bits(path, "label", contents)
         if kind == GREY and bits in (2, 4):
             raise DataError(
@@ -195,6 +254,16 @@ def open_label(path: Path, contents: bytes | None = None) -> Image.Image:
                 "indices into a grey or palette PNG of 8 bits, and see that they are still 0, 1, 2, ..."
             )
     return label
+
+
+def _no_png(path: Path, form: str) -> str:
+    """Say that a label is of a format that is read for images alone."""
+    if form in ("JPEG", "MPO"):
+        return (
+            f"label {path} is a JPEG, which does not keep values: export the labels anew, as grey or palette PNG of "
+            "8 bits, from where they were drawn"
+        )
+    return f"label {path} is a {form}, but labels are PNG: convert it to a grey or palette PNG of 8 bits"
 
 
 def colours(image: Image.Image, size: Size | None) -> Pixels:

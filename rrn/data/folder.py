@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from rrn.config import IGNORE_INDEX, Dataset
-from rrn.data.files import CONTROL, SUFFIXES, DataError
+from rrn.data import file_formats
+from rrn.data.files import CONTROL, DataError
 from rrn.data.layouts import Layout, require_folder
 
 RESERVED = {"(all)": "all classes together", "mean": "the mean of the classes", "void": "what counts as no class"}
@@ -57,14 +58,15 @@ class Folder(Layout):
             require_folder(further, "dataset.unlabeled", self.hint)
         for folder in self._folders(split):
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if path.suffix not in SUFFIXES or path.name.startswith("."):
+                if not file_formats.has_suffix(path) or path.name.startswith(".") or path.is_dir():
                     continue
                 if path.stem in found:
                     raise DataError(f"{path} and {found[path.stem]} have one id: remove one of them")
                 found[path.stem] = path
         if not found:
             raise DataError(
-                f"the split {split!r} is empty: no .jpg or .png in {self.root / 'images' / split}; {self.hint}; "
+                f"the split {split!r} is empty: no image in {self.root / 'images' / split} "
+                f"({', '.join(file_formats.SUFFIXES)}); {self.hint}; "
                 "dataset.train, val and test name the splits, and test may equal val"
             )
         return sorted(found)
@@ -72,10 +74,8 @@ class Folder(Layout):
     def image_path(self, split: str, name: str) -> Path:
         """Return the file of an image; train images may lie in the folder of unlabeled ones."""
         for folder in self._folders(split):
-            for suffix in SUFFIXES:
-                path = folder / f"{name}{suffix}"
-                if path.is_file() or path.is_symlink():
-                    return path
+            if path := _file_of(folder, name):
+                return path
         raise DataError(f"{self.root / 'images' / split / name}.jpg (or .png) is missing; {self.hint}")
 
     def label_path(self, split: str, name: str) -> Path:
@@ -86,6 +86,17 @@ class Folder(Layout):
         """Return the folders of images that make up a split."""
         further = [self.unlabeled] if split == self.train and self.unlabeled else []
         return [self.root / "images" / name for name in (split, *further)]
+
+
+def _file_of(folder: Path, name: str) -> Path | None:
+    """Return the image of an id in a folder; the usual ways to write its ending are tried first."""
+    for suffix in file_formats.SUFFIXES:
+        for written in (suffix, suffix.upper()):
+            path = folder / f"{name}{written}"
+            if path.is_file() or path.is_symlink():
+                return path
+    listed = folder.iterdir() if folder.is_dir() else ()
+    return next((path for path in listed if path.stem == name and file_formats.has_suffix(path)), None)
 
 
 def _classes(path: Path, hint: str) -> tuple[str, ...]:
