@@ -18,6 +18,8 @@ from rrn import config, whole
 
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch")
 """Which build the networks."""
+CODE = Path(__file__).resolve().parents[1]
+"""Where this package lies, for the child process that tries settings of another folder."""
 TRIAL = [sys.executable, "-m", "rrn.trial"]
 """Tries settings that it reads from its input."""
 
@@ -79,7 +81,10 @@ def identity(settings: config.Settings) -> dict[str, Any]:
 def _tried(root: Path, settings: config.Settings) -> str | None:
     """Let a child process try settings; return what is wrong with them, or None."""
     text = json.dumps({"params": settings.model_dump(mode="json"), "rows": settings.ablation.methods})
-    child = subprocess.run(TRIAL, cwd=root, input=text, capture_output=True, text=True, check=False)
+    own = {"PYTHONPATH": os.pathsep.join(filter(None, [str(CODE), os.environ.get("PYTHONPATH", "")]))}
+    child = subprocess.run(
+        TRIAL, cwd=root, env=os.environ | own, input=text, capture_output=True, text=True, check=False
+    )
     if child.returncode == 0:
         refused: str | None = json.loads(child.stdout.splitlines()[-1])["refused"]
         return refused

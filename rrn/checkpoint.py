@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import warnings
@@ -31,6 +32,11 @@ from rrn.state import DamagedError, read, save_tensors, write
 
 NETWORKS = ("segmenters", "discriminators")
 DESCRIPTION = "run.json"
+TRAINING = re.compile(r"(^|/)runs/(?P<name>[^/]+)/train/(?P<key>[^/]+)$")
+"""Where the pipeline puts a training."""
+KNOWN = ("cpu", "cuda", "meta")
+"""Kinds of devices that runs are tested on; meta computes nothing."""
+NO_DEVICE = "device: {!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ..."
 NO_MATTER = {"batch": 1, "evidence": 0, "pixels": 1}
 """Of `evaluate:`, what changes no answer of a finished run, as run.json holds it."""
 PATIENCE = 3.0
@@ -333,9 +339,7 @@ def read_description(folder: Path) -> Description:
     """
     path = folder / DESCRIPTION
     if not folder.is_dir():
-        raise config.SettingsError(
-            f"there is no folder {folder}: name that of a finished run, such as runs/shapes/train/1of16-rrn-0"
-        )
+        raise config.SettingsError(f"there is no folder {folder}: {_makes(folder)}")
     if not path.is_file():
         raise config.SettingsError(
             f"{folder} is no finished run: it has no {DESCRIPTION}; name the folder of one run, "
@@ -351,6 +355,17 @@ def read_description(folder: Path) -> Description:
         ) from error
 
 
+def _makes(folder: Path) -> str:
+    """Say which command makes the folder of a run, if it is called as one."""
+    run = TRAINING.search(folder.as_posix())
+    if run is None:
+        return "name that of a finished run, such as runs/shapes/train/1of16-rrn-0"
+    return (
+        f"`make repro` makes all runs of params.yaml, `python -m rrn.repro train@{run['key']}` this one, where "
+        f"params.yaml says name: {run['name']}"
+    )
+
+
 def device_of(device: str) -> torch.device:
     """Resolve a device: auto (a GPU if there is one), or what torch calls it.
 
@@ -362,7 +377,9 @@ def device_of(device: str) -> torch.device:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise config.SettingsError(f"device: {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...") from error
+        raise config.SettingsError(NO_DEVICE.format(device)) from error
+    if wanted.type not in KNOWN:
+        raise config.SettingsError(NO_DEVICE.format(device))
     known = torch.cuda.device_count()
     if wanted.type == "cuda" and known and (wanted.index or 0) >= known:
         raise config.SettingsError(f"device: {device}, but torch sees {known} GPUs here, the first is cuda:0")
