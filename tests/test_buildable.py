@@ -63,10 +63,20 @@ def test_networks_that_take_their_images_pass(architecture, encoder):
     assert refusal(with_model(architecture=architecture, encoder=encoder)) is None
 
 
+@pytest.mark.parametrize("name", preset.names(ROOT))
+def test_every_committed_preset_passes(name):
+    items = [
+        name,
+        "dataset.path=../elsewhere",
+        *(["model.encoder=tu-resnet50s"] if name in ("voc", "cityscapes") else []),
+    ]
+    assert refusal(config.resolve(config.parse(preset.apply(ROOT, items), ""))) is None
+
+
 BAD = [
     (
         {"architecture": "unet"},
-        "model.architecture: segmentation_models_pytorch has no 'unet' (DeepLabV3Plus is the paper's); did you mean 'Un",
+        "model.architecture: segmentation_models_pytorch has no 'unet' (DeepLabV3Plus is the paper's); did you mean",
     ),
     ({"architecture": "deeplabv3plus"}, "did you mean 'DeepLabV3Plus'"),
     ({"encoder": "resnet999"}, "model.encoder: there is no 'resnet999'; did you mean 'resnet50' or"),
