@@ -55,7 +55,12 @@ def _segmenter(settings: config.Model) -> Segmenter:
     except (RuntimeError, NotImplementedError) as error:
         if "meta" not in str(error):
             raise
-    return Segmenter(settings, CLASSES, pretrained=False).to("meta")
+    try:
+        return Segmenter(settings, CLASSES, pretrained=False).to("meta")
+    except config.SettingsError as error:
+        if shortage.ON_THE_CPU in str(error):
+            raise RuntimeError(str(error)) from error
+        raise
 
 
 def _require_even(encoder: nn.Module, settings: config.Settings) -> None:

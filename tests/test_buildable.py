@@ -143,6 +143,15 @@ def test_too_little_memory_for_a_trial_is_no_fault_of_the_settings(monkeypatch):
         trial.require_buildable(with_model(), {})
 
 
+def test_too_little_memory_to_build_is_no_fault_of_the_settings_either(monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3 bytes (no meta tensor)")
+
+    monkeypatch.setattr("segmentation_models_pytorch.Unet.__init__", full)
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        trial.require_buildable(with_model(architecture="Unet", encoder="resnet18"), {})
+
+
 def test_a_trial_is_asked_once_and_what_it_found_is_remembered(here, remembered, monkeypatch):
     settings = config.load(root=here)
     buildable.require(here, settings)
