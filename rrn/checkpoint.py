@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import warnings
@@ -18,18 +19,26 @@ from types import TracebackType
 from typing import IO, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from rrn import config, places, whole
+from rrn.limits import Byte, PositiveInt
 from rrn.method import RRN
-from rrn.schema import Byte, PositiveInt, Section
+from rrn.schema import Section
 from rrn.state import DamagedError, read, save_tensors, write
 
 NETWORKS = ("segmenters", "discriminators")
 DESCRIPTION = "run.json"
+TRAINING = re.compile(r"(^|/)runs/(?P<name>[^/]+)/train/(?P<key>[^/]+)$")
+"""Where the pipeline puts a training."""
+KNOWN = ("cpu", "cuda", "meta")
+"""Kinds of devices that runs are tested on; meta computes nothing."""
+NO_DEVICE = "device: {!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ..."
+NO_MATTER = {"batch": 1, "evidence": 0, "pixels": 1}
+"""Of `evaluate:`, what changes no answer of a finished run, as run.json holds it."""
 PATIENCE = 3.0
 """Seconds to wait for a lock: the kernel of a stage that was killed notices it within one."""
 
@@ -70,6 +79,12 @@ class Description(Section):
     size: tuple[PositiveInt, PositiveInt] | None
     networks: config.Networks | None
     evaluate: config.Evaluate
+
+    @field_validator("evaluate", mode="before")
+    @classmethod
+    def _one_at_a_time(cls, protocol: Any) -> Any:
+        """Add what run.json does not say: how many pixels are looked at together."""
+        return {"pixels": NO_MATTER["pixels"]} | protocol if isinstance(protocol, dict) else protocol
 
     @model_validator(mode="after")
     def _complete(self) -> Description:
@@ -312,7 +327,7 @@ def networks_of(settings: config.Settings) -> config.Networks:
 
 def write_description(description: Description, out: Path) -> None:
     """Write run.json; the same description, the same bytes."""
-    text = json.dumps(description.model_dump(mode="json"), indent=2)
+    text = json.dumps(description.model_dump(mode="json", exclude={"evaluate": {"pixels"}}), indent=2)
     whole.write(out / DESCRIPTION, text + "\n", lasting=True)
 
 
@@ -324,9 +339,7 @@ def read_description(folder: Path) -> Description:
     """
     path = folder / DESCRIPTION
     if not folder.is_dir():
-        raise config.SettingsError(
-            f"there is no folder {folder}: name that of a finished run, such as runs/shapes/train/1of16-rrn-0"
-        )
+        raise config.SettingsError(f"there is no folder {folder}: {_makes(folder)}")
     if not path.is_file():
         raise config.SettingsError(
             f"{folder} is no finished run: it has no {DESCRIPTION}; name the folder of one run, "
@@ -342,6 +355,17 @@ def read_description(folder: Path) -> Description:
         ) from error
 
 
+def _makes(folder: Path) -> str:
+    """Say which command makes the folder of a run, if it is called as one."""
+    run = TRAINING.search(folder.as_posix())
+    if run is None:
+        return "name that of a finished run, such as runs/shapes/train/1of16-rrn-0"
+    return (
+        f"`make repro` makes all runs of params.yaml, `python -m rrn.repro train@{run['key']}` this one, where "
+        f"params.yaml says name: {run['name']}"
+    )
+
+
 def device_of(device: str) -> torch.device:
     """Resolve a device: auto (a GPU if there is one), or what torch calls it.
 
@@ -353,7 +377,9 @@ def device_of(device: str) -> torch.device:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise config.SettingsError(f"device: {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...") from error
+        raise config.SettingsError(NO_DEVICE.format(device)) from error
+    if wanted.type not in KNOWN:
+        raise config.SettingsError(NO_DEVICE.format(device))
     known = torch.cuda.device_count()
     if wanted.type == "cuda" and known and (wanted.index or 0) >= known:
         raise config.SettingsError(f"device: {device}, but torch sees {known} GPUs here, the first is cuda:0")

@@ -11,9 +11,8 @@ import copy
 import hashlib
 import json
 import re
-import reprlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import Node
 
+from rrn.explain import dotted, explained, short
+from rrn.limits import PositiveInt, nearest
 from rrn.schema import (
     IGNORE_INDEX,
     Augment,
@@ -34,13 +35,11 @@ from rrn.schema import (
     Method,
     Model,
     Optimizer,
-    PositiveInt,
     Schedule,
     Section,
     Settings,
     SettingsError,
     Speed,
-    nearest,
 )
 
 __all__ = [
@@ -78,6 +77,8 @@ MOST_PROBLEMS = 20
 """Of one message."""
 PLAIN = (str, int, float, list, dict, type(None))
 """What settings are made of."""
+OTHER = {"date": "a date", "datetime": "a time", "TimeStamp": "a time", "bytes": "binary data", "set": "a set"}
+"""What else YAML can say, by the name of its type."""
 
 
 class Networks(Section):
@@ -153,7 +154,7 @@ def settings_in(text: str, source: str) -> dict[str, Any]:
     """
     values = parse(text, source)
     if not isinstance(values, dict):
-        raise SettingsError(f"{source}: expected keys and values, found {type(values).__name__}")
+        raise SettingsError(f"{source}: expected keys and values, found {short(values) if values else 'none'}")
     return values
 
 
@@ -199,7 +200,7 @@ class _Constructor(SafeConstructor):
 def _require_plain(values: Any, source: str) -> None:
     """Refuse what YAML can say and no setting is."""
     for count, (where, value) in enumerate(_inside(values, ())):
-        name = ": ".join(filter(None, (source, _dotted(where))))
+        name = ": ".join(filter(None, (source, dotted(where))))
         if len(where) > DEEPEST:
             raise SettingsError(f"{name} is nested deeper than {DEEPEST} levels, or holds itself")
         if count > MOST_VALUES:
@@ -209,8 +210,8 @@ def _require_plain(values: Any, source: str) -> None:
         if isinstance(value, int) and value.bit_length() > 64:
             raise SettingsError(f"{name} is {short(value)}: no setting takes more than 64")
         if not isinstance(value, PLAIN):
-            kind = type(value).__name__
-            raise SettingsError(f"{name} is {short(value)}, which YAML reads as a {kind}; put a text in quotes")
+            kind = OTHER.get(type(value).__name__, "no plain value")
+            raise SettingsError(f"{name} is {value!s:.80}, which YAML reads as {kind}; put a text in quotes")
 
 
 def _inside(value: Any, where: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
@@ -289,54 +290,6 @@ def _validate(params: Mapping[str, Any], prefix: str) -> Settings:
     try:
         return Settings.model_validate(params)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = explained(error.errors())
         lines[MOST_PROBLEMS:] = [f"and {len(lines) - MOST_PROBLEMS} more"] if len(lines) > MOST_PROBLEMS else []
         raise SettingsError("\n".join(f"params.yaml: {prefix}{line}" for line in lines)) from error
-
-
-def _explain(problem: Any) -> str:
-    """Return one readable line of a pydantic error."""
-    where = _dotted(problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        *parents, key = problem["loc"]
-        return f"no setting {where!r}{nearest(str(key), _section(parents).model_fields)}"
-    if problem["type"] == "missing":
-        return f"{where} is missing"
-    if problem["type"] == "model_type":
-        keys = sorted(_section(problem["loc"]).model_fields)
-        return f"{where} is {short(problem['input'])}: expected a section with keys {keys}"
-    message = re.sub(r"^Value error, ", "", problem["msg"])
-    if problem["type"] == "value_error" and isinstance(problem["input"], Mapping):
-        return f"{where}: {message}" if where else message
-    return f"{where} is {short(problem['input'])}: {message}"
-
-
-class _Short(reprlib.Repr):
-    """Values as an error shows them: never longer than a line, whatever was written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = 80
-        self.maxlevel = 2
-
-    def repr_int(self, x: int, level: int) -> str:
-        """Return a number; of one that is too long to be read, its length."""
-        return super().repr_int(x, level) if x.bit_length() <= 256 else f"a number of {x.bit_length()} bits"
-
-
-def short(value: Any) -> str:
-    """Return a value as an error shows it, shortened where it is long."""
-    return _Short().repr(value)
-
-
-def _section(where: Iterable[Any]) -> Any:
-    """Return the class of the section at the end of a path of keys."""
-    section: Any = Settings
-    for key in where:
-        section = section.model_fields[key].annotation
-    return section
-
-
-def _dotted(keys: Iterable[Any]) -> str:
-    """Return keys, one inside the other, as settings are called, train.steps; an odd or long one as `short`."""
-    return ".".join(key if key.isprintable() and len(key) <= 80 else short(key) for key in map(str, keys))

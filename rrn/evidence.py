@@ -29,7 +29,8 @@ from pydantic import Field, ValidationError
 from rrn import whole
 from rrn.config import Filter
 from rrn.drawing import palette
-from rrn.schema import Byte, PositiveInt, Section
+from rrn.limits import Byte, PositiveInt
+from rrn.schema import Section
 
 NAME = "evidence.zip"
 ABOUT, REGIONS = "evidence.json", "regions.csv"

@@ -77,8 +77,12 @@ def images_of(settings: Settings, dataset: ImageSet, split: Split) -> dict[str, 
     wanted = {"val": (dataset.val, split.val), "unlabeled": (dataset.train, known), "test": (dataset.test, split.test)}
     if dataset.test == dataset.val:
         wanted = {"unlabeled": wanted["unlabeled"], "val": wanted["val"]}
-    size, keep = settings.evaluate.batch, settings.dataset.cache
-    return {name: whole_images(dataset, *where, size, cache=keep) for name, where in wanted.items() if where[1]}
+    protocol, keep = settings.evaluate, settings.dataset.cache
+    return {
+        name: whole_images(dataset, *where, protocol.batch, cache=keep, pixels=protocol.pixels)
+        for name, where in wanted.items()
+        if where[1]
+    }
 
 
 def about_run(settings: Settings, split: Split, ids: Mapping[str, Sequence[str]], extra: Mapping[str, Any]) -> About:

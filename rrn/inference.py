@@ -60,8 +60,8 @@ class Predictor:
 
     Args:
         model: what answers. Where images are padded, its segmenters must know their encoder's `mean` colour.
-        protocol: `settings.evaluate`; at most `protocol.batch` windows (whole images are windows, too) go through the
-            model at once.
+        protocol: `settings.evaluate`; at most `protocol.batch` windows of `protocol.pixels` together (whole images are
+            windows, too) go through the model at once.
     """
 
     def __init__(self, model: Model, protocol: config.Evaluate) -> None:
@@ -160,11 +160,12 @@ class Predictor:
         return total.div_(count)
 
     def _passes(self, images: int, seen_by: list[Window]) -> Iterator[list[tuple[int, Window]]]:
-        """Yield (image, window), those of one size together, at most a batch at a time."""
-        for _, alike in groupby(sorted(seen_by, key=_size), key=_size):
+        """Yield (image, window), those of one size together, at most as many as go through the model at once."""
+        for size, alike in groupby(sorted(seen_by, key=_size), key=_size):
             places = [(image, window) for window in alike for image in range(images)]
-            for start in range(0, len(places), self.protocol.batch):
-                yield places[start : start + self.protocol.batch]
+            most = shortage.at_once(size, self.protocol.batch, self.protocol.pixels)
+            for start in range(0, len(places), most):
+                yield places[start : start + most]
 
     def _mirrored(self, images: Tensor) -> Tensor:
         """Return probabilities [2, B, C, H, W] of one pass, or their mean with those of its mirror image."""

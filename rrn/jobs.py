@@ -14,7 +14,7 @@ Stage = Literal["warmup", "train"]
 SUPERVISED_ONLY = {"labels": "partition", "consistency": False, "filter": {"by": "none"}, "rho": "none"}
 ELSEWHERE: dict[str, bool | set[str]] = {
     **dict.fromkeys(("name", "ablation", "methods", "workers", "split"), True),
-    "evaluate": {"batch", "evidence"},
+    "evaluate": {"batch", "pixels", "evidence"},
     "dataset": {"cache"},
 }
 NOT_READ = {

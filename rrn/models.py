@@ -7,16 +7,22 @@ head ours: the released one pools a fixed window and never sees part of a 512 pi
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
 import torch.nn.functional as F
+from segmentation_models_pytorch.encoders import encoders
 from torch import Tensor, nn
 
 from rrn import config, regions, weights
+
+MULTIPLE = 32
+"""Of pixels, to which sides of images are padded: all encoders but those of odd patches halve them evenly."""
 
 
 class Segmenter(nn.Module):
@@ -49,12 +55,14 @@ class Segmenter(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B, C, H, W] of normalized float images [B, 3, H, W] of any size."""
         height, width = images.shape[-2:]
-        padded = F.pad(images, (0, -width % 32, 0, -height % 32))
+        padded = F.pad(images, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
         return self.network(padded)[..., :height, :width]
 
 
 UNFIT = (KeyError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
 """What segmentation_models_pytorch and timm raise for an encoder that they do not have, or that does not fit."""
+ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
+"""Options that let timm's encoders of one input size (vision transformers; Swin) take images of any size."""
 
 
 def _build(settings: config.Model, classes: int) -> nn.Module:
@@ -62,9 +70,10 @@ def _build(settings: config.Model, classes: int) -> nn.Module:
     known = {architecture.__name__: architecture for architecture in smp.MODEL_ARCHITECTURES_MAPPING.values()}
     if settings.architecture not in known:
         raise config.SettingsError(
-            f"model.architecture: segmentation_models_pytorch has no {settings.architecture!r}"
-            f"{config.nearest(settings.architecture, known)}; DeepLabV3Plus is the paper's"
+            f"model.architecture: segmentation_models_pytorch has no {settings.architecture!r} (DeepLabV3Plus is the "
+            f"paper's){config.nearest(settings.architecture, known)}"
         )
+    _require_encoder(settings.encoder)
     deeplab = {}
     if settings.architecture.startswith("DeepLabV3"):
         deeplab = {
@@ -72,11 +81,31 @@ def _build(settings: config.Model, classes: int) -> nn.Module:
             "decoder_channels": settings.decoder_channels,
             "decoder_atrous_rates": settings.atrous_rates,
         }
+    architecture = known[settings.architecture]
     try:
-        return known[settings.architecture](settings.encoder, encoder_weights=None, classes=classes, **deeplab)
+        for options in ANY_SIZE if _has_one_size(settings.encoder) else ():
+            with suppress(TypeError):  # not an option of this encoder
+                return architecture(settings.encoder, encoder_weights=None, classes=classes, **deeplab, **options)
+        return architecture(settings.encoder, encoder_weights=None, classes=classes, **deeplab)
     except UNFIT as error:
         reason = str(error) or f"{settings.architecture} does not take it"
         raise config.SettingsError(f"model.encoder: {settings.encoder!r} cannot be built: {reason}") from error
+
+
+def _require_encoder(name: str) -> None:
+    """Refuse an encoder that neither segmentation_models_pytorch nor timm has, and say which have such a name."""
+    if name in encoders or name.startswith("timm-") or (name.startswith("tu-") and timm.is_model(name[3:])):
+        return
+    known = [*encoders, *(f"tu-{model}" for model in timm.list_models())]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "tu-NAME is any of timm's, such as tu-resnet50"
+    raise config.SettingsError(f"model.encoder: there is no {name!r}; {hint}")
+
+
+def _has_one_size(encoder: str) -> bool:
+    """Return whether timm says that an encoder takes images of one size."""
+    facts = timm.get_pretrained_cfg(encoder[3:], allow_unregistered=True) if encoder.startswith("tu-") else None
+    return bool(facts and facts.fixed_input_size)
 
 
 class RegionDiscriminator(nn.Module):

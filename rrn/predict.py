@@ -1,7 +1,7 @@
 """Label images with a finished run: `python -m rrn.predict RUN IMAGES... OUT`.
 
 The folder of the run is all that is needed. Images may have any size, and each is labeled alone. They are named in OUT
-by their path below the folder that holds them all, without suffix; with it, if two of them differ in nothing else:
+by their path below the folder that holds them all, without suffix; those that differ in nothing else keep theirs:
 
     OUT/labels/<name>.png            palette PNG: a pixel is the index of its class, shown in the colour of the class
     OUT/probabilities/<name>.npz     --probabilities: `probabilities`, float16 [C, H, W]
@@ -16,6 +16,7 @@ import argparse
 import csv
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ NO_DISCRIMINATORS = (
     "this run has no region discriminators, so there are no region scores: leave --regions out, "
     "or name a training of a row that filters regions, such as rrn"
 )
+
+ENDINGS = f"{', '.join(file_formats.SUFFIXES[:-1])} or {file_formats.SUFFIXES[-1]}"
+"""Of files in a folder that are images."""
+NAMED = 10
+"""Files that are left out, at most."""
 
 Who = Literal["ensemble", "1", "2"]
 
@@ -148,13 +154,13 @@ def find_images(paths: Sequence[Path], out: Path) -> dict[str, Path]:
     """Find images and give each a name of its own.
 
     Args:
-        paths: files, taken whatever their suffix, and folders, searched with all their subfolders for .jpg, .jpeg and
-            .png; hidden files and folders are left out.
+        paths: files, taken whatever their suffix, and folders, searched with all their subfolders for files that are
+            called as images; hidden files and folders are left out.
         out: folder of the results; what lies in it is no image.
 
     Returns:
-        name -> file, sorted: the path below the folder that holds all `paths`, without suffix if the names differ
-        without it.
+        name -> file, sorted: the path below the folder that holds all `paths`, without suffix; where two have the same
+        name without it, both keep it.
 
     Raises:
         DataError: a path does not exist or lies in `out`, or there is no image.
@@ -167,20 +173,42 @@ def find_images(paths: Sequence[Path], out: Path) -> dict[str, Path]:
         if place.is_relative_to(out):
             raise DataError(f"{path} lies in {out}, where the results go: name another folder for them")
         places.append(place)
-        found |= _search(place, out) if path.is_dir() else {place / path.name}
+        found |= set(filter(file_formats.has_suffix, _files(place, out))) if path.is_dir() else {place / path.name}
     if not found:
-        raise DataError(f"no image in {', '.join(map(str, paths))}: expected files that end in .jpg, .jpeg or .png")
+        raise DataError(f"no image in {', '.join(map(str, paths))}: expected files that end in {ENDINGS}")
     common = Path(os.path.commonpath(places))
-    names = {path.relative_to(common): path for path in sorted(found)}
-    bare = {str(name.with_suffix("")): path for name, path in names.items()}
-    return bare if len(bare) == len(names) else {str(name): path for name, path in names.items()}
+    return _named({path.relative_to(common): path for path in sorted(found)})
 
 
-def _search(folder: Path, out: Path) -> set[Path]:
-    """Return the images in a folder and its subfolders, but for hidden ones and those in `out`."""
-    images = {path for path in folder.rglob("*") if file_formats.has_suffix(path) and path.is_file()}
-    hidden = {path for path in images if any(part.startswith(".") for part in path.relative_to(folder).parts)}
-    return {path for path in images - hidden if not path.is_relative_to(out)}
+def _named(images: Mapping[Path, Path]) -> dict[str, Path]:
+    """Name images by their path without suffix, or with it where that is the name of another one, too."""
+    taken = Counter(str(path.with_suffix("")) for path in images) + Counter(map(str, images))
+    bare = {path: str(path.with_suffix("")) for path in images}
+    return {bare[path] if taken[bare[path]] == 1 else str(path): file for path, file in images.items()}
+
+
+def left_out(paths: Sequence[Path], out: Path) -> list[Path]:
+    """Return the files in folders that `find_images` leaves out for their suffix, sorted, by their paths below them."""
+    folders = [path for path in paths if path.is_dir()]
+    others = {
+        file.relative_to(folder.resolve())
+        for folder in folders
+        for file in _files(folder.resolve(), out.resolve())
+        if not file_formats.has_suffix(file)
+    }
+    return sorted(others)
+
+
+def _files(folder: Path, out: Path) -> set[Path]:
+    """Return the files in a folder and its subfolders, but for hidden ones and those in `out`."""
+    files = {path for path in folder.rglob("*") if path.is_file() and not path.is_relative_to(out)}
+    return {path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)}
+
+
+def _count(paths: Sequence[Path]) -> str:
+    """Say how many files are left out, and which."""
+    named = ", ".join(map(str, paths[:NAMED])) + (" ..." if len(paths) > NAMED else "")
+    return f"{len(paths)} {'file' if len(paths) == 1 else 'files'} left out: {named} (images end in {ENDINGS})"
 
 
 class Writer:
@@ -314,7 +342,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parser().parse_intermixed_args(argv)
     try:
         require_free(options.out, options.force)
-        images = find_images(options.images, options.out)
+        if options.device.startswith("meta"):
+            raise SettingsError(checkpoint.NO_DEVICE.format(options.device))
+        images, others = find_images(options.images, options.out), left_out(options.images, options.out)
         model, description = checkpoint.load_finished(options.run, options.device)
         if options.regions and not model.discriminators:
             raise SettingsError(NO_DISCRIMINATORS)
@@ -327,6 +357,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}; make room in {options.out} or name a folder that can be written", file=sys.stderr)
         return 1
     print(f"{len(images) - len(failed)} of {len(images)} images labeled: {options.out / 'labels'}")
+    if others:
+        print(_count(others))
     for message in failed:
         print(f"error: {message}", file=sys.stderr)
     return 1 if failed else 0

@@ -20,7 +20,7 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from rrn import config, git, places, whole
+from rrn import buildable, config, git, places, whole
 from rrn.data import lists
 from rrn.data.files import DataError
 
@@ -178,6 +178,21 @@ def require_partitions(settings: config.Settings) -> None:
             raise config.SettingsError(f"ablation.partitions: {error}") from error
 
 
+def require_buildable(root: Path, text: str) -> None:
+    """Refuse the text of params.yaml if it changes the networks to some that cannot be built.
+
+    Raises:
+        config.SettingsError, whole.WriteError: see `buildable.require`.
+    """
+    settings = config.resolve(config.parse(text, "params.yaml"))
+    try:
+        before = buildable.identity(config.load(root=root))
+    except config.SettingsError:  # what is mended here
+        before = {}
+    if buildable.identity(settings) != before:
+        buildable.require_or_note(root, settings)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     items = sys.argv[1:] if argv is None else argv
@@ -187,7 +202,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{__doc__}\npresets: {', '.join(names(root))}", file=sys.stderr)
             return 2
         text = apply(root, items)
-    except (config.SettingsError, FileNotFoundError) as error:
+        require_buildable(root, text)
+    except (config.SettingsError, FileNotFoundError, whole.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if any("=" not in item for item in items):

@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from rrn import alone, config, fetch, git, lanes, tracking, whole
+from rrn import alone, buildable, config, fetch, git, lanes, tracking, whole
 
 KEYS = ["name", "partition", "method"]
 TOLERANCE = 2.0
@@ -201,7 +201,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         root = config.find_root()
         settings = config.load(root=root)
-    except (config.SettingsError, FileNotFoundError) as error:
+        buildable.require_or_note(root, settings)
+    except (config.SettingsError, FileNotFoundError, whole.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if args.jobs is not None and (rest or args.jobs < 1):

@@ -5,45 +5,37 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rrn.places import literal
+from rrn.limits import (
+    Architecture,
+    Below1,
+    Channels,
+    Device,
+    Encoder,
+    Flag,
+    Folder,
+    Fraction,
+    Images,
+    Name,
+    NaturalFloat,
+    NaturalInt,
+    Partition,
+    Place,
+    PositiveFloat,
+    PositiveInt,
+    Processes,
+    Scale,
+    Seed,
+    Side,
+    Text,
+    nearest,
+)
 
 IGNORE_INDEX = 255
 """The value of void pixels in every label tensor of the package, whatever a data set calls void."""
-
-LARGEST = 2**31 - 1
-"""Of every whole number but seeds: no loop, list or tensor of more is meant."""
-
-PositiveInt = Annotated[int, Field(ge=1, le=LARGEST, strict=True)]
-NaturalInt = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-Processes = Annotated[int, Field(ge=0, le=1024, strict=True)]
-"""Workers, threads, processes: more are not to be had, and asking for them may stop the machine."""
-Images = Annotated[int, Field(ge=1, le=65536, strict=True)]
-Side = Annotated[int, Field(ge=1, le=65535, strict=True)]
-"""Of an image, in pixels."""
-Channels = Annotated[int, Field(ge=1, le=16384, strict=True)]
-Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-NaturalFloat = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
-Scale = Annotated[float, Field(ge=1 / 64, le=64, strict=True)]
-Below1 = Annotated[float, Field(ge=0, lt=1, strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
-Byte = Annotated[int, Field(ge=0, le=255)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=64, strict=True)]
-Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=4096, strict=True)]
-"""One line, not empty."""
-Folder = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$", max_length=255, strict=True)]
-"""The name of one folder, or list, in the data set: no path, so that nothing outside of it is read."""
-Partition = Annotated[str, BeforeValidator(lambda value: _partition(value))]
-"""1of16 (one image in sixteen is labeled), 662 (that many are), or all."""
-NUMBER = "[1-9][0-9]{0,8}"
-"""Of images, as a partition writes it."""
 
 
 class SettingsError(ValueError):
@@ -60,7 +52,7 @@ class Dataset(Section):
     """Where the images lie and how they are read."""
 
     kind: Literal["folder", "voc", "cityscapes", "camvid"]
-    path: Annotated[Text, AfterValidator(literal)]
+    path: Place
     void: tuple[Annotated[int, Field(ge=0, le=255, strict=True)], ...] | None
     unlabeled: Folder | None
     train: Folder
@@ -126,9 +118,9 @@ class Ablation(Section):
 class Model(Section):
     """The segmenter."""
 
-    architecture: Name
-    encoder: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255, strict=True)]
-    weights: Annotated[Text, AfterValidator(literal)] | None
+    architecture: Architecture
+    encoder: Encoder
+    weights: Place | None
     output_stride: Literal[8, 16]
     decoder_channels: Channels
     atrous_rates: tuple[Side, Side, Side]
@@ -217,6 +209,7 @@ class Evaluate(Section):
     """Evaluation."""
 
     batch: Images
+    pixels: PositiveInt
     mode: Literal["whole", "pad", "sliding"]
     window: tuple[Side, Side] | None
     stride: tuple[Side, Side] | None
@@ -326,7 +319,7 @@ class Settings(Section):
     """All settings of one run: params.yaml with one row of `methods:` merged into `method`."""
 
     name: Name
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?|meta)$", strict=True)]
+    device: Device
     precision: Literal["fp32", "bf16", "fp16"]
     threads: Annotated[Processes, Field(ge=1)]
     nproc: Annotated[Processes, Field(ge=1)]
@@ -345,7 +338,9 @@ class Settings(Section):
     log: Log
     evaluate: Evaluate
     method: Method
-    methods: dict[Name, dict[str, Any]] = Field(min_length=1)
+    methods: dict[Name, dict[str, Any]] = Field(
+        min_length=1, description="rows, each a name and what it changes of method: {supervised: {consistency: false}}"
+    )
 
     @property
     def region(self) -> int:
@@ -386,25 +381,13 @@ class Settings(Section):
         for key in ("labeled", "unlabeled"):
             images = getattr(self.batch, key)
             if images % shares:
-                raise ValueError(f"batch.{key}: {images} is not a multiple of {divisor}: {shares}")
+                fitting = max(2, -(-images // shares)) * shares
+                raise ValueError(
+                    f"batch.{key}: {images} is not a multiple of {divisor}: {shares}; "
+                    f"take {fitting}, or lower {divisor}"
+                )
             if images // shares < 2:
                 raise ValueError(
                     f"batch.{key}: {images} gives fewer than 2 images to each of {divisor}: {shares}, and batch norm "
                     "needs 2; raise it or lower the other"
                 )
-
-
-def _partition(value: Any) -> str:
-    """Return a partition as text; it names folders and stages, so a share is written 1of16, not 1/16."""
-    text = str(value) if isinstance(value, int | str) else ""
-    if not re.fullmatch(r"N(ofN)?|all".replace("N", NUMBER), text):
-        share = re.fullmatch(f"({NUMBER})/({NUMBER})", text)
-        hint = f"write {share[1]}of{share[2]}" if share else "expected 1of16, a number of images, or all"
-        raise ValueError(f"no partition: {hint}")
-    return text
-
-
-def nearest(name: str, known: Any) -> str:
-    """Return '; did you mean ...?' with the nearest known name, or the list of them."""
-    near = difflib.get_close_matches(name[:80], [str(k) for k in known], n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(map(str, known)))}"

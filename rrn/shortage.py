@@ -1,4 +1,4 @@
-"""Memory that does not suffice: recognised whichever way torch says it, and told with the settings that need less."""
+"""Memory that does not suffice, told with the settings that need less; how much of it one pass may take."""
 
 from __future__ import annotations
 
@@ -43,3 +43,15 @@ def explained(what: str, ways: Callable[[], Ways], kind: type[MemoryShortage] = 
         said = str(error).partition("\n")[0]
         lines = "\n  ".join(way for way, there in ways().items() if there)
         raise kind(f"{what} does not fit into memory ({said}); what would need less:\n  {lines}") from error
+
+
+def at_once(size: tuple[int, int], batch: int, pixels: int) -> int:
+    """Return how many images, or windows, of a size (height, width) go through the networks in one pass.
+
+    Args:
+        size: of each.
+        batch: most of them.
+        pixels: most of them all together; one that has more goes alone.
+    """
+    height, width = size
+    return max(1, min(batch, pixels // (height * width)))

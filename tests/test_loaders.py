@@ -319,6 +319,31 @@ def test_groups_of_equal_sizes(shapes: list[tuple[int, int]], batch: int) -> Non
         assert full or stop == len(shapes) or shapes[stop] != shapes[start]
 
 
+@pytest.mark.parametrize(
+    ("size", "batch", "pixels", "groups"),
+    [
+        ((10, 10), 4, 1000, [4, 2]),
+        ((10, 10), 4, 399, [3, 3]),
+        ((10, 10), 4, 100, [1, 1, 1, 1, 1, 1]),
+        ((10, 10), 4, 99, [1, 1, 1, 1, 1, 1]),
+        ((1500, 2000), 32, 1 << 20, [1, 1, 1, 1, 1, 1]),
+        ((64, 64), 32, 1 << 20, [6]),
+    ],
+)
+def test_a_group_has_no_more_pixels_than_are_looked_at_together(size, batch, pixels, groups) -> None:
+    found = _equal_sizes(np.array([size] * 6), batch, pixels)
+    assert (found[:, 1] - found[:, 0]).tolist() == groups
+
+
+def test_whole_images_are_the_same_however_many_come_together(shared) -> None:
+    dataset, split = shared[0], shared[1]
+    together, alone = (list(whole_images(dataset, "val", split.val, 3, pixels=most)) for most in (1 << 20, 1))
+    assert {len(batch.ids) for batch in alone} == {1}
+    assert [name for batch in alone for name in batch.ids] == [name for batch in together for name in batch.ids]
+    images = [[image for batch in batches for image in batch.images] for batches in (together, alone)]
+    assert all(torch.equal(one, other) for one, other in zip(*images, strict=True))
+
+
 @given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 2**32))
 def test_crops_do_not_depend_on_where_channels_lie(height: int, width: int, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)

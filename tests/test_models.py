@@ -186,14 +186,16 @@ def test_modes_and_gradients_come_back_after_an_error():
 
 @pytest.mark.parametrize("name", ["DeepLab9", "encoders", "from_pretrained", "create_model", "__name__"])
 def test_only_an_architecture_is_one_and_no_other_name_of_the_package(name):
-    with pytest.raises(SettingsError, match=rf"architecture: segmentation_models_pytorch has no '{name}'; .*DeepLab"):
+    with pytest.raises(
+        SettingsError,
+        match=rf"architecture: segmentation_models_pytorch has no '{name}' \(DeepLab",
+    ):
         segmenter(architecture=name)
 
 
 @pytest.mark.parametrize(
     ("encoder", "reason"),
     [
-        ("tu-nothing", r"Unknown model \(nothing\)"),
         ("tu-test_vit", "Unsupported model downsampling pattern"),
         ("tu-test_mambaout", "got an unexpected keyword argument 'output_stride'"),
         ("tu-vgg11", "DeepLabV3Plus does not take it"),
@@ -204,9 +206,33 @@ def test_an_encoder_that_cannot_be_built_is_named(encoder, reason):
         segmenter(encoder=encoder)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "near"),
+    [
+        ("resnet999", "did you mean 'resnet50' or"),
+        ("tu-resnet_50", "did you mean 'tu-resnet50'"),
+        ("mobilenet_v9", "did you mean 'mobilenet_v2'"),
+        ("nothing_alike", "tu-NAME is any of timm's, such as tu-resnet50"),
+    ],
+)
+def test_an_encoder_that_does_not_exist_is_answered_with_those_that_do(encoder, near):
+    with pytest.raises(SettingsError, match=f"model.encoder: there is no '{encoder}'; {near}"):
+        segmenter(encoder=encoder)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder"),
+    [("UPerNet", "tu-swin_tiny_patch4_window7_224"), ("DPT", "tu-vit_tiny_patch16_224"), ("Segformer", "mit_b0")],
+)
+def test_encoders_that_are_made_for_one_size_take_any(architecture, encoder):
+    network = segmenter(architecture=architecture, encoder=encoder).to("meta").eval()
+    for size in ((64, 64), (97, 130), (224, 224)):
+        assert network(torch.zeros(1, 3, *size, device="meta")).shape[-2:] == size
+
+
 @pytest.mark.parametrize("encoder", ["tu-hf-hub:timm/resnet18", "tu-local-dir:/tmp", "../x"])
 def test_an_encoder_is_no_address(encoder):
-    with pytest.raises(SettingsError, match=r"model.encoder is .*: String should match pattern"):
+    with pytest.raises(SettingsError, match=r"model.encoder is .*: expected the name of an encoder"):
         tiny.settings(changes={"model": {"encoder": encoder}})
 
 

@@ -224,7 +224,64 @@ def test_names(photos, tmp_path):
     photo(tmp_path / "more" / "b.JPG")
     assert list(find_images([photos / "deep", tmp_path / "more"], out)) == ["more/b", "photos/deep/b", "photos/deep/c"]
     photo(photos / "a.jpg")
-    assert list(find_images([photos], out)) == ["a.jpg", "a.png", "deep/b.png", "deep/c.png"]
+    assert list(find_images([photos], out)) == ["a.jpg", "a.png", "deep/b", "deep/c"]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["a.jpg", "a.png", "b.jpg", "deep/a.png"], ["a.jpg", "a.png", "b", "deep/a"]),
+        (["a.jpg", "a.jpg.png", "a.png"], ["a.jpg", "a.jpg.png", "a.png"]),
+        (["a.b.jpg", "a.c.jpg", "a.jpg"], ["a", "a.b", "a.c"]),
+        (["x.JPG", "x.jpeg", "y.tif"], ["x.JPG", "x.jpeg", "y"]),
+    ],
+)
+def test_only_names_that_meet_keep_their_suffix_and_none_is_given_twice(tmp_path, files, expected):
+    for name in files:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    found = find_images([tmp_path / "in"], tmp_path / "out")
+    assert sorted(found) == expected and len(set(found.values())) == len(files)
+
+
+def test_files_that_are_left_out_are_counted_and_named(runs, photos, capsys):
+    for name in ("c.gif", "deep/d.heic", ".hidden.gif"):
+        (photos / name).touch()
+    assert call(runs / "cps_cutmix", photos, "out") == 0
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "3 of 3 images labeled: out/labels\n2 files left out: c.gif, deep/d.heic (images end in .jpg, "
+    )
+    for number in range(20):
+        (photos / f"{number:02}.txt").touch()
+    assert call(runs / "cps_cutmix", photos, "again") == 0
+    assert "22 files left out: 00.txt, 01.txt, " in (out := capsys.readouterr().out) and "09.txt ... (" in out
+
+
+def test_images_of_other_formats_are_labeled_or_called_by_their_format(runs, photos, capsys):
+    for suffix in ("webp", "bmp", "tif"):
+        photo(photos / f"{suffix}.{suffix}")
+    (photos / "film.mp4").write_bytes(b"\0\0\0 ftypisom" + bytes(200))
+    photo(photos / "still.gif")
+    assert call(runs / "cps_cutmix", photos, photos / "film.mp4", photos / "still.gif", "out") == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith("6 of 8 images labeled") and "broken" not in shown.err
+    assert "film.mp4 is an MP4 video" in shown.err and "still.gif is a GIF" in shown.err
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "mps:0", "meta", "gpu", "cuda:-1", "cuda:x", "tpu", ""])
+def test_a_device_that_is_none_is_one_sentence(runs, photos, tmp_path, capsys, device):
+    assert call(runs / "cps_cutmix", photos, "out", "--device", device) == 1
+    assert capsys.readouterr().err == f"error: device: {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_not_there_yet_is_answered_with_what_makes_it(photos, capsys):
+    assert call("runs/mine/train/1of4-rrn-7", photos, "out") == 1
+    assert capsys.readouterr().err == (
+        "error: there is no folder runs/mine/train/1of4-rrn-7: `make repro` makes all runs of params.yaml, "
+        "`python -m rrn.repro train@1of4-rrn-7` this one, where params.yaml says name: mine\n"
+    )
 
 
 def test_hidden_files_and_results_are_no_images(photos):
@@ -237,7 +294,9 @@ def test_hidden_files_and_results_are_no_images(photos):
 
 def test_paths_that_hold_no_images(photos, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no image in empty: expected files that end in .jpg, .jpeg or .png"):
+    with pytest.raises(
+        DataError, match=r"no image in empty: expected files that end in .jpg, .jpeg, .png, .* or .tiff"
+    ):
         find_images([(tmp_path / "empty").relative_to(tmp_path)], tmp_path / "out")
     with pytest.raises(DataError, match=r"there is no file or folder .*nowhere: name images, or folders of images"):
         find_images([photos, tmp_path / "nowhere"], tmp_path / "out")
@@ -301,6 +360,13 @@ def test_damaged_descriptions(runs, tmp_path):
     (run / "run.json").write_text(json.dumps(json.loads(whole) | {"colours": COLOURS[:2]}), encoding="utf-8")
     with pytest.raises(SettingsError, match="2 colours for 3 classes"):
         checkpoint.load_finished(run)
+
+
+def test_how_much_is_looked_at_together_is_no_part_of_a_run(runs, tmp_path):
+    held = json.loads((runs / "rrn" / "run.json").read_text(encoding="utf-8"))["evaluate"]
+    assert (held["batch"], held["evidence"]) == (1, 0) and "pixels" not in held
+    _, description = checkpoint.load_finished(runs / "rrn")
+    assert (description.evaluate.batch, description.evaluate.pixels) == (1, 1)
 
 
 def test_weights_of_other_networks(runs, tmp_path):

@@ -1,11 +1,14 @@
 import re
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, copy_repository
 from ruamel.yaml import YAML
 
-from rrn import config, preset, tables
+from rrn import config, preset, shortage, tables
+from rrn.data.loaders import _equal_sizes
+from rrn.inference import scaled
 from rrn.models import Segmenter
 
 
@@ -19,6 +22,7 @@ def repository(tmp_path_factory):
 def here(repository, monkeypatch):
     """A copy of the repository as the current folder; params.yaml is put back afterwards."""
     monkeypatch.chdir(repository)
+    monkeypatch.setattr(preset.buildable, "require_or_note", lambda root, settings: None)  # see test_buildable.py
     text = (repository / "params.yaml").read_text()
     yield repository
     (repository / "params.yaml").write_text(text)
@@ -81,7 +85,7 @@ LITERATURE = {
         "augment": {"crop": 512, "scales": (0.5, 2.0), "flip": True, "jitter": 0.0},
         "warmup": {"steps": 1000, "lr_ramp": 100},
         "train": {"steps": 39700 - 1000, "lr_ramp": 0},
-        "evaluate": {"batch": 1, **WHOLE, "folded": True, "evidence": 64},
+        "evaluate": {"batch": 1, "pixels": 1 << 20, **WHOLE, "folded": True, "evidence": 64},
         "method": {"lambda_u": 1.0, "grid": 4},
     },
     "cityscapes": {
@@ -92,6 +96,7 @@ LITERATURE = {
         "evaluate": {
             **WHOLE,
             "batch": 4,
+            "pixels": 4 * 1024 * 2048,
             "mode": "sliding",
             "window": (800, 800),
             "stride": (534, 534),
@@ -156,6 +161,25 @@ def test_the_encoders_have_the_stem_of_the_literature_and_weights_of_timm(encode
     assert stem == [64, 64, 128]
     assert network.encoder.out_channels[-1] == 2048 and network.encoder.output_stride == 16
     assert network.encoder.model.pretrained_cfg["hf_hub_id"] == f"timm/{encoder}s.gluon_in1k"
+
+
+SIZES = {"shapes": (64, 64), "voc": (500, 500), "cityscapes": (1024, 2048)}
+"""Of the largest images of a data set, where a preset does not resize them."""
+COMBINED = [["lite0", "camvid"], ["lite0", "camvid", "camvid_controls"], ["lite0", "camvid", "camvid_public"]]
+COMBINED += [[data, encoder] for data in LITERATURE for encoder in ("resnet50", "resnet101")]
+
+
+@pytest.mark.parametrize("items", [[], *([name] for name in preset.names(ROOT)), *COMBINED], ids="+".join)
+def test_the_bound_of_pixels_changes_no_batch_of_a_committed_preset(items):
+    settings = config.resolve(laid([*items, "dataset.path=../elsewhere"]))
+    data, protocol = settings.dataset, settings.evaluate
+    size = data.size or SIZES.get(data.kind, SIZES["shapes"])
+    looked_at = [size, *[scaled(size, scale) for scale in protocol.scales]]
+    looked_at += [protocol.window] if protocol.window else []
+    shapes = np.array([size] * 70)
+    bounded = _equal_sizes(shapes, protocol.batch, protocol.pixels)
+    assert bounded.tolist() == _equal_sizes(shapes, protocol.batch).tolist()
+    assert {shortage.at_once(each, protocol.batch, protocol.pixels) for each in looked_at} == {protocol.batch}
 
 
 STUDIES = {

@@ -17,6 +17,12 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
 
 
+@pytest.fixture(autouse=True)
+def buildable(monkeypatch):
+    """Networks can be built; test_buildable.py asks whether."""
+    monkeypatch.setattr(repro.buildable, "require_or_note", lambda root, settings: None)
+
+
 def table(**scores):
     rows = [{"name": "n", "partition": "1of16", "method": k, "miou_mean": v} for k, v in scores.items()]
     return pd.DataFrame(rows)

@@ -526,7 +526,7 @@ def test_identity_leaves_out_nothing_else(warm, stage, row, unread):
     everything = run.settings.model_dump()
     assert everything.keys() - held.keys() == {"name", "ablation", "methods", "workers", "split"} | unread
     missing = {name: everything[name].keys() - held[name].keys() for name in ("dataset", "evaluate")}
-    assert missing == {"dataset": {"cache"}, "evaluate": {"batch", "evidence"}}
+    assert missing == {"dataset": {"cache"}, "evaluate": {"batch", "pixels", "evidence"}}
 
 
 def test_one_of_several_processes_learns_under_guard_and_prints_its_rows(warm, tmp_path, monkeypatch, capfd):

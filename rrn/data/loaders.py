@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rrn import draws
+from rrn import draws, shortage
 from rrn.config import Settings
 from rrn.data.files import DataError, Size
 from rrn.data.images import Images
@@ -28,6 +28,7 @@ from rrn.data.sets import ImageSet
 from rrn.data.splits import Split
 from rrn.data.transforms import augment, cutmix_boxes
 from rrn.data.workers import prepared
+from rrn.limits import LARGEST
 
 Purpose = Literal["warmup", "train"]
 
@@ -309,6 +310,7 @@ class WholeImages:
             not depend on `world`.
         world: number of processes.
         cache: decode all images once for all processes and stages (`dataset.cache`), not at each iteration.
+        pixels: most pixels of a batch of several images; a larger image comes alone.
 
     Attributes:
         ids: of all images, on any process.
@@ -327,13 +329,14 @@ class WholeImages:
         rank: int = 0,
         world: int = 1,
         cache: bool = False,
+        pixels: int = LARGEST,
     ) -> None:
         """Look at the sizes of all images; without `cache`, nothing is decoded yet."""
         self.images = Images(dataset, split, ids, ids, cache)
         self.ids = self.images.ids
         shapes = np.array([self.images.size(place) for place in range(len(ids))], dtype=np.int64).reshape(-1, 2)
         self.sizes: tuple[Size, ...] = tuple(dict.fromkeys((h, w) for h, w in shapes.tolist()))
-        self._groups = _equal_sizes(shapes, batch)[rank::world]
+        self._groups = _equal_sizes(shapes, batch, pixels)[rank::world]
 
     def __len__(self) -> int:
         """Return the number of batches of this process."""
@@ -360,20 +363,23 @@ def whole_images(
     rank: int = 0,
     world: int = 1,
     cache: bool = False,
+    pixels: int = LARGEST,
 ) -> WholeImages:
     """Return whole labeled images in fixed batches; the arguments are those of `WholeImages`."""
-    return WholeImages(dataset, split, ids, batch, rank, world, cache)
+    return WholeImages(dataset, split, ids, batch, rank, world, cache, pixels)
 
 
-def _equal_sizes(shapes: NDArray[np.int64], batch: int) -> NDArray[np.int64]:
+def _equal_sizes(shapes: NDArray[np.int64], batch: int, pixels: int = LARGEST) -> NDArray[np.int64]:
     """Return the first place, and that after the last, of groups of consecutive images of one size, int64 [G, 2].
 
-    A group holds at most `batch` images; `shapes` is [N, 2].
+    A group holds at most `batch` images, and several no more than `pixels`; `shapes` is [N, 2].
     """
     changes = np.flatnonzero((shapes[1:] != shapes[:-1]).any(axis=1)) + 1
     bounds = [0, *changes.tolist(), len(shapes)]
-    starts = [np.arange(start, stop, batch, dtype=np.int64) for start, stop in pairwise(bounds)]
-    ends = np.append(np.concatenate(starts), len(shapes))
+    runs = [(start, stop) for start, stop in pairwise(bounds) if start < stop]
+    steps = [shortage.at_once((int(shapes[start, 0]), int(shapes[start, 1])), batch, pixels) for start, _ in runs]
+    starts = [np.arange(*run, step, dtype=np.int64) for run, step in zip(runs, steps, strict=True)]
+    ends = np.append(np.concatenate([np.zeros(0, dtype=np.int64), *starts]), len(shapes))
     return np.stack([ends[:-1], ends[1:]], axis=1)
 
 

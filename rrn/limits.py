@@ -1,0 +1,102 @@
+"""Kinds of values that settings have: their limits, and what a message says of them (`description`); near names."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from rrn.places import literal
+
+LARGEST = 2**31 - 1
+"""Of every whole number but seeds: no loop, list or tensor of more is meant."""
+
+PositiveInt = Annotated[int, Field(ge=1, le=LARGEST, strict=True)]
+NaturalInt = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+Processes = Annotated[int, Field(ge=0, le=1024, strict=True)]
+"""Workers, threads, processes: more are not to be had, and asking for them may stop the machine."""
+Images = Annotated[int, Field(ge=1, le=65536, strict=True)]
+Side = Annotated[int, Field(ge=1, le=65535, strict=True)]
+"""Of an image, in pixels."""
+Channels = Annotated[int, Field(ge=1, le=16384, strict=True)]
+Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+NaturalFloat = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Scale = Annotated[float, Field(ge=1 / 64, le=64, strict=True)]
+Below1 = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+NAME = "letters, digits, _ and . (at most 64, a letter or digit first)"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=64, strict=True, description=NAME)]
+Architecture = Annotated[Name, Field(description="the name of a network, such as DeepLabV3Plus or Unet")]
+Encoder = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        max_length=255,
+        strict=True,
+        description="the name of an encoder, such as tu-resnet50 or mit_b0",
+    ),
+]
+Text = Annotated[
+    str,
+    Field(
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        max_length=4096,
+        strict=True,
+        description="one line of text, not empty and of at most 4096 characters",
+    ),
+]
+"""One line, not empty."""
+Place = Annotated[Text, AfterValidator(literal)]
+"""A path that stands for itself, without `~` or a $VARIABLE."""
+Folder = Annotated[
+    str,
+    Field(
+        pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$",
+        max_length=255,
+        strict=True,
+        description="the name of one folder or list in the data set, no path, with no dot first",
+    ),
+]
+"""The name of one folder, or list, in the data set: no path, so that nothing outside of it is read."""
+Device = Annotated[
+    str,
+    Field(
+        pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?|meta)$",
+        strict=True,
+        description="auto, cpu or cuda (or cuda:0, one GPU of several)",
+    ),
+]
+Partition = Annotated[
+    str, BeforeValidator(lambda value: _partition(value)), Field(description="1of16, a number of images, or all")
+]
+"""1of16 (one image in sixteen is labeled), 662 (that many are), or all."""
+NUMBER = "[1-9][0-9]{0,8}"
+"""Of images, as a partition writes it."""
+
+
+def _partition(value: Any) -> str:
+    """Return a partition as text; it names folders and stages, so a share is written 1of16, not 1/16."""
+    text = str(value) if isinstance(value, int | str) else ""
+    if not re.fullmatch(r"N(ofN)?|all".replace("N", NUMBER), text):
+        share = re.fullmatch(f"({NUMBER})/({NUMBER})", text)
+        hint = f"write {share[1]}of{share[2]}" if share else "expected 1of16, a number of images, or all"
+        raise ValueError(f"no partition: {hint}")
+    return text
+
+
+def near(name: str, known: Any) -> str | None:
+    """Return the known name that is nearest, letter case aside; None if none is near."""
+    folded = {str(k).casefold(): str(k) for k in known}
+    found = difflib.get_close_matches(name[:80].casefold(), folded, n=1)
+    return folded[found[0]] if found else None
+
+
+def nearest(name: str, known: Any) -> str:
+    """Return '; did you mean ...?' with the nearest known name, or the list of them."""
+    found = near(name, known)
+    return f"; did you mean {found!r}?" if found else f"; there are {', '.join(sorted(map(str, known)))}"
