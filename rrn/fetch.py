@@ -67,7 +67,7 @@ def allow_no_git(command: list[str], root: Path) -> None:
 
 
 def by_hand(found: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return the files of a `status` that a checkout would overwrite or remove: changed | added -> paths; no folders."""
+    """Return the files of a `status` that a checkout would overwrite or remove: changed | added -> paths, no folder."""
     kinds = {"changed": ("modified", "unknown"), "added": ("added",)}
     files = {
         kind: sorted(path for name in names for path in found.get(name, []) if not path.endswith("/"))
