@@ -6,6 +6,8 @@ unlabeled image; a further folder images/<unlabeled> may hold more of them.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -73,8 +75,8 @@ class Folder(Layout):
 
     def image_path(self, split: str, name: str) -> Path:
         """Return the file of an image; train images may lie in the folder of unlabeled ones."""
-        for folder in self._folders(split):
-            if path := _file_of(folder, name):
+        for path in _candidates(self._folders(split), name):
+            if path.is_file() or path.is_symlink():
                 return path
         raise DataError(f"{self.root / 'images' / split / name}.jpg (or .png) is missing; {self.hint}")
 
@@ -88,12 +90,10 @@ class Folder(Layout):
         return [self.root / "images" / name for name in (split, *further)]
 
 
-def _file_of(folder: Path, name: str) -> Path | None:
-    """Return the image of an id in a folder; the usual ways to write its ending are tried first."""
-    for suffix in file_formats.SUFFIXES:
-        for written in (suffix, suffix.upper()):
-            path = folder / f"{name}{written}"
-            if path.is_file() or path.is_symlink():
-                return path
-    listed = folder.iterdir() if folder.is_dir() else ()
-    return next((path for path in listed if path.stem == name and file_formats.has_suffix(path)), None)
+def _candidates(folders: list[Path], name: str) -> Iterator[Path]:
+    """Yield what the image of an id may be; folders are listed only where no usual ending leads to it."""
+    for folder, suffix in itertools.product(folders, file_formats.SUFFIXES):
+        yield from (folder / f"{name}{suffix}", folder / f"{name}{suffix.upper()}")
+    for path in itertools.chain.from_iterable(folder.glob("*") for folder in folders):
+        if path.stem == name and file_formats.has_suffix(path):
+            yield path
