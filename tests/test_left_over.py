@@ -59,7 +59,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(here, capsys, item
 
 @pytest.mark.parametrize(
     ("held", "said"),
-    [("name: [\n", " is not valid YAML: line 2"), ("only text\n", ": expected keys and values, found str")],
+    [("name: [\n", " is not valid YAML: line 2"), ("only text\n", ": expected keys and values, found 'only text'")],
 )
 def test_settings_in_git_that_cannot_be_read_are_no_obstacle_and_said(here, capsys, held, said):
     good = (here / "params.yaml").read_text()
