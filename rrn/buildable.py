@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rrn import config, whole
+from rrn import config, places, whole
 
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch")
 """Which build the networks."""
@@ -41,7 +41,7 @@ def require(root: Path, settings: config.Settings) -> None:
         whole.WriteError: there is no place for what is remembered.
     """
     built = identity(settings)
-    path = Path(os.environ.get("RRN_SCRATCH") or root / ".scratch", "built", f"{config.fingerprint(built)}.json")
+    path = places.scratch(root / ".scratch") / "built" / f"{config.fingerprint(built)}.json"
     if path.is_file():
         return
     if refused := _tried(root, settings):

@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "rrn/weights.py": {"config"},
     "rrn/models.py": {"config", "draws", "regions", "weights"},
     "rrn/trial.py": {"config", "shortage", "weights", "inference", "models"},
-    "rrn/buildable.py": {"config", "whole"},
+    "rrn/buildable.py": {"config", "places", "whole"},
     "rrn/method.py": {"models", "regions", "draws", "distributed", "data.loaders", "config"},
     "rrn/reliability.py": {"config"},
     "rrn/folding.py": set(),

@@ -93,7 +93,7 @@ class Folder(Layout):
 def _candidates(folders: list[Path], name: str) -> Iterator[Path]:
     """Yield what the image of an id may be; folders are listed only where no usual ending leads to it."""
     for folder, suffix in itertools.product(folders, file_formats.SUFFIXES):
-        yield from (folder / f"{name}{suffix}", folder / f"{name}{suffix.upper()}")
+        yield from (folder / f"{name}{written}" for written in (suffix, suffix.upper(), f".{suffix[1:].capitalize()}"))
     for path in itertools.chain.from_iterable(folder.glob("*") for folder in folders):
         if path.stem == name and file_formats.has_suffix(path):
             yield path

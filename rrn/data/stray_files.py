@@ -47,7 +47,7 @@ def folders_left_out(root: Path, read: Iterable[str]) -> Iterator[str]:
     images, known = root / "images", {*read}
     for path in sorted(images.iterdir()) if images.is_dir() else ():
         if path.is_dir() and path.name not in known and not _is_hidden(path.name) and (found := [*_pictures(path)]):
-            yield f"{path} is the folder of no split: {_counted(found, 'image')} in it are not read"
+            yield f"{path} is the folder of no split, and not read: {_counted(found, 'image')}"
 
 
 # ---- labels

@@ -219,7 +219,8 @@ class Findings:
             notes += spare
             for problem in found:
                 self.problems.add(problem)
-        return [*notes, *stray_files.folders_left_out(root, (*self.ids, *further))]
+        notes += stray_files.folders_left_out(root, (*self.ids, *further))
+        return [note.replace(f"{root}{os.sep}", "") for note in notes]  # the same report wherever the data lie
 
     def _other_palettes(self) -> dict[Path, str]:
         """Return the labels whose colour of a value is not that of most labels: the values stand for other classes."""
