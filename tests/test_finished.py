@@ -26,7 +26,7 @@ DESCRIPTION = Description(
     colours=(),
     size=(20, 28),
     networks=checkpoint.networks_of(SETTINGS),
-    evaluate=SETTINGS.evaluate,
+    evaluate=SETTINGS.evaluate.model_copy(update=checkpoint.NO_MATTER),
 )
 
 

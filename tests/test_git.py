@@ -51,7 +51,7 @@ def test_files_are_those_of_this_folder_wherever_it_lies(repository, capsys):
 
 
 def test_a_preset_inside_another_repository_says_what_was_left(tmp_path, monkeypatch, capsys):
-    copy = copy_repository(tmp_path / "mono" / "rrn", without=("datastore/", "data/", "results/"))
+    copy = copy_repository(tmp_path / "mono" / "rrn", without=("datastore/", "data/", "results/", "rrn/"))
     shutil.rmtree(copy / ".git")
     git(copy.parent, "init", "--quiet")
     git(copy.parent, "add", "--all")

@@ -33,6 +33,7 @@ def variables(monkeypatch):
 def here(tmp_path, monkeypatch):
     """A tiny repository as the current folder."""
     monkeypatch.chdir(repository(tmp_path / "repository"))
+    monkeypatch.setattr(preset.buildable, "require_or_note", lambda root, settings: None)  # there are no such weights
     return tmp_path / "repository"
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rrn import config, whole
+from rrn import config
 from rrn.data import obtain
 from rrn.data.archives import RECORDS, Record, records
 from rrn.data.files import DataError
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return run(arguments)
-    except (DataError, config.SettingsError, whole.WriteError) as error:
+    except (DataError, config.SettingsError) as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         print(f"error: {_disk_trouble(error, arguments)}", file=sys.stderr)
@@ -64,8 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         DataError: what is wrong, and what to do.
         config.SettingsError: params.yaml cannot be used (verify).
-        whole.WriteError: what was found cannot be kept (verify).
-        OSError: the disk is full, or a folder cannot be written.
+        OSError: the disk is full, or a folder or what was found (verify) cannot be written.
     """
     if arguments.command == "verify":
         from rrn.data import verify
@@ -88,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _disk_trouble(error: OSError, arguments: argparse.Namespace) -> str:
     """Say what went wrong with the disk."""
+    if arguments.command == "verify":
+        return str(error)
     if error.errno in FULL:
         free = shutil.disk_usage(arguments.root).free / 1e9
         return (
