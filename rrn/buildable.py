@@ -40,7 +40,7 @@ def require(root: Path, settings: config.Settings) -> None:
         TrialError: the child process ended without an answer.
         whole.WriteError: there is no place for what is remembered.
     """
-    built = identity(settings)
+    built = identity(settings) | {"file": _stamp(root, settings.model.weights)}
     path = places.scratch(root / ".scratch") / "built" / f"{config.fingerprint(built)}.json"
     if path.is_file():
         return
@@ -76,6 +76,12 @@ def identity(settings: config.Settings) -> dict[str, Any]:
         "discriminators": [judge for number, judge in enumerate(judges) if judge not in judges[:number]],
         "versions": {package: metadata.version(package) for package in PACKAGES},
     }
+
+
+def _stamp(root: Path, weights: str | None) -> list[int] | None:
+    """Return size and time of the file that weights are taken from, if they name one."""
+    path = root / (weights or "").rpartition("@")[2]
+    return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
 
 
 def _tried(root: Path, settings: config.Settings) -> str | None:

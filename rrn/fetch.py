@@ -14,11 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from rrn import config, git
+from rrn.data.sets import EMBEDDED
 
 DVC = [sys.executable, "-m", "dvc"]
 """Starts dvc."""
 
-TRACKED, EMBEDDED, REMOTE = "data.dvc", "data/shapes", "datastore"
+TRACKED, REMOTE = "data.dvc", "datastore"
 SHOWN = 3
 """Files of each kind that a message names."""
 

@@ -34,7 +34,7 @@ def committed(root: Path, file: str) -> str:
     words = {**os.environ, "LC_ALL": "C", "LANGUAGE": ""}
     try:
         shown = subprocess.run(command, cwd=root, env=words, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
+    except OSError as error:  # there is none, or none that this user may start
         raise NotHeldError(f"git has no {file}: there is no program `git`") from error
     if shown.returncode:
         raise _explained(root, file, shown.stderr.strip())

@@ -24,6 +24,8 @@ import pandas as pd
 import psutil
 
 from rrn import alone, buildable, config, fetch, git, lanes, tracking, whole
+from rrn.data.files import DataError
+from rrn.data.sets import ImageSet
 
 KEYS = ["name", "partition", "method"]
 TOLERANCE = 2.0
@@ -158,11 +160,13 @@ def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: li
 
     Raises:
         fetch.FetchError: see `rrn.fetch.fetch`; nothing was run or moved.
+        DataError: there is no such data set; likewise.
     """
     fetch.fetch(DVC, root)
+    ImageSet.open(settings, root)  # dvc would say less of data that are not there
     for folder in set_aside(root, settings):
         print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
-    for path in keep_changes(root, settings.name) if not rest else ():
+    for path in () if "--dry" in rest else keep_changes(root, settings.name):
         print(f"{path.relative_to(root)} is not as dvc.lock says: moved to runs/{settings.name}/aside/")
     jobs = 1 if rest else jobs or lanes.fitting(settings)
     return (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
@@ -214,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
             git.committed(root, f"results/{settings.name}/ablation.csv")
         with alone.writing(root / "dvc.lock"), stoppable():
             status = reproduced(root, settings, args.jobs, rest)
-    except (alone.BusyError, whole.WriteError, fetch.FetchError, git.GitError) as error:
+    except (alone.BusyError, whole.WriteError, fetch.FetchError, git.GitError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 3 if isinstance(error, alone.BusyError) else 1
     except subprocess.CalledProcessError as error:  # dvc has said why

@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rrn import collect, config, figures, paper, tables, tracking, trust, typeset, whole
+from rrn.data import splits
 from rrn.evidence import NAME, Evidence
 from rrn.paired import REFERENCE, averages
 from rrn.qualitative import kept
@@ -29,8 +30,8 @@ Drawn = Iterator[tuple[str, Figure]]
 SHIPPED = ("val", "unlabeled")
 """The splits that the explorer of a fresh clone shows: test images are no place to choose by."""
 
-EMBEDDED = "data/shapes"
-"""The data set whose pictures may be given away."""
+EMBEDDED = "915004da95636b62"
+"""Checksum of the data set that ships, as `verify` finds it; its pictures may be given away."""
 
 
 class Study:
@@ -61,9 +62,10 @@ class Study:
 
     def may_show(self, out: Path) -> bool:
         """Whether pictures of the data may lie in a folder: in results/, which git holds, those of EMBEDDED alone."""
-        root = self.folder.parent
-        embedded = (root / self.settings.dataset.path).resolve() == (root / EMBEDDED).resolve()
-        return embedded or not out.resolve().is_relative_to((root / "results").resolve())
+        if not out.resolve().is_relative_to((self.folder.parent / "results").resolve()):
+            return True
+        prepared = self.folder / self.settings.name / "prepare" / self.partitions[0]
+        return splits.read(prepared).data == EMBEDDED
 
     def picture_folder(self, out: Path) -> Path:
         """Return where `pictures` belong: beside the other figures, or in runs/<name>/ablation if they must not."""

@@ -32,7 +32,7 @@ def require_buildable(settings: config.Settings, rows: Mapping[str, config.Metho
     """
     segmenter = _segmenter(settings.model)
     encoder = segmenter.network.get_submodule("encoder")
-    weights.require_known(encoder, settings.model.weights)
+    weights.require_fitting(encoder, settings.model.weights)
     _require_even(encoder, settings)
     crop = settings.augment.crop
     _require_taken(segmenter.train(), settings, (crop, crop), f"augment.crop: {crop}", images=2)

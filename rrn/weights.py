@@ -56,16 +56,39 @@ def load(encoder: nn.Module, weights: str) -> None:
         SettingsError: file or package missing and out of reach, damaged, or of another network.
     """
     require_known(encoder, weights)
-    publisher, source, file = _parts(weights)
-    if weights == "lite0":
-        tensors = dict(zip(encoder.state_dict(), _read(_lite0(), "lite0").values(), strict=False))
-    elif file is not None:
-        tensors = _read(config.find_root() / file, weights)
-    elif publisher == "timm":
-        tensors = _from_timm(encoder, source)
-    else:
-        tensors = _from_torchvision(source)
+    publisher, source, _ = _parts(weights)
+    tensors = _at_hand(encoder, weights)
+    if tensors is None:
+        tensors = _from_timm(encoder, source) if publisher == "timm" else _from_torchvision(source)
     _fill(encoder, tensors, weights)
+
+
+def require_fitting(encoder: nn.Module, weights: str | None) -> None:
+    """Find out whether weights are those of an encoder, which may be on torch's meta device; nothing is fetched.
+
+    Files are read; of what torchvision publishes, the shapes are looked at. What timm publishes is the encoder's.
+
+    Raises:
+        SettingsError: they are not, or are not there.
+    """
+    require_known(encoder, weights)
+    if weights is None:
+        return
+    publisher, source, _ = _parts(weights)
+    tensors = _at_hand(encoder, weights)
+    if tensors is None and publisher == "torchvision":
+        with torch.device("meta"):
+            tensors = torchvision.models.get_model(type(_member(source)).__name__.removesuffix("_Weights")).state_dict()
+    if tensors is not None:
+        _chosen(encoder, tensors, weights)
+
+
+def _at_hand(encoder: nn.Module, weights: str) -> dict[str, Tensor] | None:
+    """Read the tensors of the package, or of the file that is named; None where neither is."""
+    if weights == "lite0":
+        return dict(zip(encoder.state_dict(), _read(_lite0(), "lite0").values(), strict=False))
+    file = _parts(weights)[2]
+    return None if file is None else _read(config.find_root() / file, weights)
 
 
 def require_known(encoder: nn.Module, weights: str | None) -> None:
@@ -126,7 +149,12 @@ def _parts(weights: str) -> tuple[str | None, str, str | None]:
 
 
 def _fill(encoder: nn.Module, tensors: Mapping[str, Tensor], weights: str) -> None:
-    """Copy tensors by name; whole parts that the encoder lacks (the classifier) are left out.
+    """Copy tensors by name."""
+    encoder.load_state_dict(encoder.state_dict() | _chosen(encoder, tensors, weights))
+
+
+def _chosen(encoder: nn.Module, tensors: Mapping[str, Tensor], weights: str) -> dict[str, Tensor]:
+    """Return the encoder's tensors by its names; whole parts that it lacks (the classifier) are left out.
 
     timm's names stand in the encoder after `model.`, and in some encoders with `_` for the first dots. Old files lack
     `num_batches_tracked`, which batch norm counts and does not use.
@@ -144,7 +172,7 @@ def _fill(encoder: nn.Module, tensors: Mapping[str, Tensor], weights: str) -> No
                 f"{list(tensor.shape)} and is {found}; name the encoder that they belong to, or other weights"
             )
     _refuse_more(encoder, tensors, weights)
-    encoder.load_state_dict(own | chosen)
+    return chosen
 
 
 def _refuse_more(encoder: nn.Module, tensors: Mapping[str, Tensor], weights: str) -> None:

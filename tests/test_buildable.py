@@ -5,10 +5,12 @@ import sys
 
 import pytest
 import tiny
+import torch
 from conftest import ROOT, python
 
 from rrn import buildable, config, preset, repro, train, trial
 from rrn.config import SettingsError
+from rrn.models import Segmenter
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +89,11 @@ BAD = [
     ({"weights": "imagenet"}, "model.weights: 'imagenet' is neither null, lite0, timm, timm/TAG"),
     ({"weights": "timm/nothing"}, "model.weights: timm publishes no weights 'nothing' of test_resnet"),
     ({"weights": "torchvision/ResNet51"}, "model.weights: torchvision has no weights 'ResNet51'"),
+    ({"weights": "lite0"}, "model.weights: 'lite0' are not the weights of this model.encoder"),
+    (
+        {"encoder": "tu-resnet18", "weights": "torchvision/ResNet50_Weights.DEFAULT"},
+        "model.weights: 'torchvision/ResNet50_Weights.DEFAULT' are not the weights of this model.encoder",
+    ),
     ({"weights": "no/such.safetensors"}, "model.weights: 'no/such.safetensors' is neither"),
     (
         {"crop": 112, "architecture": "DPT", "encoder": "tu-vit_small_patch14_dinov2"},
@@ -162,6 +169,19 @@ def test_a_trial_is_asked_once_and_what_it_found_is_remembered(here, remembered,
     buildable.require(here, config.load(overrides={"train": {"steps": 7}, "workers": 1}, root=here))
     with pytest.raises(buildable.TrialError, match="asked again"):
         buildable.require(here, config.load(overrides={"augment": {"crop": 128}}, root=here))
+
+
+def test_files_of_weights_are_read_and_read_again_when_they_change(here, remembered):
+    settings = config.load(overrides={"model": {"weights": "mine.pth"}}, root=here)
+    (here / "mine.pth").write_text("no tensors")
+    with pytest.raises(SettingsError, match=r"model\.weights: 'mine.pth' .*"):
+        buildable.require(here, settings)
+    own = Segmenter(settings.model, 2, pretrained=False).network.get_submodule("encoder").state_dict()
+    torch.save(own, here / "mine.pth")
+    buildable.require(here, settings)
+    torch.save({name: tensor[:1] for name, tensor in own.items() if tensor.dim()}, here / "mine.pth")
+    with pytest.raises(SettingsError, match="'mine.pth' are not the weights of this model"):
+        buildable.require(here, settings)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_runs_hold_what_the_architecture_says(repository):
     for folder, names in expected.items():
         names |= {"notebook.ipynb"} if "/" in folder else set()
         assert names <= {path.name for path in (runs / folder).iterdir()}
-    assert sorted(path.name for path in (repository / ".scratch").glob("*")) == ["decoded"]
+    assert sorted(path.name for path in (repository / ".scratch").glob("*")) == ["built", "decoded"]
 
 
 def test_executed_notebooks_show_pictures_and_no_paths(repository):

@@ -174,9 +174,9 @@ def test_missing_label_in_val_is_listed(tmp_path: Path) -> None:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    settings = small_settings(Path("nowhere"))
-    with pytest.raises(DataError, match=r"no folder .*nowhere; run `dvc pull data.dvc`, or set"):
-        ImageSet.open(settings, tmp_path)
+    for path, advice in (("data/shapes", "run `dvc pull data.dvc`, or set"), ("nowhere", "set it to where")):
+        with pytest.raises(DataError, match=rf"no folder .*{path}; {advice}"):
+            ImageSet.open(small_settings(Path(path)), tmp_path)
 
 
 def test_missing_folder_outside_the_repository(tmp_path: Path) -> None:

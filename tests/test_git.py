@@ -69,6 +69,12 @@ def test_without_a_git_program_presets_work_and_compare_says_so_at_once(reposito
     assert capsys.readouterr().err == "error: git has no results/n/ablation.csv: there is no program `git`\n"
 
 
+def test_a_git_program_that_may_not_be_started_is_none(repository, no_git, tmp_path):
+    (tmp_path / "git").write_text("no program")
+    with pytest.raises(held.NotHeldError, match="there is no program `git`"):
+        held.committed(repository, "results/n/ablation.csv")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -13,9 +13,10 @@ from conftest import ROOT, git
 from PIL import Image
 from small import write_folder
 
-from rrn import evidence
+from rrn import config, evidence, fetch, study
+from rrn.data.sets import ImageSet
+from rrn.data.verify import verify
 from rrn.evidence import About, Evidence, Pictures
-from rrn.study import EMBEDDED
 
 CHARTS = (
     *("calibration", "overview", "partitions", "per_class", "per_class_gain", "reliability", "risk_coverage"),
@@ -94,7 +95,12 @@ def _small(image):
 
 @pytest.fixture(scope="module")
 def data():
-    return ROOT / EMBEDDED
+    return ROOT / fetch.EMBEDDED
+
+
+def test_the_embedded_data_is_known_by_what_verify_finds(data):
+    settings = config.load(overrides={"dataset": {"path": str(data)}}, root=ROOT)
+    assert verify(ImageSet.open(settings, ROOT), workers=1).checksum == study.EMBEDDED
 
 
 def test_results_show_images_of_the_embedded_data_alone(data):

@@ -179,10 +179,21 @@ def test_outputs_that_are_as_they_were_written_stay_where_they_are(told, tmp_pat
     assert files(tmp_path) == before
 
 
-def test_what_was_kept_is_said(quiet, monkeypatch, root, capsys):
+@pytest.mark.parametrize("arguments", [["--jobs", "1"], ["ablation"], ["train@1of16-rrn-0", "--force"]])
+def test_what_was_kept_is_said(quiet, monkeypatch, root, capsys, arguments):
     monkeypatch.setattr(repro, "keep_changes", lambda root, name: [root / "results" / name])
-    assert repro.main(["--jobs", "1"]) == 0
+    assert repro.main(arguments) == 0
     assert "results/shapes is not as dvc.lock says: moved to runs/shapes/aside/\n" in capsys.readouterr().out
+    assert repro.main(["--dry"]) == 0
+    assert "moved" not in capsys.readouterr().out
+
+
+def test_a_data_set_that_is_not_there_is_named_before_any_stage(quiet, monkeypatch, root, capsys):
+    settings = config.load(overrides={"dataset": {"path": "/nowhere"}}, root=root)
+    monkeypatch.setattr(config, "load", lambda root: settings)
+    assert repro.main([]) == 1
+    error = "error: dataset.path: there is no folder /nowhere; set it to where the data set lies, see docs/data.md\n"
+    assert (capsys.readouterr().err, quiet) == (error, ["fetch"])
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from rrn.data.voc import VOC
 
 KINDS: dict[str, type[Layout]] = {"folder": Folder, "voc": VOC, "cityscapes": Cityscapes, "camvid": CamVid}
 """`dataset.kind` -> how the files of such a data set lie."""
+EMBEDDED = "data/shapes"
+"""The data set that ships, which `data.dvc` tracks."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class ImageSet:
         """
         data = settings.dataset
         path = (root / data.path).resolve()
-        hint = "run `dvc pull data.dvc`, or " if path.is_relative_to(root.resolve()) else ""
+        hint = "run `dvc pull data.dvc`, or " if path == (root / EMBEDDED).resolve() else ""
         require_folder(path, "dataset.path", f"{hint}set it to where the data set lies, see docs/data.md")
         layout, names = KINDS[data.kind].open(data, path, hint), (data.train, data.val, data.test)
         decoded = places.scratch(root / ".scratch") / "decoded"

@@ -90,8 +90,8 @@ def report(settings: Settings, root: Path, out: Path | None = None) -> int:
     Args:
         settings: say where the data set lies.
         root: the repository.
-        out: where to keep what was found, for the prepare stage. Published lists are fetched then, as they lie in the
-            folder of the data set, which DVC must not see changed by a later stage.
+        out: where to keep what was found, if nothing is wrong, for the prepare stage. Published lists are fetched then,
+            as they lie in the folder of the data set, which DVC must not see changed by a later stage.
 
     Returns:
         0, or 1 if there are problems.
@@ -104,7 +104,7 @@ def report(settings: Settings, root: Path, out: Path | None = None) -> int:
     if out is not None and settings.split.protocol != "seeded":
         lists.fetch_all(settings.dataset.kind, dataset.root / "lists", settings.split.protocol)
     found = verify(dataset, progress=sys.stderr.isatty())
-    if out is not None:
+    if out is not None and not found.problems:
         found.write(root / out, settings.dataset)
     print(found.summary())
     print(f"\nchecksum {found.checksum}, {counted(len(found.problems))}")
