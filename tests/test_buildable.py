@@ -180,7 +180,7 @@ def test_files_of_weights_are_read_and_read_again_when_they_change(here, remembe
     torch.save(own, here / "mine.pth")
     buildable.require(here, settings)
     torch.save({name: tensor[:1] for name, tensor in own.items() if tensor.dim()}, here / "mine.pth")
-    with pytest.raises(SettingsError, match="'mine.pth' are not the weights of this model"):
+    with pytest.raises(SettingsError, match=r"'mine\.pth' are not the weights of this model"):
         buildable.require(here, settings)
 
 
