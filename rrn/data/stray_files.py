@@ -1,6 +1,6 @@
 """Files of a folder data set that nothing would read: images that are left out, labels of no image. No torch.
 
-Hidden files and folders, and what is neither picture nor video (lists, texts, annotations), are passed over.
+Hidden files and folders are passed over, and so are lists and texts, unless one stands in place of a label.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NO_PICTURES = re.compile(
 """Endings of labels that are kept as lists, polygons and arrays."""
 
 
-def found(
+def examine(
     root: Path, ids: Mapping[str, Sequence[str]], further: Sequence[str], image_path: Callable[[str, str], Path]
 ) -> tuple[list[str], list[str]]:
     """Say which files of a folder data set nothing would read.

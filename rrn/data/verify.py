@@ -208,7 +208,7 @@ class Findings:
             return []
         root = self.layout.root
         further = [self.layout.unlabeled] if isinstance(self.layout, Folder) and self.layout.unlabeled else []
-        problems, notes = stray_files.found(root, self.ids, further, self.dataset.image_path)
+        problems, notes = stray_files.examine(root, self.ids, further, self.dataset.image_path)
         for problem in problems:
             self.problems.add(problem)
         return [note.replace(f"{root}{os.sep}", "") for note in notes]  # the same report wherever the data lie
