@@ -40,6 +40,7 @@ RENAMED: dict[str, tuple[Callable[[str], str], str]] = {
     "TIFF": (lambda name: name.replace(".png", ".tif"), "as they end in '.tif' in place of '.png'"),
     "BMP": (lambda name: name.replace(".png", ".bmp"), "as they end in '.bmp' in place of '.png'"),
     "JPEG": (lambda name: name.replace(".png", ".jpg"), "as they end in '.jpg' (a JPEG does not keep values: export"),
+    "no ending": (lambda name: name.replace(".png", ""), "as they have no ending: train000"),
     "other names": (lambda name: f"z{name[-6:]}", "as no image has their name"),
 }
 
@@ -295,6 +296,15 @@ def test_images_behind_linked_folders_are_named_and_no_link_leads_round(root: Pa
     (root / "images/train/up").symlink_to("..")
     (problem,) = found(root).problems
     assert "1 image in" in problem and f"{SUBFOLDER}: more/x.jpg; move them up" in problem
+
+
+def test_labels_behind_linked_folders_are_named(root: Path) -> None:
+    elsewhere = root.parent / "elsewhere"
+    elsewhere.mkdir()
+    (root / "labels/train/train000.png").rename(elsewhere / "train000.png")
+    (root / "labels/train/more").symlink_to(elsewhere)
+    (problem,) = found(root).problems
+    assert "1 label in" in problem and f"{SUBFOLDER}: more/train000.png" in problem
 
 
 def test_a_split_may_be_a_link(root: Path) -> None:
