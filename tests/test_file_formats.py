@@ -114,6 +114,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "GIF": (saved(format="GIF"), "is a GIF; save it as JPEG or PNG, 8-bit RGB or grey, or remove it"),
     "HEIC": (ISO + b"heic" + bytes(99), "is a HEIC; save it as JPEG or PNG"),
     "HEIF": (ISO + b"mif1" + bytes(99), "is a HEIC; save it as JPEG or PNG"),
+    "HEIC by a brand behind": (ISO + b"mif1\0\0\0\0mif1heic" + bytes(99), "is a HEIC; save it as JPEG or PNG"),
+    "AVIF by a brand behind": (ISO + b"mif1\0\0\0\0mif1avif" + bytes(99), "is an AVIF; save it as JPEG or PNG"),
+    "AVIF of several": (ISO + b"msf1\0\0\0\0avismsf1" + bytes(99), "is an AVIF; save it as JPEG or PNG"),
+    "no brand but the word": (ISO + b"mif1\0\0\0\0mif1heicavif", "is a HEIC; save it as JPEG or PNG"),
     "AVIF": (ISO + b"avif" + bytes(99), "is an AVIF; save it as JPEG or PNG"),
     "MP4": (ISO + b"isom" + bytes(99), "is an MP4 video"),
     "16-bit TIFF": (tiff(16, 1, 1), "is a 16-bit TIFF; save it as JPEG or PNG, 8-bit RGB or grey"),
@@ -189,7 +193,11 @@ def test_damaged_files_are_data_errors(tmp_path: Path, options: dict[str, object
 
 def test_names_are_told_by_contents_or_else_by_ending(tmp_path: Path) -> None:
     (tmp_path / "a.gif").write_bytes(saved(format="WEBP"))
-    for name in ("b", "c.HEIC"):
+    endings = ["tga", "ico", "pcx", "dib", "ppm", "PGM", "jp2", "psd", "raw", "nef"]
+    for name in ("b", "c.HEIC", *(f"x.{ending}" for ending in endings)):
         (tmp_path / name).write_bytes(b"notes")
+    assert [file_formats.name_of_file(tmp_path / f"x.{end}") for end in endings] == [
+        f"a .{end} file" for end in endings
+    ]
     names = [file_formats.name_of_file(tmp_path / name) for name in ("a.gif", "b", "c.HEIC", "none")]
     assert names == ["a WebP", "", "a .HEIC file", ""]

@@ -187,7 +187,27 @@ def test_missing_folder_outside_the_repository(tmp_path: Path) -> None:
 
 def test_missing_classes(root: Path) -> None:
     (root / "classes.txt").unlink()
-    with pytest.raises(DataError, match=r"classes.txt is missing: .* names of the classes"):
+    (root / "notes.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(DataError, match=r"classes.txt is missing: .* names of the classes, one a line; run `dvc"):
+        ImageSet.open(small_settings(root), root.parent)
+
+
+@pytest.mark.parametrize(
+    "name", ["_classes.csv", "labelmap.txt", "labels.txt", "class_names.txt", "data.yaml", "obj.names", "class.txt"]
+)
+def test_a_file_that_may_hold_the_missing_classes_is_named(root: Path, name: str) -> None:
+    (root / "classes.txt").rename(root / name)
+    (root / "notes.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        ImageSet.open(small_settings(root), root.parent)
+    assert f"one a line; {name} lies there and is not read: write its names to classes.txt; " in str(error.value)
+
+
+def test_classes_in_another_letter_case(root: Path) -> None:
+    (root / "classes.txt").rename(root / "Classes.txt")
+    if (root / "classes.txt").is_file():
+        pytest.skip("this file system does not tell letter case apart")
+    with pytest.raises(DataError, match=r"Classes.txt lies there and is not read: write its names to classes.txt"):
         ImageSet.open(small_settings(root), root.parent)
 
 
@@ -310,6 +330,25 @@ OF_TOOLS = {
     "numbers": ("0 background\n1 cat\n2 dog", 1, "has its value before the name"),
     "colors behind": ("name,r,g,b\nroad,128,64,128\nsky,0,0,0", 2, "a color, as in the tables of class_dict.csv"),
     "colors before": ("128 64 128\troad\n0 0 0\tsky", 1, "a color, as in the tables of label_colors.txt"),
+    "a color behind blanks": ("road 128 64 128\nsky 0 0 0", 1, "a name and a color (write the name alone)"),
+    "a color in brackets": ("bg\nroad: (128, 64, 128)", 2, "a name and a color (write the name alone)"),
+    "a color of the web": ("bg\nroad,#804080", 2, "a name and a color (write the name alone)"),
+    "black": ("bg,0,0,0\nwall,1,1,1", 1, "a color, as in the tables of class_dict.csv"),
+    "comments of programs": ("bg // nothing\n// the walls\nwall", 2, "a comment (remove it)"),
+    "comments of settings": ("; classes\nbg\nwall", 1, "a comment (remove it)"),
+    "a header": ("label\nbg\nwall", 1, "is the header of a table, and would be the class of the value 0; remove"),
+    "a header of names": ("\nClass_Name\nbg\nwall", 2, "is the header of a table"),
+    "a header with a colon": ("classes:\nbg\nwall", 1, "is the header of a table"),
+    "a header of columns": ("name,value\nbg\nwall", 1, "is the header of a table"),
+    "values between bars": ("0|bg\n1|wall", 1, "has its value before the name"),
+    "values from 1": ("1|wall\n2|sky", 1, "has its value before the name"),
+    "values and dashes": ("1 - wall\n2 - sky", 1, "has its value before the name"),
+    "values behind commas": ("bg,0\nwall,1", 1, "has its value behind the name"),
+    "values behind blanks": ("bg 0\ntraffic light 1\nsky 2", 1, "has its value behind the name"),
+    "values behind a header": ("name;value\nbg;0\nvoid;255", 2, "has its value behind the name"),
+    "quotes": ('bg\n"wall"', 2, "a name in quotes, which would become part of it (write it without them)"),
+    "single quotes": ("'bg',\n'wall',", 1, "a name in quotes"),
+    "Cityscapes": ("Label('road',7,0)\nLabel( 'sky', 23, 10),", 1, "Cityscapes' labels.py (write the name alone)"),
     "a table": ("Idx\tName\n1\twall", 1, "a row of a table"),
 }
 
@@ -335,6 +374,15 @@ def test_the_lists_of_annotation_tools_are_refused_by_line_and_name(
         ("road, paved", "road, unpaved", "sky (blue)"),
         ("train", "value", "[unknown]"),
         ("Straße", "车", "ground: wet"),
+        ("classroom", "path", "lane 1", "label printer"),
+        ("bottle", "label", "value", "class"),
+        ("tree, dead", "tree, living", "house (blue)", "sky(grey)"),
+        ("lane 0", "lane 1", "lane 2"),
+        ("lane 1", "lane 2", "car"),
+        ("Airbus: 320", "Boeing: 737"),
+        ("Fig. 1", "Sec. 2", "Tab. 3"),
+        ("F#", "farmer's field", "'s-Hertogenbosch", 'the "good" apple', "and/or; both"),
+        ("route 66, old", "area 51", "index", "id"),
         ("0", "1", "2"),
     ],
 )

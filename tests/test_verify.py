@@ -503,9 +503,18 @@ def test_many_images_in_two_splits_share_a_line(tmp_path: Path) -> None:
 
 
 def test_few_files_with_one_problem_have_a_line_each(dataset: ImageSet) -> None:
-    for name in dataset.ids("train"):
+    for name in dataset.ids("train")[:5]:
         cut(0.5)(dataset.image_path("train", name))
-    assert len(verified(dataset).problems) == SPLITS["train"]
+    assert len(verified(dataset).problems) == 5
+
+
+@pytest.mark.parametrize("count", [6, 11])
+def test_more_than_five_files_with_one_problem_share_a_line(dataset: ImageSet, count: int) -> None:
+    for name in dataset.ids("train")[:count]:
+        Image.new("L", (WIDTH, HEIGHT), 1).save(dataset.label_path("train", name), format="JPEG")
+    (problem,) = verified(dataset).problems
+    assert "train000.png is a JPEG, which does not keep values: export" in problem
+    assert problem.endswith(f"such as train001.png, train002.png, train003.png: {count} files")
 
 
 # ---- classes
@@ -601,6 +610,20 @@ TWINS: dict[str, Change] = {
 def test_palettes_that_agree_in_what_is_used_are_fine(painted: ImageSet, change: Change) -> None:
     change(painted.label_path("train", "train003"))
     assert not verified(painted).problems
+
+
+@pytest.mark.parametrize("void", [(255,), (2, 255)])
+def test_colors_of_void_may_differ(painted: ImageSet, void: tuple[int, ...]) -> None:
+    """Programs draw void in black, white or cream."""
+    root = painted.layout.root
+    (root / "classes.txt").write_text("ground\ndisc\n-\n" if 2 in void else "ground\ndisc\nsquare\n", encoding="utf-8")
+    for number, name in enumerate(("train003", "train007")):
+        values = np.where(SHOWS_ALL == 2, void[0], SHOWS_ALL)
+        paint(painted.label_path("train", name), [*PALETTE[:6], *[number + 9] * 750], values)
+    assert verified(ImageSet.open(small_settings(root, dataset={"void": void}), root)).problems == ()
+    paint(painted.label_path("train", "train003"), [0, 0, 0, 7, 7, 7, *PALETTE[6:]])
+    (problem,) = verified(ImageSet.open(small_settings(root, dataset={"void": void}), root)).problems
+    assert "draws the value 1 in (7, 7, 7), and" in problem and "value 2" not in problem
 
 
 def test_public_sets_have_palettes_of_their_own(tmp_path: Path) -> None:

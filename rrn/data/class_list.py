@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,20 +20,46 @@ RULE = (
 )
 OF_OTHER_FILES = {
     r"#.*": "a comment, such as the first line of CVAT's labelmap.txt",
+    r"(//|;).*": "a comment (remove it)",
     r"[^:]*:\d+,\d+,\d+:[^:]*:[^:]*": "a line of CVAT's labelmap.txt",
     r"(?i:pixel value\s*,\s*class)": "the header of Roboflow's _classes.csv",
     r"__ignore__": "the first line of labelme's labels.txt, which has no label value (remove it)",
     r"(names|nc|path|train|val|test)\s*:.*": "a key of YOLO's data.yaml",
     r"[\[{]|\[.*,.*\]|\{.*:.*\}?": "a list in JSON or YAML, such as the names of YOLO's data.yaml",
     r"[^,]+(,\s*\d{1,3}){3}": "a color, as in the tables of class_dict.csv",
+    r".*[^\d\s,;:|(\[][\s,;:|(\[]+(\d{1,3}[\s,;:|]+){2}\d{1,3}[)\]]?": "a name and a color (write the name alone)",
+    r".*[\s,;:|]#[0-9a-fA-F]{6}": "a name and a color (write the name alone)",
+    r"\w*\(\s*['\"].*\),?": "a line of a program, such as Cityscapes' labels.py (write the name alone)",
+    r"([\"'])[^\"']*\1,?": "a name in quotes, which would become part of it (write it without them)",
     r"(\d{1,3}[\s,]+){3}\S.*": "a color, as in the tables of label_colors.txt",
     r".*\t.*": "a row of a table",
 }
 """Lines of files that annotation tools write, of which one is enough to know them."""
 LISTED = r"-\s+\S.*"
 """A line of a list in YAML, of which all lines must be."""
-NUMBERED = re.compile(r"(\d+)(\s*[:;,]\s*|[.)]?\s+)\S.*")
+MARK = r"\s*[:;,|=]\s*|\s+-\s+"
+BEFORE = re.compile(rf"(?P<value>\d+)(?P<mark>{MARK}|[.)]?\s+)(?P<name>\S.*)")
 """A value and its name."""
+BEHIND = re.compile(rf"(?P<name>\S.*?)(?P<mark>{MARK}|\s+)(?P<value>\d+)")
+"""A name and its value."""
+HEADERS = frozenset(
+    (
+        *("label", "labels", "class", "classes", "name", "names", "category", "categories"),
+        *("class name", "class names", "classname", "classnames", "label name", "label names", "category name"),
+    )
+)
+"""What a column of names is called, in lower case."""
+COLUMNS = HEADERS | {"value", "id", "index", "class id", "color", "colour", "r", "g", "b", "red", "green", "blue"}
+"""What the columns of a table of classes are called."""
+ALIKE = frozenset(
+    (
+        *("class.txt", "classes.txt.txt", "classes", "classes.csv", "_classes.csv", "class_dict.csv", "classes.json"),
+        *("class_names.txt", "classnames.txt", "names.txt", "classes.names", "obj.names", "label.txt", "labels.txt"),
+        *("labels.csv", "labels.json", "labelmap.txt", "label_map.txt", "label_colors.txt", "label_names.txt"),
+        *("classes.txt", "classes.yaml", "data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "dataset.json"),
+    )
+)
+"""Files, in lower case, in which others keep the names of classes."""
 
 
 def read(path: Path, hint: str) -> tuple[str, ...]:
@@ -46,7 +73,7 @@ def read(path: Path, hint: str) -> tuple[str, ...]:
         DataError: it is missing, no text, a file of an annotation tool, or its names cannot be those of classes.
     """
     if not path.is_file():
-        raise DataError(f"{path} is missing: it must hold the names of the classes, one a line; {hint}")
+        raise DataError(f"{path} is missing: it must hold the names of the classes, one a line; {_alike(path)}{hint}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -75,21 +102,50 @@ def _require_plain_list(path: Path, lines: Mapping[int, str]) -> None:
     if len(lines) > 1 and all(re.fullmatch(LISTED, line) for line in lines.values()):
         number, line = next(iter(lines.items()))
         raise DataError(f"{path}, line {number}: {line!r} is of a list in YAML, as in YOLO's data.yaml; {RULE}")
-    if place := _first_numbered(list(lines.items())):
-        number, line = place
-        raise DataError(f"{path}, line {number}: {line!r} has its value before the name; {RULE}")
+    listed = list(lines.items())
+    for numbered, where in ((BEFORE, "before"), (BEHIND, "behind")):
+        if place := _first_numbered(listed, numbered):
+            number, line = place
+            raise DataError(f"{path}, line {number}: {line!r} has its value {where} the name; {RULE}")
+    if listed and _is_header(listed[0][1]):
+        number, line = listed[0]
+        raise DataError(
+            f"{path}, line {number}: {line!r} is the header of a table, and would be the class of the value 0; remove "
+            f"the line, or, if a class is called so, write more of its name; {RULE}"
+        )
 
 
-def _first_numbered(lines: list[tuple[int, str]]) -> tuple[int, str] | None:
+def _is_header(line: str) -> bool:
+    """Tell whether a line says what the columns of a table of classes hold."""
+    columns = {*re.split(r"\s*[,;|]\s*", line.casefold().replace("_", " ").rstrip(" :"))}
+    return columns <= COLUMNS and not columns.isdisjoint(HEADERS)
+
+
+def _alike(path: Path) -> str:
+    """Name the files beside a missing classes.txt that may hold the names."""
+    *_, inside = next(os.walk(path.parent), ("", [], []))
+    found = ", ".join(sorted(name for name in inside if name.lower() in ALIKE))
+    return f"{found} lies there and is not read: write its names to {path.name}; " if found else ""
+
+
+def _first_numbered(lines: list[tuple[int, str]], pattern: re.Pattern[str]) -> tuple[int, str] | None:
     """Return the first line of a list that counts its names, perhaps below a header; `1 euro, 2 euro` are names."""
     for numbered in (lines, lines[1:]):
-        found = [NUMBERED.fullmatch(line) for _, line in numbered]
-        values = [int(match[1]) for match in found if match]
-        first = values[0] if values else 0
-        marked = all(match and match[2].strip() for match in found)
-        if 1 < len(values) == len(found) and values == list(range(first, first + len(values))) and first <= marked:
+        found = [match for _, line in numbered if (match := pattern.fullmatch(line))]
+        if 1 < len(found) == len(numbered) and _counts_up(found, pattern):
             return numbered[0]
     return None
+
+
+def _counts_up(found: Sequence[re.Match[str]], pattern: re.Pattern[str]) -> bool:
+    """Tell whether numbers beside names are values: from 0, or from 1 where more than a blank is between."""
+    values, first = [int(match["value"]) for match in found], int(found[0]["value"])
+    is_marked = all(match["mark"].strip() for match in found)
+    if pattern is BEHIND and len({match["name"] for match in found}) < len(found):  # `lane 0, lane 1` are names
+        return False
+    if pattern is BEHIND and is_marked:
+        return values == sorted({*values}) and values[-1] <= IGNORE_INDEX
+    return values == list(range(first, first + len(values))) and first <= is_marked
 
 
 def _require_name(path: Path, number: int, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -14,25 +15,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """What PIL may decode, whatever a file is called: for some other formats (EPS) it starts programs."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Endings of images, which may be written in any letter case."""
-ENDINGS = (
-    *(
-        ".heic",
-        ".heif",
-        ".avif",
-        ".gif",
-        ".jfif",
-        ".jpe",
-        ".jp2",
-        ".jxl",
-        ".svg",
-        ".psd",
-        ".xcf",
-        ".eps",
-        ".exr",
-        ".ppm",
-    ),
-    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".npy"),
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg"),
+ENDINGS = re.compile(
+    r"\.(heic|heif|avif|gif|jfif|jpe|jp2|j2k|jpf|jpx|jxl|svg|psd|xcf|eps|exr|ppm|pgm|pbm|pnm|tga|ico|pcx|dib|dds|"
+    r"raw|dng|crw|cr2|cr3|nef|nrw|arw|srw|pef|orf|raf|rw2|x3f|3fr|iiq|kdc|mrw|erf|dcm|npy|"
+    r"mp4|m4v|mov|avi|mkv|webm|mpg|mpeg|wmv|flv|3gp)",
+    re.IGNORECASE,
 )
 """Endings of pictures and videos that are not read."""
 HEAD = 160
@@ -40,6 +27,8 @@ HEAD = 160
 TIFF = "a TIFF"
 READ = ("a JPEG", "a PNG", "a WebP", "a BMP", TIFF)
 """Names of FORMATS."""
+OF_ANY_CODEC = (b"mif1", b"msf1")
+"""Brands of HEIF that leave open whether it is HEIC or AVIF: the brands behind them tell."""
 SIGNATURES = (
     (0, b"\xff\xd8\xff", "a JPEG"),
     (0, b"\x89PNG", "a PNG"),
@@ -48,7 +37,7 @@ SIGNATURES = (
     *((0, mark, TIFF) for mark in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     (0, b"GIF8", "a GIF"),
     *((4, b"ftyp" + brand, "an AVIF") for brand in (b"avif", b"avis")),
-    *((4, b"ftyp" + brand, "a HEIC") for brand in (b"hei", b"hev", b"mif1", b"msf1")),
+    *((4, b"ftyp" + brand, "a HEIC") for brand in (b"hei", b"hev", *OF_ANY_CODEC)),
     (4, b"ftypcrx", "a camera's raw file"),
     (4, b"ftypqt", "a QuickTime video"),
     (4, b"ftyp", "an MP4 video"),
@@ -95,8 +84,16 @@ def has_suffix(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def is_called_picture(path: Path) -> bool:
+    """Tell whether a file is called as a picture or video, read or not."""
+    return has_suffix(path) or bool(ENDINGS.fullmatch(path.suffix))
+
+
 def format_name(head: bytes) -> str:
     """Return which format of pictures or videos begins with these bytes, as `a GIF`; empty if none that is known."""
+    behind = head[16 : int.from_bytes(head[:4], "big")]
+    if head[4:8] == b"ftyp" and head[8:12] in OF_ANY_CODEC and (b"avif" in behind or b"avis" in behind):
+        return "an AVIF"
     return _first(SIGNATURES, head)
 
 
@@ -117,7 +114,7 @@ def name_of_file(path: Path) -> str:
             name = format_name(file.read(HEAD))
     except OSError:
         name = ""
-    return name or (f"a {path.suffix} file" if path.suffix.lower() in (*SUFFIXES, *ENDINGS) else "")
+    return name or (f"a {path.suffix} file" if is_called_picture(path) else "")
 
 
 def tiff_tags(file: BinaryIO) -> Mapping[int, Any]:

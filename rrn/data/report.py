@@ -21,7 +21,7 @@ FILE = "report.json"
 VERIFY = "run `python -m rrn.repro verify`"
 
 
-MOST = 20
+MOST = 5
 """Files with one problem that are named on lines of their own."""
 NAMED = 3
 """Of more files with one problem, those that share its line."""

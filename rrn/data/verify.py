@@ -206,26 +206,19 @@ class Findings:
         """Add files of a folder data set that nothing would read to the problems, and return those that may be so."""
         if self.layout.public:
             return []
-        root, notes = self.layout.root, list[str]()
+        root = self.layout.root
         further = [self.layout.unlabeled] if isinstance(self.layout, Folder) and self.layout.unlabeled else []
-        for name in (*self.ids, *further):
-            for problem in stray_files.images_left_out(root / "images" / name):
-                self.problems.add(problem)
-        for split, ids in self.ids.items():
-            if not ids:
-                continue
-            elsewhere = {name: other for other, names in self.ids.items() if other != split for name in names}
-            found, spare = stray_files.labels_of_no_image(root / "labels" / split, ids, elsewhere)
-            notes += spare
-            for problem in found:
-                self.problems.add(problem)
-        notes += stray_files.folders_left_out(root, (*self.ids, *further))
+        problems, notes = stray_files.examine(root, self.ids, further, self.dataset.image_path)
+        for problem in problems:
+            self.problems.add(problem)
         return [note.replace(f"{root}{os.sep}", "") for note in notes]  # the same report wherever the data lie
 
     def _other_palettes(self) -> dict[Path, str]:
         """Return the labels whose colour of a value is not that of most labels: the values stand for other classes."""
         found = dict[Path, list[str]]()
         for value, colours in sorted(self.palettes.items()):
+            if self.layout.meaning.get(value) == IGNORE_INDEX:  # programs draw void in colors of their own
+                continue
             usual = max(colours, key=lambda colour: len(colours[colour]))
             for colour, paths in colours.items():
                 for path in paths if colour != usual else ():
