@@ -590,6 +590,17 @@ def test_a_palette_that_disagrees_in_a_used_value_is_named_with_both_colors(pain
     assert "train007.png" in second
 
 
+def test_only_palettes_that_disagree_alike_share_a_line(painted: ImageSet) -> None:
+    names = painted.ids("train")
+    for shade, name in enumerate(names[:6], 1):
+        paint(painted.label_path("train", name), [shade, 0, 0, *PALETTE[3:]])
+    assert len(verified(painted).problems) == 6
+    for name in names[:6]:
+        paint(painted.label_path("train", name), EXCHANGED)
+    (problem,) = verified(painted).problems
+    assert "draws the value 1 in (0, 200, 0)" in problem and problem.endswith(": 6 files")
+
+
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_palettes_are_compared_across_splits(painted: ImageSet, split: str) -> None:
     for name in painted.ids(split):

@@ -197,7 +197,7 @@ class Findings:
         for problem in (*self._one_class(), *self._no_labels()):
             self.problems.add(problem)
         for path, problem in self._other_palettes().items():
-            self.problems.add(problem, path)
+            self.problems.add(problem, path, problem.removeprefix(str(path)))
         notes = (*self._strays(), *self._absent())
         data, checksum = self.dataset, self.contents.hexdigest()[:16]
         return Report(self.problems.lines(), notes, checksum, data.classes, self.ids, self.pixels, data.train, data.val)
