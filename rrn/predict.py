@@ -344,8 +344,8 @@ def main(argv: list[str] | None = None) -> int:
         require_free(options.out, options.force)
         if options.device.startswith("meta"):
             raise SettingsError(checkpoint.NO_DEVICE.format(options.device))
-        images, others = find_images(options.images, options.out), left_out(options.images, options.out)
         model, description = checkpoint.load_finished(options.run, options.device)
+        images, others = find_images(options.images, options.out), left_out(options.images, options.out)
         if options.regions and not model.discriminators:
             raise SettingsError(NO_DISCRIMINATORS)
         wanted = Wanted(options.segmenter, options.probabilities, options.overlay, options.regions)

@@ -276,8 +276,9 @@ def test_a_device_that_is_none_is_one_sentence(runs, photos, tmp_path, capsys, d
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_is_not_there_yet_is_answered_with_what_makes_it(photos, capsys):
-    assert call("runs/mine/train/1of4-rrn-7", photos, "out") == 1
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_run_that_is_not_there_yet_is_answered_with_what_makes_it(photos, capsys, fresh):
+    assert call("runs/mine/train/1of4-rrn-7", "data/not/fetched" if fresh else photos, "out") == 1
     assert capsys.readouterr().err == (
         "error: there is no folder runs/mine/train/1of4-rrn-7: `make repro` makes all runs of params.yaml, "
         "`python -m rrn.repro train@1of4-rrn-7` this one, where params.yaml says name: mine\n"
