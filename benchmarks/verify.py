@@ -28,7 +28,7 @@ from PIL import Image
 from rrn import preset
 from rrn.data.voc import CLASSES, colour
 
-SIZES = [1000, 3000, 10000]
+SIZES = [1000, 3000, 12000]
 UNITS = {"images/s": "images/s", "images/core s": "images/s", "verify MB": "MB", "prepare MB": "MB"}
 """Of what is not in seconds."""
 DISTINCT = 20

@@ -10,9 +10,10 @@ import pytest
 from conftest import PATIENCE, until
 
 STAGE = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell lets programs in the background ignore
 Path("out").write_text("half")
 Path("began").touch()
 try:
