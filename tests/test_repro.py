@@ -278,6 +278,15 @@ def test_sigterm_is_ctrl_c_to_it_and_afterwards_as_before(quiet, monkeypatch, ca
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard, also where a shell started the tests in the background, which lets programs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_waits_for_dvc_whose_stage_still_saves(tmp_path, monkeypatch):
     saving = "import signal, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
     saving += "open('began', 'w').close()\ntime.sleep(1)\nopen('saved', 'w').close()"
