@@ -188,7 +188,7 @@ def test_missing_folder_outside_the_repository(tmp_path: Path) -> None:
 def test_missing_classes(root: Path) -> None:
     (root / "classes.txt").unlink()
     (root / "notes.txt").write_text("x", encoding="utf-8")
-    with pytest.raises(DataError, match=r"classes.txt is missing: .* names of the classes, one a line; set dataset.path"):
+    with pytest.raises(DataError, match=r"classes.txt is missing: .* classes, one a line; set dataset.path"):
         ImageSet.open(small_settings(root), root.parent)
 
 
