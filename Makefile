@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN = $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/bin
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help environment data repro explore bench mutants soak coverage test check smoke
+.PHONY: help environment data repro explore bench gpu mutants soak coverage test check smoke
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 22
@@ -32,6 +32,9 @@ explore: environment ## see in a browser which pseudo-labels are kept, and wheth
 
 bench: environment ## measure speed and memory beside the rivals, hours on a quiet machine; ONLY='rivals memory': some
 	"$(BIN)/python" benchmarks/run.py $(ONLY)
+
+gpu: environment ## measure a GPU in 8 minutes, in results/gpu; ARGUMENTS='--small --out scratch/gpu': docs/gpu.md
+	"$(BIN)/python" benchmarks/gpu.py $(or $(ARGUMENTS),--out results/gpu)
 
 mutants: environment ## do the tests notice wrong code? an hour; ONLY='rrn/evaluate.py rrn/method.py': these modules
 	OMP_NUM_THREADS=1 "$(BIN)/python" benchmarks/mutants.py $(ONLY)

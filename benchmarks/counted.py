@@ -3,7 +3,8 @@
     python benchmarks/counted.py
 
 Prints multiply-adds of a step, and what autograd holds at most at one time in fp32: the larger part of a training's
-memory, on top of weights, gradients and work space. docs/gpu.md and docs/performance.md quote both.
+memory, on top of weights, gradients and work space; and hours of a training in bf16, estimated from both. docs/gpu.md
+and docs/performance.md quote them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "cps_cutmix, in 4 parts": ("cps_cutmix", {"speed": {"accumulate": 4}}),
 }
 """Name, row, and difference to the settings of a preset."""
+GPUS = {"A100": (312e12, 1.55e12), "H100": (989e12, 3.35e12)}
+"""Operations a second in bf16 and bytes of memory a second, as their data sheets say."""
+OF_PEAK = 0.4
+"""Share of the operations that kernels are taken to reach; a guess."""
+TRAFFIC = 14
+"""Bytes moved in a step for each byte held in fp32: written once, read twice, its gradient written and read, in four
+passes; twice as much written and read once in two teacher passes; and half of it all in bf16."""
 
 
 def settings_of(presets: tuple[str, ...], row: str, difference: dict[str, Any]) -> config.Settings:
@@ -109,6 +117,19 @@ def count(presets: tuple[str, ...], classes: int, row: str, difference: dict[str
     return operations.get_total_flops() / 2, held.most
 
 
+def hours(multiply_adds: float, held: float, steps: int, gpu: str) -> float:
+    """Estimate the hours of a training in bf16.
+
+    Args:
+        multiply_adds: of a step.
+        held: bytes that autograd holds at most in fp32.
+        steps: of the training.
+        gpu: of GPUS.
+    """
+    operations, memory = GPUS[gpu]
+    return steps * (2 * multiply_adds / (OF_PEAK * operations) + TRAFFIC * held / memory) / 3600
+
+
 def unpack(kept: Kept) -> Tensor:
     """Return the tensor that was kept."""
     return kept.tensor
@@ -121,7 +142,10 @@ def main() -> None:
             lines = []
             for name, (row, difference) in CASES.items():
                 operations, most = count((data, network), classes, row, difference)
-                lines.append({"row": name, "T multiply-adds": operations / 1e12, "GiB held, fp32": most / 2**30})
+                line = {"row": name, "T multiply-adds": operations / 1e12, "GiB held, fp32": most / 2**30}
+                steps = settings_of((data, network), row, difference).train.steps
+                plain = "speed" not in difference
+                lines.append(line | {f"hours, {gpu}": hours(operations, most, steps, gpu) for gpu in GPUS if plain})
             print(f"{data} {network}\n{pd.DataFrame(lines).round(1).to_string(index=False)}\n")
 
 

@@ -181,12 +181,15 @@ class Record:
         self.add({"run": vars(run)})
 
     def add(self, line: Line) -> None:
-        """Write one line, and what is made of them all."""
+        """Write one line, and what is made of them all; tell what became of a case."""
         self.lines.append(line)
         with (self.folder / LINES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         replace(self.folder / TABLES, tables(self.lines))
         replace(self.folder / STUDY, study(self.lines))
+        for what in ("finished", "failed", "skipped"):
+            if what in line:
+                print(f"  {what}: {line[what]}" + (f" ({line['why']})" if "why" in line else ""), flush=True)
 
     def log(self) -> IO[str]:
         """Open the log."""
@@ -259,9 +262,6 @@ def file_line(record: Record, part: str, text: str, log: IO[str]) -> None:
         log.flush()
         return
     record.add({"part": part} | line)
-    for what in ("finished", "failed", "skipped"):
-        if what in line:
-            print(f"  {what}: {line[what]}" + (f" ({line['why']})" if "why" in line else ""), flush=True)
 
 
 def kill(process: subprocess.Popen[str]) -> None:

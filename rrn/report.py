@@ -187,6 +187,11 @@ def page(studies: list[Study]) -> str:
     return render(inline(paths, LIMIT - len(empty.encode()) - 1))
 
 
+def measured(folder: Path) -> bool:
+    """Say whether a folder of results/ holds what benchmarks/gpu.py measured, which is no study of the pipeline."""
+    return (folder / "results.jsonl").is_file()
+
+
 def write(root: Path) -> Path:
     """Write results/report.html of the repository at `root` over all folders of results/; return its path.
 
@@ -196,7 +201,7 @@ def write(root: Path) -> Path:
         whole.WriteError: the disk is full, or results/ may not be written.
     """
     told = abouts(root / "presets")
-    folders = [path for path in (root / "results").glob("*") if any(path.glob("*.md"))]
+    folders = [path for path in (root / "results").glob("*") if any(path.glob("*.md")) and not measured(path)]
     if not folders:
         raise ReportError("results/ holds no study: run `dvc repro` first")
     folders.sort(key=lambda path: (path.name != MAIN, path.name))

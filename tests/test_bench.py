@@ -13,9 +13,9 @@ import torch
 from conftest import ROOT, python
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-idle, measuring, memory, rivals, run, shares, training = (
+gpu, idle, measuring, memory, rivals, run, shares, training = (
     importlib.import_module(name)
-    for name in ("idle", "measuring", "memory", "rivals", "run", "shares", "training")
+    for name in ("gpu", "idle", "measuring", "memory", "rivals", "run", "shares", "training")
 )  # fmt: skip
 
 UNITS = {"s", "images/s", "MB", "ratio", "share", "count"}
@@ -73,7 +73,7 @@ def test_the_command_writes_a_file(tmp_path):
 def test_results_of_the_repository():
     results = pd.read_csv(run.RESULTS)
     assert list(results) == COLUMNS and not results.isna().any(axis=None)
-    assert set(results["benchmark"]) <= set(run.BENCHMARKS)
+    assert set(results["benchmark"]) <= {*run.BENCHMARKS, *(f"gpu_{part}" for part in gpu.PARTS)}
     assert not private(run.RESULTS.read_text())
 
 

@@ -103,6 +103,15 @@ def test_metrics_of_single_runs_are_no_study(repository):
     assert report.write(repository).read_bytes() == before
 
 
+def test_what_was_measured_on_a_gpu_is_no_study(repository):
+    before = report.write(repository).read_bytes()
+    folder = repository / "results" / "gpu"
+    folder.mkdir()
+    (folder / "results.jsonl").write_text("{}")
+    (folder / "results.md").write_text("| row |")
+    assert report.write(repository).read_bytes() == before
+
+
 def test_everything_is_escaped(repository):
     page = Page(report.write(repository).read_text())
     assert not page.all("script") and not page.all("b")
