@@ -232,23 +232,34 @@ def run_part(record: Record, part: str, command: Sequence[str], seconds: float, 
     with record.log() as log:
         print(f"==== {part}", file=log, flush=True)
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
+        assert process.stdout is not None and process.stderr is not None
+        said: list[str] = []
+        errors = threading.Thread(target=keep, args=(process.stderr, log, said))
+        errors.start()
         stopped = threading.Event()
         timer = threading.Timer(seconds + GRACE, lambda: (stopped.set(), kill(process)))
         timer.start()
         try:
-            assert process.stdout is not None
             for text in process.stdout:
                 file_line(record, part, text, log)
             status = process.wait()
         finally:
             timer.cancel()
             kill(process)
+            errors.join()
     if stopped.is_set():
         record.add({"part": part, "skipped": part, "why": f"stopped {GRACE:.0f} seconds after its time"})
     elif status:
-        record.add({"part": part, "failed": part, "why": f"ended with status {status}: {last_line(record.folder)}"})
+        why = said[-1].strip() if said else "it said nothing"
+        record.add({"part": part, "failed": part, "why": f"ended with status {status}: {why}"})
 
 
 def file_line(record: Record, part: str, text: str, log: IO[str]) -> None:
@@ -270,10 +281,13 @@ def kill(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def last_line(folder: Path) -> str:
-    """Return the last line of the log, which says why a part ended."""
-    said = [line for line in (folder / LOG).read_text(encoding="utf-8").splitlines() if line.strip()]
-    return said[-1] if said else "it said nothing"
+def keep(stream: IO[str], log: IO[str], said: list[str]) -> None:
+    """Write what comes into the log, and keep the last line that says something."""
+    for text in stream:
+        log.write(text)
+        log.flush()
+        if text.strip():
+            said[:] = [text]
 
 
 # ---- What is made of the lines --------------------------------------------------------------------------------------

@@ -72,7 +72,8 @@ class Part:
 
 def say(**values: object) -> None:
     """Report one object to `gpu.py`, at once."""
-    print(json.dumps(values), flush=True)
+    sys.stdout.write(f"{json.dumps(values)}\n")  # in one piece: other threads and processes write, too
+    sys.stdout.flush()
 
 
 def begin(what: str | None) -> Part:
