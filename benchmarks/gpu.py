@@ -47,6 +47,8 @@ ROOT = HERE.parent
 MINUTES = 8.0
 PARTS = {"facts": 0.2, "step": 3.0, "tests": 1.5, "evaluation": 1.0, "drift": 0.5, "study": 1.8}
 """Name of each part and its minutes of 8; what one leaves over, the last one gets."""
+SHARED = ("gpu_part", "gpu_repository", "measuring", "reference_step", "training")
+"""What the parts import of this folder."""
 GRACE = 15.0
 """Seconds after its time in which a part may end by itself."""
 LINES, TABLES, STUDY, LOG = "results.jsonl", "results.md", "study.csv", "log.txt"
@@ -82,7 +84,8 @@ def identity(small: bool) -> Identity:
 
 def code() -> str:
     """Return 12 hexadecimal digits of all files that a number depends on."""
-    files = [*ROOT.glob("rrn/**/*.py"), *HERE.glob("gpu*.py"), *ROOT.glob("presets/*.yaml"), ROOT / "params.yaml"]
+    files = [*ROOT.glob("rrn/**/*.py"), *ROOT.glob("presets/*.yaml"), ROOT / "params.yaml"]
+    files += [HERE / f"gpu_{part}.py" for part in PARTS] + [path for name in SHARED for path in HERE.glob(f"{name}.py")]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())

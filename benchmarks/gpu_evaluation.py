@@ -107,7 +107,8 @@ def difference(rivals: dict[str, Predictor], image: Tensor) -> float:
 def main() -> None:
     """Measure whole images, then windows."""
     part = begin(__doc__)
-    torch.set_num_threads(2)
+    if part.small:
+        torch.set_num_threads(2)
     part.run("whole", lambda: compared("voc", SMALL_SIZES if part.small else SIZES, part))
     part.run("sliding", lambda: compared("cityscapes", (SMALL_STREET if part.small else STREET,), part))
 

@@ -25,15 +25,15 @@ COPIED = {False: 2**31, True: 2**20}
 @contextmanager
 def tensor_cores_in_fp32(wanted: bool) -> Iterator[None]:
     """Let fp32 products, in matrices and in convolutions, be rounded to TF32 inside, or not."""
-    switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv
-    before = [switch.fp32_precision for switch in switches]
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
     for switch in switches:
-        switch.fp32_precision = "tf32" if wanted else "ieee"
+        switch.allow_tf32 = wanted
     try:
         yield
     finally:
         for switch, value in zip(switches, before, strict=True):
-            switch.fp32_precision = value
+            switch.allow_tf32 = value
 
 
 def operations(precision: str, device: torch.device, small: bool) -> list[float]:

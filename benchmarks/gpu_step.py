@@ -137,7 +137,6 @@ def settings_of(rival: Rival, small: bool) -> config.Settings:
 
 def started(rival: Rival, part: Part) -> Running:
     """Build a rival on the device and let it take its first step."""
-    torch.set_num_threads(2)
     settings = settings_of(rival, part.small)
     batch = random_batch(settings, CLASSES[rival.data]).to(part.device)
     before = allocated(part.device)
@@ -333,6 +332,8 @@ def later(case: str, part: Part) -> Iterator[Row]:
 def main() -> None:
     """Measure, in order of worth."""
     part = begin(__doc__)
+    if part.small:
+        torch.set_num_threads(2)
     part.run("rrn, cps_cutmix, reference", lambda: first(part))
     part.run("kernels", lambda: counted(part))
     for case in LATER:
