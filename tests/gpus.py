@@ -3,6 +3,7 @@
 They import only what is there without the environment: no DVC, Jupyter or papermill.
 """
 
+import math
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,10 +58,14 @@ def weights(of: Learner) -> dict[str, Tensor]:
 def apart(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     """Return how far the tensors of two dictionaries lie apart: the norm of the difference to that of what is expected.
 
-    All tensors are one vector for it: one of which the true value is 0 holds nothing but rounding.
+    All tensors of floats are one vector for it: one of which the true value is 0 holds nothing but rounding. Those of
+    integers are the same, or it is infinite.
     """
-    assert found.keys() == expected.keys() and expected
-    one, other = (torch.cat([each[name].double().cpu().flatten() for name in expected]) for each in (found, expected))
+    assert found.keys() == expected.keys()
+    floats = [name for name, value in expected.items() if value.is_floating_point()]
+    if not all(torch.equal(found[name], expected[name]) for name in expected.keys() - set(floats)):
+        return math.inf
+    one, other = (torch.cat([each[name].double().cpu().flatten() for name in floats]) for each in (found, expected))
     return float((one - other).norm() / other.norm())
 
 

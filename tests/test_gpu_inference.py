@@ -20,7 +20,7 @@ from rrn.learner import prepare_for
 pytestmark = pytest.mark.cuda
 CPU = torch.device("cpu")
 SAME = {"rtol": 1e-4, "atol": 1e-4}
-"""Of logits, and logarithms of probabilities, of size 1; float32 rounds them by 4e-7, TF32, which is off, by 1e-3."""
+"""Of logits, and logarithms of probabilities, of size 1, which float32 rounds by 4e-7; TF32 is off."""
 WHOLE = {"mode": "whole", "window": None, "stride": None, "last": "shifted", "scales": [1.0], "flip": False}
 SLIDING = {**WHOLE, "mode": "sliding", "window": [32, 48], "stride": [20, 30]}
 PROTOCOLS = {
