@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,18 @@ def copy_repository(target, without=()):
 @pytest.fixture(scope="session")
 def root():
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def device():
+    """A GPU, or the CPU where RRN_TEST_DEVICE=cpu wants it; a test that is marked `cuda` runs there."""
+    import torch  # most test files need none
+
+    wanted = os.environ.get("RRN_TEST_DEVICE", "cuda")
+    assert wanted in ("cuda", "cpu"), f"RRN_TEST_DEVICE={wanted!r} is neither cuda nor cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here; RRN_TEST_DEVICE=cpu runs this on the CPU, so far as that can do it")
+    return torch.device(wanted)
 
 
 @pytest.fixture

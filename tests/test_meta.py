@@ -1,7 +1,7 @@
 """One step of every row on torch's meta device, which has no values and is not the CPU.
 
 A read back to the host (item, nonzero, a branch on a value) or a tensor made on the wrong device raises there, as it
-would stall or fail on a GPU.
+would stall or fail on a GPU. test_gpu_step.py takes these steps there.
 """
 
 import pytest
@@ -61,20 +61,6 @@ def test_a_step_at_full_size(row):
     batch = tiny.batch(values["augment"]["crop"], values["batch"]["labeled"], values["batch"]["unlabeled"])
     terms = run.step(batch.to(META), 0)
     assert all(value.device == META and value.shape == () for value in terms.values())
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="a step on a GPU needs one")
-@pytest.mark.parametrize("row", OURS)
-def test_a_step_on_a_gpu_waits_for_nothing(row):
-    settings = config.resolve(tiny.params() | {"methods": OURS}, row, {"device": "cuda"})
-    model = learner.prepare_for(method.RRN(settings, tiny.CLASSES, 0), torch.device("cuda"), settings.speed).train()
-    run, batch = learner.Learner(model, settings, settings.train, decay=True), tiny.batch().to("cuda")
-    run.step(batch, 0)  # builds what is built once
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        run.step(batch, 1)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_meta_catches_a_read_back():
