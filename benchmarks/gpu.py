@@ -231,7 +231,7 @@ def measure(record: Record, chosen: Sequence[str], options: argparse.Namespace, 
 
 def run_part(record: Record, part: str, command: Sequence[str], seconds: float, path: str) -> None:
     """Run one part, file what it reports, and end it where it does not end by itself."""
-    environment = os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "RRN_ANY_PYTHON": "1"}
     with record.log() as log:
         print(f"==== {part}", file=log, flush=True)
         process = subprocess.Popen(

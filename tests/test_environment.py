@@ -220,6 +220,12 @@ def test_a_python_of_another_version_is_told_which_is_needed(monkeypatch, versio
         environment.require()
 
 
+def test_whoever_answers_for_it_may_use_any_python(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1))
+    monkeypatch.setenv("RRN_ANY_PYTHON", "1")
+    environment.require()
+
+
 def test_the_python_of_the_environment_is_told_nothing(monkeypatch, tmp_path):
     environment.require()
     monkeypatch.setattr(environment, "LOCKED", tmp_path / "none")  # an installed copy: pip has looked
