@@ -72,6 +72,51 @@ class Operators(TorchDispatchMode):
         return function(*arguments, **(keywords or {}))
 
 
+class Travelers(TorchDispatchMode):
+    """Notes the operators that take tensors of the host and of the device, or bring one from one to the other.
+
+    A copy that is not waited for is none of them.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        keywords = keywords or {}
+        result = function(*arguments, **keywords)
+        tensors = [v for v in tree_leaves((arguments, keywords, result)) if isinstance(v, torch.Tensor)]
+        if len({tensor.device for tensor in tensors}) > 1 and not keywords.get("non_blocking"):
+            self.names.add(str(function))
+        return result
+
+
+@pytest.mark.parametrize("row", OURS)
+def test_no_tensor_of_the_host_takes_part_in_a_step(row):
+    run = learner_of(config.resolve(tiny.params() | {"methods": OURS}, row, {"device": "meta"}))
+    batch = tiny.batch().to(META)
+    with Travelers() as found:
+        run.step(batch, 0)
+    assert not found.names
+
+
+def test_tensors_of_the_host_are_noticed():
+    with Travelers() as found:
+        torch.ones(2).to(META)
+        torch.ones(2, device=META) * torch.tensor(2.0)
+        torch.ones(2).to(META, non_blocking=True)
+    assert found.names == {"aten._to_copy.default", "aten.mul.Tensor"}
+
+
+def test_regions_are_laid_out_once():
+    run, batch = learner_of(tiny.settings("rrn", {"device": "meta"})), tiny.batch().to(META)
+    run.step(batch, 0)
+    with Operators() as found:
+        run.step(batch, 1)
+    assert found.names["mm"] > 20, "sums over regions"
+    assert found.names["arange"] < found.names["mm"]
+
+
 def storage(tensor):
     """Return what tells the memory of one tensor from that of another."""
     return tensor.untyped_storage()._cdata
