@@ -276,10 +276,13 @@ def add(terms: Terms, more: Terms) -> None:
 def prepare_for(model: RRN, device: torch.device, speed: config.Speed) -> RRN:
     """Move the networks to a device, channels last, and make them as fast and as small as `speed` says.
 
-    Batch norm is synchronized over processes on CUDA.
+    On CUDA batch norm is synchronized over processes, and cuDNN tries out which of its convolutions is the fastest for
+    each size that comes: crops have one (`rrn.inference.many_sizes` stops it for whole images).
     """
-    if device.type == "cuda" and distributed.world() > 1:
-        model.segmenters = convert_sync_batchnorm(model.segmenters)  # torch's own would drop timm's activations
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        if distributed.world() > 1:
+            model.segmenters = convert_sync_batchnorm(model.segmenters)  # torch's own would drop timm's activations
     for segmenter in model.segmenters:
         speed_up(segmenter, speed)
     return model.to(device).to(memory_format=torch.channels_last)

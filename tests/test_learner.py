@@ -208,6 +208,14 @@ def test_a_compiler_that_torch_does_not_know():
         learner_of("cps", {"speed": {"compile": "indutcor"}})
 
 
+@pytest.mark.parametrize(("device", "expected"), [("cuda", True), ("cpu", False), ("meta", False)])
+def test_on_a_gpu_the_fastest_convolutions_are_tried_out(monkeypatch, device, expected):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(RRN, "to", lambda model, *_, **__: model)  # there may be no such device
+    learner.prepare_for(tiny.model("cps"), torch.device(device), tiny.settings("cps").speed)
+    assert torch.backends.cudnn.benchmark == expected
+
+
 # ---- Precision ---------------------------------------------------------------------------------------------------
 
 
