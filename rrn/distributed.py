@@ -87,8 +87,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
-    for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(summed.view_as(gradient))
+    _spread(flat, gradients)
 
 
 def average(buffers: Iterable[Tensor]) -> None:
@@ -101,8 +100,13 @@ def average(buffers: Iterable[Tensor]) -> None:
     local = list(buffers)
     flat = torch.cat([buffer.flatten() for buffer in local])
     dist.all_reduce(flat)
-    for buffer, summed in zip(local, (flat / world()).split([b.numel() for b in local]), strict=True):
-        buffer.copy_(summed.view_as(buffer))
+    _spread(flat / world(), local)
+
+
+def _spread(flat: Tensor, tensors: list[Tensor]) -> None:
+    """Copy the parts of a flat tensor into the tensors whose values it holds, in few kernels on a GPU."""
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
 
 
 def everyone(value: Any) -> list[Any]:

@@ -67,18 +67,18 @@ class Folding:
         self._tensors: list[Tensor] = []
 
     @contextmanager
-    def lent(self, height: int, width: int) -> Iterator[None]:
+    def lent(self, height: int, width: int, unchanged: bool = False) -> Iterator[None]:
         """Let the model have folded segmenters inside, of the weights it has now, and its own again afterwards.
-
-        The weights are computed anew each time: nothing tells that they have not changed, as fused optimizers do
-        not count versions.
 
         Args:
             height: of the images that they will see; a pass of this size shows what can be folded.
             width: the same.
+            unchanged: the caller knows that no weight has changed since they were lent before. Otherwise weights are
+                computed anew: nothing tells that they have not changed, as fused optimizers do not count versions.
         """
         own = self.model.segmenters
-        self._follow(own, height, width)
+        if not unchanged:
+            self._follow(own, height, width)
         self.model.segmenters = self._copies
         try:
             yield

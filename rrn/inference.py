@@ -13,8 +13,10 @@ Windows, scales and mirror images are averaged as probabilities [UniMatch]; CPS 
 
 from __future__ import annotations
 
+import copy
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import Protocol
 
@@ -68,6 +70,16 @@ class Predictor:
         self.model, self.protocol = model, protocol
         self.region, self.segmenters = model.region, model.segmenters
         self._folding = Folding(model) if protocol.folded else None
+        self._unchanged = self._followed = False
+
+    def unchanged(self) -> Predictor:
+        """Return this predictor for a set of images between which no weight changes: it folds them once, for the first.
+
+        This one itself follows the weights from call to call.
+        """
+        steady = copy.copy(self)
+        steady._unchanged, steady._followed = True, False
+        return steady
 
     @property
     def device(self) -> torch.device:
@@ -96,7 +108,12 @@ class Predictor:
         height, width = images.shape[-2:]
         what = f"looking at images of shape {list(images.shape)}"
         told = shortage.explained(what, lambda: _needing_less(self.protocol, len(images)), EvaluationShortage)
-        with told, self._folding.lent(height, width) if self._folding else nullcontext():
+        with told, ExitStack() as stack:
+            if self._folding:
+                stack.enter_context(self._folding.lent(height, width, self._followed))
+                self._followed = self._unchanged
+            if not has_one_size(self.protocol):
+                stack.enter_context(many_sizes())
             return self._logits(images.to(self.device))
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -174,6 +191,28 @@ class Predictor:
             probabilities += _softmax(self.model.logits(images.flip(-1))).flip(-1)
             probabilities /= 2
         return probabilities
+
+
+def has_one_size(protocol: config.Evaluate) -> bool:
+    """Return whether all that goes through the model has one size, but for the number of windows in a pass."""
+    return protocol.mode == "pad" or (protocol.mode == "sliding" and protocol.last == "shifted")
+
+
+@contextmanager
+def many_sizes() -> Iterator[None]:
+    """Spend no time on a size that may come once: cuDNN tries out nothing, compiled networks run as they are written.
+
+    Both are as before afterwards.
+    """
+    before = torch.backends.cudnn.benchmark
+    with ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:  # otherwise nothing is compiled, and loading it takes a second
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        torch.backends.cudnn.benchmark = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before
 
 
 def _needing_less(protocol: config.Evaluate, images: int) -> shortage.Ways:

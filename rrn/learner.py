@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from timm.layers import convert_sync_batchnorm
-from torch import Tensor
+from torch import Tensor, nn
 
 from rrn import config, distributed, shortage
 from rrn.data.loaders import Batch
 from rrn.method import RRN, Terms, ramp
-from rrn.models import recomputing, speed_up
+from rrn.models import counted, recomputing, speed_up
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,6 +36,26 @@ class LossError(FloatingPointError):
     def __init__(self, message: str, step: int | None = None) -> None:
         super().__init__(message)
         self.step = step
+
+
+class Statistics:
+    """What batch norm has counted so far, to go back to: some large kernels, however many norms there are.
+
+    Args:
+        module: whose norms; their buffers stay the tensors that they are for as long as this lives.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        kinds: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in counted(module):
+            kinds.setdefault(buffer.dtype, []).append(buffer.view(-1))
+        self._kinds = [(buffers, torch.cat(buffers)) for buffers in kinds.values()]
+
+    def keep(self, sound: Tensor) -> None:
+        """Go back to them unless `sound`, a bool scalar on their device, which is not waited for."""
+        for buffers, before in self._kinds:
+            kept = torch.where(sound, torch.cat(buffers), before)  # what is not finite would survive a product
+            torch._foreach_copy_(buffers, kept.split([len(buffer) for buffer in buffers]))
 
 
 class Learner:
@@ -78,15 +98,16 @@ class Learner:
             group["lr"] = self.rate(step)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        statistics = [buffer.clone() for buffer in self.model.buffers()]
+        statistics = Statistics(self.model)
         terms = self._gradients(batch, step)
         values = distributed.total(torch.stack(list(terms.values())))
         for networks in self.optimizers:
             distributed.sum_gradients(getattr(self.model, networks).parameters())
-        self._note_spoiled(values, step)
-        self._update()
+        sound = self._note_spoiled(values, step)
+        self._update(sound)
         distributed.average(b for name, b in self.model.segmenters.named_buffers() if "running_" in name)
-        self._keep(statistics)
+        if self.device.type != "cpu" or not sound:
+            statistics.keep(sound)
         return dict(zip(terms, values, strict=True))
 
     def _gradients(self, batch: Batch, step: int) -> Terms:
@@ -118,30 +139,29 @@ class Learner:
         wanted = PRECISIONS[self.settings.precision]
         return nullcontext() if wanted == torch.float32 else torch.autocast(self.device.type, dtype=wanted)
 
-    def _note_spoiled(self, values: Tensor, step: int) -> None:
-        """Keep the first step whose losses (and measures) or gradients are not finite, on the device."""
+    def _note_spoiled(self, values: Tensor, step: int) -> Tensor:
+        """Keep the first step whose losses (and measures) or gradients are not finite; return whether none is so far.
+
+        Both stay on the device.
+        """
         finite = values.isfinite().all()
         if not self.half:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             finite = finite & torch.nn.utils.get_total_norm(gradients, math.inf).isfinite()
-        self.spoiled = torch.where((self.spoiled < 0) & ~finite, step, self.spoiled)
+        before = self.spoiled < 0
+        self.spoiled = torch.where(before & ~finite, step, self.spoiled)
+        return before & finite
 
-    def _update(self) -> None:
-        """Let the optimizers take their step, unless this step or one before it is spoiled."""
-        if (self.half or self.device.type == "cpu") and self.spoiled >= 0:
+    def _update(self, sound: Tensor) -> None:
+        """Let the optimizers take their step if it and all before it are `sound`."""
+        if (self.half or self.device.type == "cpu") and not sound:
             return
+        spoiled = (~sound).float()
         for optimizer in self.optimizers.values():
             if optimizer.defaults["fused"] and not self.half:  # those ask on the device
-                vars(optimizer).update(grad_scale=None, found_inf=(self.spoiled >= 0).float())
+                vars(optimizer).update(grad_scale=None, found_inf=spoiled)
             self.scaler.step(optimizer)
         self.scaler.update()
-
-    def _keep(self, statistics: list[Tensor]) -> None:
-        """Let the statistics of batch norm, too, stay as they were before the first spoiled step."""
-        if self.device.type == "cpu" and self.spoiled < 0:
-            return
-        for buffer, before in zip(self.model.buffers(), statistics, strict=True):
-            buffer.copy_(torch.where(self.spoiled < 0, buffer, before))
 
     def require_finite(self, history: list[Terms], done: int, run: str) -> Tensor:
         """Read the terms of the last steps back.
@@ -256,10 +276,13 @@ def add(terms: Terms, more: Terms) -> None:
 def prepare_for(model: RRN, device: torch.device, speed: config.Speed) -> RRN:
     """Move the networks to a device, channels last, and make them as fast and as small as `speed` says.
 
-    Batch norm is synchronized over processes on CUDA.
+    On CUDA batch norm is synchronized over processes, and cuDNN tries out which of its convolutions is the fastest for
+    each size that comes: crops have one (`rrn.inference.many_sizes` stops it for whole images).
     """
-    if device.type == "cuda" and distributed.world() > 1:
-        model.segmenters = convert_sync_batchnorm(model.segmenters)  # torch's own would drop timm's activations
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        if distributed.world() > 1:
+            model.segmenters = convert_sync_batchnorm(model.segmenters)  # torch's own would drop timm's activations
     for segmenter in model.segmenters:
         speed_up(segmenter, speed)
     return model.to(device).to(memory_format=torch.channels_last)

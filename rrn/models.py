@@ -209,14 +209,20 @@ def recomputing(module: nn.Module) -> Iterator[None]:
     """Batch norm computes once more what it has computed; its running statistics count it once."""
     norms = _norms(module)
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    spare = next((counter.clone() for _, counter in before if counter is not None), None)  # one serves them all
     for norm, (_, counter) in zip(norms, before, strict=True):
         norm.momentum = 0.0
-        norm.num_batches_tracked = counter.clone() if counter is not None else None
+        norm.num_batches_tracked = spare if counter is not None else None
     try:
         yield
     finally:
         for norm, (momentum, counter) in zip(norms, before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, counter
+
+
+def counted(module: nn.Module) -> list[Tensor]:
+    """Return what a step changes of a network beside its weights: the buffers of all batch norms, [channels] or []."""
+    return [buffer for norm in _norms(module) for buffer in norm.buffers(recurse=False)]
 
 
 def _norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:

@@ -100,14 +100,18 @@ class Prediction:
 
 @torch.no_grad()
 def predict(
-    model: RRN, description: Description, image: Pixels, segmenter: Who = "ensemble", with_regions: bool = False
+    predictor: Predictor,
+    description: Description,
+    image: Pixels,
+    segmenter: Who = "ensemble",
+    with_regions: bool = False,
 ) -> Prediction:
     """Label one image.
 
     Args:
-        model: of `rrn.checkpoint.load_finished`.
-        description: the same. If its images were resized when read, this one is too, and the answer is brought back
-            to the size of the image; regions are those of the resized image.
+        predictor: of `predictor_of`.
+        description: of the same run. If its images were resized when read, this one is too, and the answer is brought
+            back to the size of the image; regions are those of the resized image.
         image: RGB uint8 [H, W, 3], of any size.
         segmenter: who answers; ensemble is the mean of both segmenters' probabilities.
         with_regions: whether the regions are wanted too.
@@ -117,14 +121,24 @@ def predict(
     """
     read = files.colours(Image.fromarray(image), description.size)
     images = torch.from_numpy(read).permute(2, 0, 1)[None]
-    logits = Predictor(model, protocol_of(description)).logits(images)
+    logits = predictor.logits(images)
     both = logits.softmax(2)
-    regions = _regions(model, logits, both, images) if with_regions else None
+    regions = _regions(predictor, logits, both, images) if with_regions else None
     chosen = both.mean(0) if segmenter == "ensemble" else both[int(segmenter) - 1]
     if chosen.shape[-2:] != image.shape[:2]:
         chosen = F.interpolate(chosen, image.shape[:2], mode="bilinear", align_corners=False)
     labels = chosen[0].argmax(0).byte()
     return Prediction(chosen[0].cpu().numpy(), labels.cpu().numpy(), regions)
+
+
+def predictor_of(model: RRN, description: Description) -> Predictor:
+    """Return what looks at images as the run's evaluation does.
+
+    Args:
+        model: of `rrn.checkpoint.load_finished`, whose weights stay as they are.
+        description: the same.
+    """
+    return Predictor(model, protocol_of(description)).unchanged()
 
 
 def protocol_of(description: Description) -> Evaluate:
@@ -138,15 +152,16 @@ def protocol_of(description: Description) -> Evaluate:
     return protocol.model_copy(update={"mode": "sliding", "stride": protocol.window, "last": "shifted"})
 
 
-def _regions(model: RRN, logits: Tensor, probabilities: Tensor, images: Tensor) -> Regions:
+def _regions(predictor: Predictor, logits: Tensor, probabilities: Tensor, images: Tensor) -> Regions:
     """Describe the regions of one image; logits and probabilities [2, 1, C, h, w], images uint8 [1, 3, h, w]."""
-    scores = model.region_scores(logits, images)
+    scores = predictor.region_scores(logits, images)
     if scores is None:
         raise SettingsError(NO_DISCRIMINATORS)
     confidence, labels = probabilities.max(2)
-    area = region_total(torch.ones_like(confidence), model.region)
+    area = region_total(torch.ones_like(confidence), predictor.region)
     same = (labels[0] == labels[1]).expand_as(labels)
-    parts = (scores[:, 0], region_total(confidence, model.region) / area, region_total(same, model.region) / area)
+    sums = (region_total(values, predictor.region) for values in (confidence, same))
+    parts = (scores[:, 0], *(total / area for total in sums))
     return Regions(*(part[:, 0].double().cpu().numpy() for part in parts))
 
 
@@ -294,12 +309,12 @@ def label_all(model: RRN, description: Description, images: Mapping[str, Path], 
     Returns:
         what was wrong with the images that could not be labeled; the others are done.
     """
-    failed = []
+    failed, predictor = [], predictor_of(model, description)
     with Writer(out, description, model.region, wanted) as writer:
         for name, path in tqdm(images.items(), unit="image", file=sys.stderr):
             try:
                 image = files.colours(files.open_upright(path), None)
-                writer.write(name, image, predict(model, description, image, wanted.segmenter, wanted.regions))
+                writer.write(name, image, predict(predictor, description, image, wanted.segmenter, wanted.regions))
             except DataError as error:
                 failed.append(str(error))
             except torch.OutOfMemoryError:

@@ -19,7 +19,7 @@ from torch import Tensor
 from rrn import regions
 from rrn.config import IGNORE_INDEX
 from rrn.data.loaders import WholeBatch
-from rrn.inference import Model
+from rrn.inference import Model, Predictor
 from rrn.method import jensen_shannon
 from rrn.reliability import EVERYTHING, of_class
 
@@ -50,7 +50,8 @@ class Seen:
 
 @torch.no_grad()
 def look(model: Model, batches: Iterable[WholeBatch]) -> Iterator[Seen]:
-    """Let both segmenters label whole images, batch by batch."""
+    """Let both segmenters label whole images, batch by batch; the weights stay as they are until the last."""
+    model = model.unchanged() if isinstance(model, Predictor) else model
     for batch in batches:
         batch = batch.to(model.device)
         logits = model.logits(batch.images)

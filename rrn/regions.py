@@ -7,6 +7,7 @@ lies in exactly one region, on the image and on a feature map of any size alike 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -34,20 +35,24 @@ def cells(size: int, grid: int, device: torch.device | None = None) -> Tensor:
     return torch.arange(size, device=device) * grid // size
 
 
+@lru_cache(maxsize=64)
+def _membership(size: int, grid: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return which positions along one side lie in which region, 1 or 0 [size, grid]; made once, to be read only."""
+    return (cells(size, grid, device)[:, None] == torch.arange(grid, device=device)).to(dtype)
+
+
 def region_sum(values: Tensor, grid: Grid) -> Tensor:
     """Sum float values [..., H, W] over each region: [..., rows, columns]; in full precision also under autocast."""
-    rows, columns = (
-        (cells(size, count, values.device)[:, None] == torch.arange(count, device=values.device)).to(values.dtype)
-        for size, count in zip(values.shape[-2:], grid, strict=True)
-    )
+    sides = zip(values.shape[-2:], grid, strict=True)
+    rows, columns = (_membership(size, count, values.device, values.dtype) for size, count in sides)
     with full_precision(values.device):
         return rows.T @ values @ columns
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Suspend autocast: half precision counts to 256 only, and ties scores that differ."""
-    known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+    active = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if active else nullcontext()
 
 
 def region_mean(values: Tensor, weight: Tensor, grid: Grid) -> Tensor:

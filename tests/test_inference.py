@@ -1,6 +1,7 @@
 """How images go through a model: the protocols of the literature against slow, obvious loops."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from torch import nn
 from rrn import config, regional
 from rrn.config import SettingsError
 from rrn.data.loaders import WholeBatch
-from rrn.inference import EvaluationShortage, Predictor, windows
+from rrn.folding import Fold
+from rrn.inference import EvaluationShortage, Predictor, many_sizes, windows
 
 WHOLE = {"mode": "whole", "window": None, "stride": None, "last": "shifted", "scales": [1.0], "flip": False}
 
@@ -392,6 +394,119 @@ def test_folded_answers_follow_a_training():
     after = predictor.logits(images).softmax(2)
     assert (after - before.softmax(2)).abs().max() > 1e-3
     torch.testing.assert_close(after, network.logits(images).softmax(2), atol=1e-5, rtol=0)
+
+
+def whole_batches(*sizes):
+    labels = [torch.randint(3, (1, *size), generator=torch.Generator().manual_seed(0)) for size in sizes]
+    images = [some_images(*size, count=1) for size in sizes]
+    return [WholeBatch(i, label, (str(n),)) for n, (i, label) in enumerate(zip(images, labels, strict=True))]
+
+
+@pytest.mark.parametrize("name", ["VOC whole", "Cityscapes sliding"])
+def test_a_look_at_many_images_folds_once_and_follows_the_weights(monkeypatch, name):
+    renewed, renew = [], Fold.renew
+    monkeypatch.setattr(Fold, "renew", lambda fold: (renewed.append(fold), renew(fold))[1])
+    network, batches = settled("rrn"), whole_batches((37, 41), (40, 33), (37, 41))
+    values = {**SMALL[name], **({} if name == "VOC whole" else {"window": [32, 32], "stride": [20, 20]})}
+    predictor = Predictor(network, protocol(values, folded=True))
+    for change in (0.0, 0.1):
+        with torch.no_grad():
+            for parameter in network.segmenters.parameters():
+                parameter.add_(change)
+        renewed.clear()
+        seen = list(regional.look(predictor, batches))
+        assert len(renewed) == len({id(fold) for fold in renewed}) > 20, "each once"
+        once = len(renewed)
+        expected = [predictor.logits(batch.images) for batch in batches]
+        assert len(renewed) == 4 * once, "outside of a look each call follows the weights"
+        assert all(torch.equal(found.logits, one) for found, one in zip(seen, expected, strict=True))
+    assert network.segmenters is predictor.segmenters
+
+
+def test_a_look_that_is_left_early_leaves_nothing_behind():
+    network, (first, second) = settled("cps"), whole_batches((37, 41), (37, 41))
+    predictor = Predictor(network, protocol(folded=True))
+    left = regional.look(predictor, [first, second])
+    before = next(left).logits
+    change_head(network)
+    after = predictor.logits(first.images)
+    torch.testing.assert_close(after, network.logits(first.images), atol=1e-4, rtol=1e-4)
+    assert (after - before).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def change_head(network):
+    for segmenter in network.segmenters:
+        norms = [m for m in segmenter.modules() if isinstance(m, nn.BatchNorm2d)]
+        norms[-1].weight.mul_(3)
+
+
+def test_a_model_that_is_no_predictor_is_looked_at_as_it_is():
+    network, (batch,) = settled("rrn"), whole_batches((37, 41))
+    (seen,) = regional.look(network, [batch])
+    assert torch.equal(seen.logits, network.logits(batch.images))
+
+
+# ---- Many sizes
+
+SIZES = [(37, 41), (40, 33), (64, 50)]
+ONE_SIZE = {"VOC whole": False, "VOC pad": True, "Cityscapes sliding": True, "UniMatch sliding": False}
+
+
+def wide(name):
+    """Return a protocol with windows that a real network can see."""
+    sizes = {"VOC whole": {}, "VOC pad": {"window": [64, 64]}}
+    return protocol({**SMALL[name], **sizes.get(name, {"window": [32, 32], "stride": [20, 20]})}, batch=1)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("name", SMALL)
+def test_cudnn_tries_out_nothing_for_sizes_that_come_once(monkeypatch, name, before):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
+    network, seen = tiny.model("cps"), []
+    network.segmenters[0].register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    predictor = Predictor(network, wide(name))
+    for size in SIZES:
+        predictor.logits(some_images(*size, count=1))
+        assert torch.backends.cudnn.benchmark == before
+    assert set(seen) == {before and ONE_SIZE[name]}
+
+
+def test_what_cudnn_did_comes_back_after_an_error(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    with pytest.raises(ZeroDivisionError), many_sizes():
+        assert not torch.backends.cudnn.benchmark
+        raise ZeroDivisionError
+    assert torch.backends.cudnn.benchmark
+
+
+def test_where_nothing_is_compiled_the_compiler_is_not_loaded(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    monkeypatch.setattr(torch.compiler, "set_stance", lambda _: pytest.fail("loads the compiler"))
+    with many_sizes():
+        pass
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_sizes_that_come_once_are_not_compiled(name):
+    torch._dynamo.reset()
+    compiled, network = [], tiny.model("cps")
+
+    def backend(graph, _):
+        compiled.append(graph)
+        return graph.forward
+
+    for segmenter in network.segmenters:
+        segmenter.network.compile(backend=backend)
+    plain, predictor = Predictor(tiny.model("cps"), wide(name)), Predictor(network, wide(name))
+    for size in SIZES:
+        images = some_images(*size, count=1)
+        torch.testing.assert_close(predictor.logits(images), plain.logits(images), atol=1e-5, rtol=1e-4)
+    assert bool(compiled) == ONE_SIZE[name]
+    compiled.clear()
+    network.segmenters[0].network(torch.rand(2, 3, 96, 96))
+    assert compiled, "afterwards it is compiled as before"
+    torch._dynamo.reset()
 
 
 # ---- Passes, defaults, errors

@@ -208,6 +208,14 @@ def test_a_compiler_that_torch_does_not_know():
         learner_of("cps", {"speed": {"compile": "indutcor"}})
 
 
+@pytest.mark.parametrize(("device", "expected"), [("cuda", True), ("cpu", False), ("meta", False)])
+def test_on_a_gpu_the_fastest_convolutions_are_tried_out(monkeypatch, device, expected):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(RRN, "to", lambda model, *_, **__: model)  # there may be no such device
+    learner.prepare_for(tiny.model("cps"), torch.device(device), tiny.settings("cps").speed)
+    assert torch.backends.cudnn.benchmark == expected
+
+
 # ---- Precision ---------------------------------------------------------------------------------------------------
 
 
@@ -408,3 +416,58 @@ def test_statistics_stay_those_before_the_first_spoiled_step():
     of.step(tiny.batch(seed=2), 2)  # after it nothing changes either
     assert of.spoiled == 1
     assert_same(of.model.state_dict(), before, rtol=0, atol=0)
+
+
+def as_on_a_gpu(of):
+    """Let a learner on the CPU take the ways of a GPU: nothing is asked, optimizers are fused."""
+    of.device = torch.device("cuda")
+    parameters = [p for group in of.optimizers["segmenters"].param_groups for p in group["params"]]
+    of.optimizers["segmenters"] = torch.optim.SGD(parameters, lr=0.05, momentum=0.9, fused=True)
+    return of
+
+
+def test_statistics_are_kept_without_asking_too():
+    of = as_on_a_gpu(learner_of("rrn"))
+    first = {name: value.clone() for name, value in of.model.state_dict().items()}
+    of.step(tiny.batch(seed=0), 0)
+    before = {name: value.clone() for name, value in of.model.state_dict().items()}
+    counters = [name for name in before if name.endswith("num_batches_tracked")]
+    assert counters and all(before[name] == first[name] + 2 for name in counters), "a sound step is kept whole"
+    spoil(of, 1, "consistency")
+    for step in (1, 2):
+        of.step(tiny.batch(seed=step), step)
+    assert of.spoiled == 1
+    assert_same(of.model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_sound_step_has_the_statistics_of_one_that_is_asked():
+    asked, not_asked = learner_of("rrn"), as_on_a_gpu(learner_of("rrn"))
+    for of in (asked, not_asked):
+        of.step(tiny.batch(), 0)
+    names = [name for name, _ in asked.model.named_buffers()]
+    found, expected = ({name: of.model.get_buffer(name) for name in names} for of in (not_asked, asked))
+    assert_same(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("what", [float("nan"), float("inf"), -float("inf"), 1e30])
+@pytest.mark.parametrize("sound", [True, False])
+def test_statistics_are_chosen_not_computed(sound, what):
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm1d(2), nn.ReLU()))
+    network.double()
+    buffers = models.counted(network)
+    assert [tuple(buffer.shape) for buffer in buffers] == [(4,), (4,), (), (2,), (2,), ()]
+    before = [buffer.clone() for buffer in buffers]
+    kept = learner.Statistics(network)
+    for buffer in buffers:
+        buffer.fill_(what if buffer.is_floating_point() else 7)
+    spoiled = [buffer.clone() for buffer in buffers]
+    kept.keep(torch.tensor(sound))
+    for buffer, expected in zip(models.counted(network), spoiled if sound else before, strict=True):
+        torch.testing.assert_close(buffer, expected, rtol=0, atol=0, equal_nan=True)
+    assert all(a is b for a, b in zip(models.counted(network), buffers, strict=True))
+
+
+def test_a_network_without_norms_has_no_statistics():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4))
+    learner.Statistics(network).keep(torch.tensor(False))
+    assert models.counted(network) == []

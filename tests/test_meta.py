@@ -4,11 +4,15 @@ A read back to the host (item, nonzero, a branch on a value) or a tensor made on
 would stall or fail on a GPU. test_gpu_step.py takes these steps there.
 """
 
+from collections import Counter
+
 import pytest
 import tiny
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from rrn import config, learner, method
+from rrn import config, learner, method, models
 
 META = torch.device("meta")
 SPEEDS = {"merged": {"merged": True}, "checkpointing": {"checkpointing": True}}
@@ -48,6 +52,92 @@ def test_a_step_reads_nothing_back(name):
         expected |= {"discriminator_1", "discriminator_2"}
         expected |= {"feature_matching"} if settings.method.discriminator.feature_matching else set()
     assert set(terms) == expected
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators that take part in a step, those without a kernel of their own left out.
+
+    Args:
+        touching: count only those that get one of these tensors, or a view of one.
+    """
+
+    def __init__(self, touching=()):
+        super().__init__()
+        self.names, self.touching = Counter(), {storage(tensor) for tensor in touching}
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        given = {storage(value) for value in tree_leaves((arguments, keywords)) if isinstance(value, torch.Tensor)}
+        if not function.is_view and (not self.touching or given & self.touching):
+            self.names[function.overloadpacket.__name__] += 1
+        return function(*arguments, **(keywords or {}))
+
+
+class Travelers(TorchDispatchMode):
+    """Notes the operators that take tensors of the host and of the device, or bring one from one to the other.
+
+    A copy that is not waited for is none of them.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        keywords = keywords or {}
+        result = function(*arguments, **keywords)
+        tensors = [v for v in tree_leaves((arguments, keywords, result)) if isinstance(v, torch.Tensor)]
+        if len({tensor.device for tensor in tensors}) > 1 and not keywords.get("non_blocking"):
+            self.names.add(str(function))
+        return result
+
+
+@pytest.mark.parametrize("row", OURS)
+def test_no_tensor_of_the_host_takes_part_in_a_step(row):
+    run = learner_of(config.resolve(tiny.params() | {"methods": OURS}, row, {"device": "meta"}))
+    batch = tiny.batch().to(META)
+    with Travelers() as found:
+        run.step(batch, 0)
+    assert not found.names
+
+
+def test_tensors_of_the_host_are_noticed():
+    with Travelers() as found:
+        torch.ones(2).to(META)
+        torch.ones(2, device=META) * torch.tensor(2.0)
+        torch.ones(2).to(META, non_blocking=True)
+    assert found.names == {"aten._to_copy.default", "aten.mul.Tensor"}
+
+
+def test_regions_are_laid_out_once():
+    run, batch = learner_of(tiny.settings("rrn", {"device": "meta"})), tiny.batch().to(META)
+    run.step(batch, 0)
+    with Operators() as found:
+        run.step(batch, 1)
+    assert found.names["mm"] > 20, "sums over regions"
+    assert found.names["arange"] < found.names["mm"]
+
+
+def storage(tensor):
+    """Return what tells the memory of one tensor from that of another."""
+    return tensor.untyped_storage()._cdata
+
+
+@pytest.mark.parametrize("row", ["supervised", "rrn"])
+def test_a_step_keeps_the_statistics_of_batch_norm_in_a_few_operations(row):
+    run = learner_of(tiny.settings(row, {"device": "meta"}))
+    norms, passes = len(models.counted(run.model)) // 3, 1 if row == "supervised" else 2
+    with Operators(models.counted(run.model)) as found:
+        run.step(tiny.batch().to(META), 0)
+    for learning in ("native_batch_norm", "native_batch_norm_backward", "add_"):
+        assert found.names.pop(learning) == passes * norms > 40
+    assert found.names == {"cat": 4, "_foreach_copy_": 2}, "numbers and counters, whatever their number"
+
+
+def test_all_operations_that_keep_statistics():
+    run = learner_of(tiny.settings("rrn", {"device": "meta"}))
+    with Operators() as found:
+        learner.Statistics(run.model).keep(run.spoiled < 0)
+    assert found.names == {"lt": 1, "cat": 4, "where": 2, "_foreach_copy_": 2}
 
 
 @pytest.mark.parametrize("row", OURS)

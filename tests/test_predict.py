@@ -332,8 +332,9 @@ def test_a_row_without_discriminators_has_no_region_scores(runs, photos, tmp_pat
     assert call(runs / "cps_cutmix", photos, "out", "--regions") == 1
     assert capsys.readouterr().err == f"error: {predict.NO_DISCRIMINATORS}\n" and not (tmp_path / "out").exists()
     model, description = checkpoint.load_finished(runs / "cps_cutmix")
+    predictor = predict.predictor_of(model, description)
     with pytest.raises(SettingsError, match="this run has no region discriminators"):
-        predict.predict(model, description, np.zeros((20, 20, 3), np.uint8), with_regions=True)
+        predict.predict(predictor, description, np.zeros((20, 20, 3), np.uint8), with_regions=True)
 
 
 def test_no_finished_run(runs, photos, tmp_path, capsys):

@@ -78,6 +78,25 @@ def test_the_settings_of_the_literature(here, data, crop, regions, steps, encode
         assert preset.main([f"nproc={processes}"]) == 0
 
 
+@pytest.mark.parametrize("name", ["lite0", "smoke", "controls", "partitions", "sweep-grid", "sweep-objective"])
+def test_the_embedded_study_is_of_a_cpu_on_every_machine(name):
+    assert config.load(root=ROOT).device == laid([name])["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("names", "device"),
+    [
+        (["voc", "resnet50"], "cuda"),
+        (["cityscapes", "resnet101"], "cuda"),
+        (["lite0", "camvid"], "auto"),
+        (["lite0", "camvid", "camvid_public"], "auto"),
+        (["lite0", "camvid", "camvid_controls"], "auto"),
+    ],
+)
+def test_presets_of_real_data_take_a_gpu(names, device):
+    assert laid([*names, "dataset.path=../elsewhere"])["device"] == device
+
+
 WHOLE = {"mode": "whole", "window": None, "stride": None, "last": "shifted", "scales": (1.0,), "flip": False}
 LITERATURE = {
     "voc": {
