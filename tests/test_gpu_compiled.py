@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-pytestmark = pytest.mark.cuda
+pytestmark = pytest.mark.cuda(seconds=60)
 NEAR, ALONG = 1e-3, 1e-2
 """Relative distance of losses, and of gradients, of kernels that add in another order; TF32 is off."""
 

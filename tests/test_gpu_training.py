@@ -225,8 +225,8 @@ with devices.taken() as taken:
     answer = {"taken": taken, "seen": os.environ["CUDA_VISIBLE_DEVICES"], "gpus": torch.cuda.device_count()}
     answer["sum"] = torch.ones(64, 64, device=device).matmul(torch.ones(64, device=device)).sum().item()
     print(json.dumps(answer), flush=True)
-    select.select([sys.stdin], [], [], PATIENCE)
-""".replace("PATIENCE", str(PATIENCE))
+    select.select([sys.stdin], [], [], float(sys.argv[2]))
+"""
 
 
 def test_two_stages_share_a_gpu_one_after_the_other(device, tmp_path, monkeypatch):
@@ -235,15 +235,15 @@ def test_two_stages_share_a_gpu_one_after_the_other(device, tmp_path, monkeypatc
     monkeypatch.setenv("RRN_DEVICES", "0")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), *sys.path])))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-c", STAGE, device.type]
-    with subprocess.Popen(command, **pipes) as first, ended(first):
+    stage = [sys.executable, "-c", STAGE, device.type]
+    with subprocess.Popen([*stage, str(PATIENCE)], **pipes) as first, ended(first):
         answers = [first.stdout.readline() or first.stderr.read()]
-        with subprocess.Popen(command, **pipes) as second, ended(second):
+        with subprocess.Popen([*stage, "0"], **pipes) as second, ended(second):
             assert second.stderr.readline() == "waiting for a free device of RRN_DEVICES=0\n"
             assert first.poll() is None, "it holds its device as long as it lives"
             first.communicate("end\n", PATIENCE)
             answers.append(second.stdout.readline() or second.stderr.read())
-            second.communicate("end\n", PATIENCE)
+            second.wait(PATIENCE)
     assert [first.returncode, second.returncode] == [0, 0]
     known = min(1, torch.cuda.device_count())
     assert [json.loads(answer) for answer in answers] == [{"taken": "0", "seen": "0", "gpus": known, "sum": 4096.0}] * 2
