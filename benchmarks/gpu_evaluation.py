@@ -54,9 +54,9 @@ def looked(predictor: Predictor, shown: list[Tensor], part: Part) -> float:
     """Return the seconds that a predictor takes for images, one by one."""
     wait(part.device)
     start = time.perf_counter()
-    with predictor.unchanged():
-        for image in shown:
-            predictor.logits(image)
+    steady = predictor.unchanged()
+    for image in shown:
+        steady.logits(image)
     wait(part.device)
     return time.perf_counter() - start
 
