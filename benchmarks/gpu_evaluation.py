@@ -108,7 +108,7 @@ def main() -> None:
     """Measure whole images, then windows."""
     part = begin(__doc__)
     if part.small:
-        torch.set_num_threads(2)
+        torch.set_num_threads(1)
     part.run("whole", lambda: compared("voc", SMALL_SIZES if part.small else SIZES, part))
     part.run("sliding", lambda: compared("cityscapes", (SMALL_STREET if part.small else STREET,), part))
 

@@ -333,7 +333,7 @@ def main() -> None:
     """Measure, in order of worth."""
     part = begin(__doc__)
     if part.small:
-        torch.set_num_threads(2)
+        torch.set_num_threads(1)
     part.run("rrn, cps_cutmix, reference", lambda: first(part))
     part.run("kernels", lambda: counted(part))
     for case in LATER:

@@ -9,6 +9,8 @@ import torch
 
 ON_THE_CPU = "can't allocate memory"
 """What torch says there, in a RuntimeError like any other."""
+BY_LIBRARIES = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""What libraries of a GPU say that allocate by themselves, likewise."""
 
 Ways = Mapping[str, bool]
 """A setting that needs less memory and what it costs -> whether it is there to be taken."""
@@ -20,7 +22,8 @@ class MemoryShortage(RuntimeError):
 
 def is_shortage(error: RuntimeError) -> bool:
     """Say whether an error means that memory is used up."""
-    return isinstance(error, torch.OutOfMemoryError) or ON_THE_CPU in str(error)
+    signs = (ON_THE_CPU, *BY_LIBRARIES)
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
 
 
 @contextmanager
