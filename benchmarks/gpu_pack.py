@@ -227,7 +227,7 @@ def thinned(splits: Splits, room: int) -> dict[str, Sequence[Pair]]:
     few = min(FEWEST, len(splits[TRAIN]))
     if len(kept[TRAIN]) < few or not all(kept.values()):
         raise PackError(
-            f"{room / MEGABYTE:.1f} MB are left for images beside the wheels, which holds {len(kept[TRAIN])} of train, "
+            f"{room / MEGABYTE:.1f} MB are left for images beside the wheels, room for {len(kept[TRAIN])} of train, "
             f"and a study needs {few}: give more --megabytes"
         )
     return {split: kept[split] for split in splits}

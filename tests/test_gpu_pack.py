@@ -146,7 +146,7 @@ def test_the_environment_says_where_the_data_lie(tmp_path, source, monkeypatch):
         (("pack", 0.001), "the wheels alone are 0.0 MB: give more --megabytes"),
         (
             ("pack", 0.004, "--data", "camvid", "--source", "source"),
-            "0.0 MB are left for images beside the wheels, which holds ",
+            "0.0 MB are left for images beside the wheels, room for ",
         ),
         (
             ("pack", 1, "--data", "idd_lite"),
