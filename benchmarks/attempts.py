@@ -6,7 +6,7 @@
     python benchmarks/attempts.py attempts.csv                      # goes on where it stopped
     python benchmarks/attempts.py attempts.csv --base '{"sees_image": false}'
 
-Adds to the CSV, for each attempt of ATTEMPTS, seed and score, the measures of `rrn.reliability` on val (mean of both
+Adds to the CSV, for each attempt of ATTEMPTS, seed and score, the measures of `rrn.reliability.measures` on val (mean of both
 segmenters), where the better half and the better nine tenths of the regions are kept. `--base` is laid under the
 attempts that say so. docs/filtering.md says what was made of it.
 """
@@ -26,14 +26,17 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from rrn import checkpoint, config, reliability
-from rrn.data import loaders, splits
-from rrn.data.sets import ImageSet
+from rrn import config
+from rrn.data import batches as loaders
+from rrn.data import splits
+from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
-from rrn.inference import Predictor
+from rrn.evaluation.inference import Predictor
+from rrn.evaluation.region_tables import region_table
 from rrn.method import RRN
-from rrn.models import evaluating
-from rrn.regional import region_table
+from rrn.models.segmenter import evaluating
+from rrn.reliability import measures as reliability
+from rrn.runs import checkpoint
 
 SEEDS = (100, 101)
 """Seeds that no result reports."""

@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rrn import config, draws
-from rrn.data.loaders import Batch
-from rrn.models import Segmenter
+from rrn import config
+from rrn.data.batches import Batch
+from rrn.models.segmenter import Segmenter
+from rrn.runtime import seeding as draws
 
 WINDOW = 20
 """Side, in cells, of the released pooling window."""

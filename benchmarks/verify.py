@@ -25,8 +25,8 @@ import psutil
 from measuring import Row, row
 from PIL import Image
 
-from rrn import preset
-from rrn.data.voc import CLASSES, colour
+from rrn.data.formats.voc import CLASSES, colour
+from rrn.pipeline import presets as preset
 
 SIZES = [1000, 3000, 12000]
 UNITS = {"images/s": "images/s", "images/core s": "images/s", "verify MB": "MB", "prepare MB": "MB"}

@@ -19,9 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rrn import config, distributed, draws, regions
-from rrn.data.loaders import Batch
-from rrn.models import RegionDiscriminator, Segmenter, evaluating, frozen, teaching
+from rrn import config
+from rrn.data.batches import Batch
+from rrn.models import regions
+from rrn.models.segmenter import RegionDiscriminator, Segmenter, evaluating, frozen, teaching
+from rrn.runtime import distributed
+from rrn.runtime import seeding as draws
 
 CROSS = ("product", "mean", "votes")
 """The candidates of rho that ask both discriminators about each branch."""

@@ -32,16 +32,19 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from rrn import checkpoint, overlay, whole
-from rrn.checkpoint import Description
 from rrn.config import Evaluate, SettingsError
-from rrn.data import file_formats, files
-from rrn.data.files import DataError, Pixels
-from rrn.drawing import Array, palette
-from rrn.inference import Predictor
+from rrn.data import decoding as files
+from rrn.data import file_formats
+from rrn.data.decoding import DataError, Pixels
+from rrn.evaluation import overlay
+from rrn.evaluation.inference import Predictor
+from rrn.evaluation.region_tables import region_total
 from rrn.method import RRN
-from rrn.places import place
-from rrn.regional import region_total
+from rrn.plotting.style import Array, palette
+from rrn.runs import checkpoint
+from rrn.runs.checkpoint import Description
+from rrn.runtime import atomic_io as whole
+from rrn.runtime.places import place
 
 REGION_COLUMNS = ("image", "segmenter", "row", "column", "score", "confidence", "agreement")
 
@@ -135,7 +138,7 @@ def predictor_of(model: RRN, description: Description) -> Predictor:
     """Return what looks at images as the run's evaluation does.
 
     Args:
-        model: of `rrn.checkpoint.load_finished`, whose weights stay as they are.
+        model: of `rrn.runs.checkpoint.load_finished`, whose weights stay as they are.
         description: the same.
     """
     return Predictor(model, protocol_of(description)).unchanged()
@@ -300,7 +303,7 @@ def label_all(model: RRN, description: Description, images: Mapping[str, Path], 
     """Label images one by one, with a progress bar on stderr, and write the results.
 
     Args:
-        model: of `rrn.checkpoint.load_finished`.
+        model: of `rrn.runs.checkpoint.load_finished`.
         description: the same.
         images: of `find_images`.
         out: folder of the results.

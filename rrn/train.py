@@ -20,17 +20,24 @@ import pandas as pd
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from rrn import checkpoint, config, distributed, evaluate, guard, launch, learner, regional, trial, whole
-from rrn.data import loaders, splits
-from rrn.data.files import DataError
-from rrn.data.sets import ImageSet
+from rrn import config
+from rrn.data import batches as loaders
+from rrn.data import splits
+from rrn.data.decoding import DataError
+from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
-from rrn.inference import EvaluationShortage, Predictor, require_fit
-from rrn.interrupts import Signals, Stopped
-from rrn.jobs import Job, Stage, job
-from rrn.learner import Learner, LossError
+from rrn.evaluation import metrics as evaluate
+from rrn.evaluation import region_tables as regional
+from rrn.evaluation.inference import EvaluationShortage, Predictor, require_fit
 from rrn.method import RRN, Terms
-from rrn.reliability import summarise
+from rrn.reliability.measures import summarise
+from rrn.runs import checkpoint
+from rrn.runs.job import Job, Stage, job
+from rrn.runtime import atomic_io as whole
+from rrn.runtime import distributed
+from rrn.runtime.signals import Signals, Stopped
+from rrn.training import guard, launch, learner, trial
+from rrn.training.learner import Learner, LossError
 
 Row = dict[str, Any]
 

@@ -17,14 +17,18 @@ from unittest import mock
 import tiny
 import torch
 
-from rrn import config, distributed, evaluate, regional, state, train
+from rrn import config, train
 from rrn.data import splits
-from rrn.data.loaders import Batch, TrainingData, WholeBatch
-from rrn.data.sets import ImageSet
-from rrn.inference import Predictor
-from rrn.interrupts import Stopped
-from rrn.learner import Learner
+from rrn.data.batches import Batch, TrainingData, WholeBatch
+from rrn.data.image_set import ImageSet
+from rrn.evaluation import metrics as evaluate
+from rrn.evaluation import region_tables as regional
+from rrn.evaluation.inference import Predictor
 from rrn.method import RRN, Terms
+from rrn.runs import state
+from rrn.runtime import distributed
+from rrn.runtime.signals import Stopped
+from rrn.training.learner import Learner
 
 EXACT = {"method": {"grid": 4, "teacher_statistics": "running", "discriminator": {"dropout": 0.0}}}
 SLIDING = tiny.settings(
@@ -83,7 +87,7 @@ def matrices() -> torch.Tensor:
 
 
 def messages() -> dict[str, object]:
-    """Return what the functions of rrn.distributed answer to values that differ by process."""
+    """Return what the functions of rrn.runtime.distributed answer to values that differ by process."""
     rank = distributed.rank()
     value = torch.tensor(2.0 + rank, requires_grad=True)
     total = distributed.total(value)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from rrn import alone
+from rrn.runtime import locking as alone
 
 
 def test_a_run_that_is_over_leaves_no_lock(tmp_path):

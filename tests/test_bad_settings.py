@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as drawn
 from hypothesis import strategies as st
 
-from rrn import config, preset
+from rrn import config
 from rrn.config import SettingsError
+from rrn.pipeline import presets as preset
 
 EXAMPLES = int(os.environ.get("RRN_FUZZ", "0"))
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")

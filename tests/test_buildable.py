@@ -8,9 +8,12 @@ import tiny
 import torch
 from conftest import ROOT, python
 
-from rrn import buildable, config, preset, repro, train, trial
+from rrn import config, train
 from rrn.config import SettingsError
-from rrn.models import Segmenter
+from rrn.models.segmenter import Segmenter
+from rrn.pipeline import buildable, repro
+from rrn.pipeline import presets as preset
+from rrn.training import trial
 
 
 @pytest.fixture(autouse=True)
@@ -267,7 +270,7 @@ def test_nothing_is_fetched(monkeypatch):
     def fetched(*_, **__):
         raise AssertionError("the network was asked")
 
-    monkeypatch.setattr("rrn.weights._reach", fetched)
+    monkeypatch.setattr("rrn.models.pretrained._reach", fetched)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fetched)
     assert refusal(with_model(encoder="tu-resnet18", weights="timm")) is None
     assert refusal(with_model(encoder="tu-resnet18", weights="torchvision/ResNet18_Weights.IMAGENET1K_V1")) is None

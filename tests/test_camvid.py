@@ -11,10 +11,11 @@ from conftest import ROOT
 from PIL import Image
 from small import partitioned
 
-from rrn import config, preset, train
+from rrn import config, train
 from rrn.config import IGNORE_INDEX
 from rrn.data import splits
-from rrn.data.sets import ImageSet
+from rrn.data.image_set import ImageSet
+from rrn.pipeline import presets as preset
 
 DATA = os.environ.get("RRN_CAMVID", "")
 VOID = 11

@@ -25,10 +25,12 @@ from conftest import python
 from PIL import Image
 from small import REPOSITORY, small_settings, write_folder
 
-from rrn import config, preset
-from rrn.data import __main__ as command
-from rrn.data import archives, lists, sbd, unpack, verify
-from rrn.data.sets import ImageSet
+from rrn import config
+from rrn.data.image_set import ImageSet
+from rrn.pipeline import presets as preset
+from rrn.preparation import archives, command, sbd, unpack
+from rrn.preparation import published_lists as lists
+from rrn.preparation import verification as verify
 
 scipy_io = pytest.importorskip("scipy.io")
 

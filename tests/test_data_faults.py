@@ -16,15 +16,16 @@ from conftest import PATIENCE, until
 from disks import Disk, small_disk
 from small import REPOSITORY, partitioned, small_settings, write_folder
 
-from rrn import whole
 from rrn.config import Settings
-from rrn.data import archives, verify
-from rrn.data.archives import Archive
-from rrn.data.files import DataError
-from rrn.data.loaders import Batch, training_loader, whole_images
-from rrn.data.sets import ImageSet
+from rrn.data.batches import Batch, training_loader, whole_images
+from rrn.data.decoding import DataError
+from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
-from rrn.data.unpack import unpack
+from rrn.preparation import archives
+from rrn.preparation import verification as verify
+from rrn.preparation.archives import Archive
+from rrn.preparation.unpack import unpack
+from rrn.runtime import atomic_io as whole
 
 Data = tuple[ImageSet, Split, Settings]
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from conftest import git, python, until
 
-from rrn import devices
+from rrn.pipeline import gpus as devices
 
 CELL = """
 import os, time

@@ -13,8 +13,10 @@ from dvc.cli import DvcParserError
 from dvc.cli.parser import get_main_parser
 from ruamel.yaml import YAML
 
-import rrn.data.__main__ as data
-from rrn import config, predict, preset, repro
+import rrn.preparation.command as data
+from rrn import config, predict
+from rrn.pipeline import presets as preset
+from rrn.pipeline import repro
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = ("python", "make", "dvc")

@@ -1,6 +1,6 @@
 import torch
 
-from rrn import draws
+from rrn.runtime import seeding as draws
 
 
 def test_a_draw_depends_on_all_four_and_on_nothing_else():

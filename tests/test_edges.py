@@ -9,11 +9,14 @@ import tiny
 from PIL import Image
 from small import verified
 
-from rrn import checkpoint, config, examine, train
-from rrn.data import partitions, splits
-from rrn.data.files import DataError
-from rrn.data.sets import ImageSet
-from rrn.evidence import Evidence
+from rrn import config, train
+from rrn import evaluate as examine
+from rrn.data import splits
+from rrn.data.decoding import DataError
+from rrn.data.image_set import ImageSet
+from rrn.preparation import partitions
+from rrn.reliability.evidence import Evidence
+from rrn.runs import checkpoint
 
 COUNTS = {"train": 6, "val": 3, "test": 2}
 VOID = 255

@@ -12,11 +12,14 @@ import torch
 from fake import CLASSES, Fake, make_batch, random_batch
 from torch import nn
 
-from rrn import config, evidence, examine, reliability
+from rrn import config
+from rrn import evaluate as examine
 from rrn.data import splits
-from rrn.data.sets import ImageSet
-from rrn.evaluate import evaluate
-from rrn.regional import look
+from rrn.data.image_set import ImageSet
+from rrn.evaluation.metrics import evaluate
+from rrn.evaluation.region_tables import look
+from rrn.reliability import evidence
+from rrn.reliability import measures as reliability
 
 
 def evaluated(model, batches, classes=CLASSES):

@@ -13,10 +13,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rrn import dashboard, explore, panels, regional, regions, reliability
-from rrn.data.loaders import WholeBatch
-from rrn.evidence import About, Evidence, EvidenceError
-from rrn.explore import Choice, Regions
+from rrn.data.batches import WholeBatch
+from rrn.evaluation import region_tables as regional
+from rrn.explorer import analysis as explore
+from rrn.explorer import image_view as panels
+from rrn.explorer import split_view as dashboard
+from rrn.explorer.analysis import Choice, Regions
+from rrn.models import regions
+from rrn.reliability import measures as reliability
+from rrn.reliability.evidence import About, Evidence, EvidenceError
 
 COLUMNS = ["id", "segmenter", "row", "column", *evidences.SCORES, "pixels", "right"]
 HAND = pd.DataFrame(

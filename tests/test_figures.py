@@ -14,7 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from rrn import config, drawing, figures, paper
+from rrn import config
+from rrn.paper import comparisons as paper
+from rrn.plotting import classes as figures
+from rrn.plotting import style as drawing
 
 CLASSES = ("background", "brick", "grass", "water")
 METHODS = ("supervised", "cps_cutmix", "rrn")

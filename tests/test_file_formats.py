@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from small import HEIGHT, WIDTH, small_settings, write_folder
 
-from rrn.data import file_formats, files
-from rrn.data.files import DataError
-from rrn.data.sets import ImageSet
+from rrn.data import decoding as files
+from rrn.data import file_formats
+from rrn.data.decoding import DataError
+from rrn.data.image_set import ImageSet
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)

@@ -10,11 +10,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from small import CLASSES, HEIGHT, SPLITS, WIDTH, png, small_settings, write_folder
 
-from rrn import paper, reliability
 from rrn.config import IGNORE_INDEX
-from rrn.data import class_list, files
-from rrn.data.files import DataError
-from rrn.data.sets import ImageSet
+from rrn.data import decoding as files
+from rrn.data.decoding import DataError
+from rrn.data.formats import class_list
+from rrn.data.image_set import ImageSet
+from rrn.paper import comparisons as paper
+from rrn.reliability import measures as reliability
 
 
 @pytest.fixture

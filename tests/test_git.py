@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from conftest import ROOT, copy_repository, git
 
-from rrn import git as held
-from rrn import preset, repro
+from rrn.pipeline import git as held
+from rrn.pipeline import presets as preset
+from rrn.pipeline import repro
 
 REFUSAL = """fatal: detected dubious ownership in repository at '/mono'
 To add an exception for this directory, call:

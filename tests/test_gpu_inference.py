@@ -11,11 +11,12 @@ import tiny
 import torch
 from small import partitioned
 
-from rrn import config, shortage
-from rrn.data import loaders
-from rrn.data.sets import ImageSet
-from rrn.inference import EvaluationShortage, Predictor
-from rrn.learner import prepare_for
+from rrn import config
+from rrn.data import batches as loaders
+from rrn.data.image_set import ImageSet
+from rrn.evaluation.inference import EvaluationShortage, Predictor
+from rrn.runtime import memory as shortage
+from rrn.training.learner import prepare_for
 
 pytestmark = pytest.mark.cuda
 CPU = torch.device("cpu")

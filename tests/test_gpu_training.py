@@ -20,8 +20,10 @@ from conftest import PATIENCE, ROOT
 from safetensors.torch import load_file
 from timm.layers import SyncBatchNormAct, convert_sync_batchnorm
 
-from rrn import checkpoint, distributed, state, train
-from rrn.inference import Predictor
+from rrn import train
+from rrn.evaluation.inference import Predictor
+from rrn.runs import checkpoint, state
+from rrn.runtime import distributed
 
 pytestmark = pytest.mark.cuda
 KEY = ("train", "1of4", "rrn", 0)

@@ -9,7 +9,7 @@ import pytest
 import torch.distributed as dist
 from conftest import PATIENCE, until
 
-from rrn import guard, launch
+from rrn.training import guard, launch
 
 MEMBER = """
 import os, signal, sys, time

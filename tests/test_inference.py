@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from conftest import ROOT
 from torch import nn
 
-from rrn import config, regional
+from rrn import config
 from rrn.config import SettingsError
-from rrn.data.loaders import WholeBatch
-from rrn.folding import Fold
-from rrn.inference import EvaluationShortage, Predictor, many_sizes, windows
+from rrn.data.batches import WholeBatch
+from rrn.evaluation import region_tables as regional
+from rrn.evaluation.inference import EvaluationShortage, Predictor, many_sizes, windows
+from rrn.models.folding import Fold
 
 WHOLE = {"mode": "whole", "window": None, "stride": None, "last": "shifted", "scales": [1.0], "flip": False}
 

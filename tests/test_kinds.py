@@ -9,11 +9,17 @@ from PIL import Image
 from small import small_settings, write_folder
 from trees import CITIES, FINE, FURTHER, VAL, write_camvid, write_cityscapes, write_voc
 
-from rrn import checkpoint, config, examine, predict, preset, train
+from rrn import config, predict, train
+from rrn import evaluate as examine
 from rrn.config import IGNORE_INDEX
-from rrn.data import cityscapes, partitions, splits, verify, voc
-from rrn.data.files import DataError
-from rrn.data.sets import ImageSet
+from rrn.data import splits
+from rrn.data.decoding import DataError
+from rrn.data.formats import cityscapes, voc
+from rrn.data.image_set import ImageSet
+from rrn.pipeline import presets as preset
+from rrn.preparation import partitions
+from rrn.preparation import verification as verify
+from rrn.runs import checkpoint
 
 QUARTER = ["dataset.size=[256, 512]", "evaluate.window=[200, 200]", "evaluate.stride=[134, 134]"]
 """The sliding windows of Cityscapes on images of a quarter of the size."""

@@ -6,7 +6,8 @@ import threading
 import pytest
 from conftest import PATIENCE
 
-from rrn import config, lanes
+from rrn import config
+from rrn.pipeline import scheduler as lanes
 
 WAITS = {"warmup@0": None, "train@a-0": "warmup@0", "train@b-0": "warmup@0", "evaluate@a-0": "train@a-0"}
 

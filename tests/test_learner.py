@@ -7,11 +7,13 @@ import tiny
 import torch
 from torch import nn
 
-from rrn import config, learner, models
+from rrn import config
 from rrn.config import SettingsError
-from rrn.learner import LossError
 from rrn.method import RRN
-from rrn.shortage import MemoryShortage
+from rrn.models import segmenter as models
+from rrn.runtime.memory import MemoryShortage
+from rrn.training import learner
+from rrn.training.learner import LossError
 
 PLAIN = {"method": {"teacher_statistics": "running", "discriminator": {"dropout": 0.0}}}
 THRESHOLD = {

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from conftest import copy_repository, git
 
-from rrn import preset
+from rrn.pipeline import presets as preset
 
 
 @pytest.fixture

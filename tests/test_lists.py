@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rrn.data import files, lists
-from rrn.data.files import DataError
-from rrn.data.lists import Published
+from rrn.data import decoding as files
+from rrn.data.decoding import DataError
+from rrn.preparation import published_lists as lists
+from rrn.preparation.published_lists import Published
 
 REAL = os.environ.get("RRN_SPLITS", "")
 real = pytest.mark.skipif(not REAL, reason="RRN_SPLITS does not name a folder of published lists")

@@ -7,11 +7,13 @@ import pytest
 from fake import Fake, random_batch
 from matplotlib import pyplot as plt
 
-from rrn import evidence, paper, reliability
-from rrn.evidence import Evidence
-from rrn.explore import Choice, Regions, class_table, region_table
-from rrn.qualitative import kept
-from rrn.regional import region_table as described
+from rrn.evaluation.region_tables import region_table as described
+from rrn.explorer.analysis import Choice, Regions, class_table, region_table
+from rrn.paper import comparisons as paper
+from rrn.plotting.qualitative import kept
+from rrn.reliability import evidence
+from rrn.reliability import measures as reliability
+from rrn.reliability.evidence import Evidence
 
 COUNTS = [3, 43, 44, 60, 255]
 

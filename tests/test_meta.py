@@ -12,7 +12,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rrn import config, learner, method, models
+from rrn import config, method
+from rrn.models import segmenter as models
+from rrn.training import learner
 
 META = torch.device("meta")
 SPEEDS = {"merged": {"merged": True}, "checkpointing": {"checkpointing": True}}

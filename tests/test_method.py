@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from test_models import same, state
 from torch import nn
 
-from rrn import distributed, draws, method, regions
+from rrn import method
 from rrn.config import IGNORE_INDEX
 from rrn.method import jensen_shannon, mix, one_hot, pair, ramp, weighted_cross_entropy
-from rrn.regions import best, normalized
-from rrn.reliability import keep_count
+from rrn.models import regions
+from rrn.models.regions import best, normalized
+from rrn.reliability.measures import keep_count
+from rrn.runtime import distributed
+from rrn.runtime import seeding as draws
 
 THRESHOLD_0 = {"method": {"filter": {"keep": "threshold", "tau": 0.0}}}
 FILTERS = ("local_filter", "confidence_filter", "random_filter")

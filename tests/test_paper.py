@@ -20,10 +20,13 @@ from matplotlib.lines import Line2D
 from PIL import Image
 from test_figures import make_history
 
-from rrn import drawing, overview, paper, qualitative
 from rrn.config import Filter
-from rrn.drawing import METHOD_STYLE, SCORE_STYLE
-from rrn.evidence import About, Evidence, Pictures, Writer
+from rrn.paper import comparisons as paper
+from rrn.paper import overview
+from rrn.plotting import qualitative
+from rrn.plotting import style as drawing
+from rrn.plotting.style import METHOD_STYLE, SCORE_STYLE
+from rrn.reliability.evidence import About, Evidence, Pictures, Writer
 
 CLASSES = ("background", "brick", "grass", "water")
 METHODS = ("supervised", "cps_cutmix", "local_filter", "rrn")
@@ -213,7 +216,7 @@ def test_files_are_the_same_bytes_in_another_process(saved, tmp_path):
 
 
 def test_the_paper_needs_no_torch_and_what_trains_does_not_need_the_paper():
-    code = "import sys, rrn.figures; print('rrn.paper' in sys.modules); import rrn.paper; print('torch' in sys.modules)"
+    code = "import sys, rrn.plotting.classes; print('rrn.paper.comparisons' in sys.modules); import rrn.paper.comparisons; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert run.stdout.split() == ["False", "False"]
     for notebook in ("1_prepare", "2_warmup", "3_train", "4_evaluate"):

@@ -4,12 +4,14 @@ import pytest
 from conftest import python
 from tiny import params, repository, write_params
 
-from rrn import config, places, preset
+from rrn import config
 from rrn.config import SettingsError
-from rrn.data import __main__ as data
-from rrn.data import lists
-from rrn.data.sets import ImageSet
+from rrn.data.image_set import ImageSet
+from rrn.pipeline import presets as preset
 from rrn.predict import parser
+from rrn.preparation import command as data
+from rrn.preparation import published_lists as lists
+from rrn.runtime import places
 
 HOME = "/home/somebody"
 MEANT = {

@@ -10,10 +10,12 @@ from conftest import ROOT, python
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from rrn import checkpoint, config, drawing, predict, train
+from rrn import config, predict, train
 from rrn.config import SettingsError
-from rrn.data.files import DataError
+from rrn.data.decoding import DataError
+from rrn.plotting import style as drawing
 from rrn.predict import find_images, main
+from rrn.runs import checkpoint
 
 SIZES = {"a": (20, 28), "deep/b": (33, 47), "deep/c": (97, 64)}
 COLOURS = [[10, 20, 30], [200, 0, 0], [0, 0, 250]]

@@ -6,10 +6,13 @@ import torch
 from conftest import ROOT, copy_repository
 from ruamel.yaml import YAML
 
-from rrn import config, preset, shortage, tables
-from rrn.data.loaders import _equal_sizes
-from rrn.inference import scaled
-from rrn.models import Segmenter
+from rrn import config
+from rrn.data.batches import _equal_sizes
+from rrn.evaluation.inference import scaled
+from rrn.models.segmenter import Segmenter
+from rrn.paper import tables
+from rrn.pipeline import presets as preset
+from rrn.runtime import memory as shortage
 
 
 @pytest.fixture(scope="module")

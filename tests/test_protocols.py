@@ -10,10 +10,13 @@ import pytest
 from small import small_settings
 from trees import FINE, FURTHER, VAL, write_voc
 
-from rrn.data import lists, partitions, verify, voc
-from rrn.data.files import DataError
-from rrn.data.lists import Published
-from rrn.data.sets import ImageSet
+from rrn.data.decoding import DataError
+from rrn.data.formats import voc
+from rrn.data.image_set import ImageSet
+from rrn.preparation import partitions
+from rrn.preparation import published_lists as lists
+from rrn.preparation import verification as verify
+from rrn.preparation.published_lists import Published
 
 LABELED = [*FINE[:3], FURTHER[0]]
 UNLABELED = [*FINE[3:], *FURTHER[1:]]

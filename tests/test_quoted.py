@@ -7,7 +7,9 @@ import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from rrn import collect, config, preset
+from rrn import config
+from rrn.paper import collect
+from rrn.pipeline import presets as preset
 
 COLUMNS = ["method", "dataset", "backbone", "crop", "lists", "partition", "miou", "epoch", "source"]
 with collect.QUOTED.open(encoding="utf-8", newline="") as stream:

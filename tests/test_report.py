@@ -16,7 +16,8 @@ from conftest import ROOT
 from PIL import Image
 from studies import make_runs, make_settings
 
-from rrn import collect, inline, report, tables, typeset
+from rrn.paper import collect, inline, report, tables
+from rrn.paper import table_format as typeset
 
 HOSTILE = 'sky</td><script>alert("&")</script>'
 
@@ -201,7 +202,11 @@ def test_each_figure_gets_its_share(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("ablation.md", "no table\n", "results/shapes/ablation.md is no table as `rrn.typeset` writes it: run"),
+        (
+            "ablation.md",
+            "no table\n",
+            "results/shapes/ablation.md is no table as `rrn.paper.table_format` writes it: run",
+        ),
         ("ablation.md", "| a | b |\n| :-- | --: |\n| 1 |\n", "results/shapes/ablation.md is no table as"),
         ("settings.json", "{", "results/shapes/settings.json is not as the ablation stage writes it (Expecting"),
         ("settings.json", "[]", "results/shapes/settings.json is not as the ablation stage writes it ('list'"),

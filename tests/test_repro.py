@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from conftest import git
 
-from rrn import alone, config, fetch, repro
-from rrn import git as held
+from rrn import config
+from rrn.pipeline import fetch, repro
+from rrn.pipeline import git as held
+from rrn.runtime import locking as alone
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rrn import shortage
-from rrn.shortage import MemoryShortage
+from rrn.runtime import memory as shortage
+from rrn.runtime.memory import MemoryShortage
 
 SAID = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nand more"),

@@ -17,7 +17,9 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from ruamel.yaml import YAML
 
-from rrn import alone, devices, stage
+from rrn.pipeline import gpus as devices
+from rrn.pipeline import stage
+from rrn.runtime import locking as alone
 
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -256,7 +258,7 @@ def wait_for(path):
 SLOW = """
 import os, time
 from pathlib import Path
-from rrn.interrupts import Signals
+from rrn.runtime.signals import Signals
 with Signals() as signals:
     Path("pid").write_text(str(os.getpid()))
     while not signals.asked:

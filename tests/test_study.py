@@ -10,10 +10,13 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 from studies import make_history, make_reliability, make_settings, write_run
 
-from rrn import config, evidence, paper, tracking
+from rrn import config
 from rrn.data import splits
-from rrn.evidence import About, Evidence, Pictures
-from rrn.study import EMBEDDED, Study
+from rrn.paper import comparisons as paper
+from rrn.paper.study import EMBEDDED, Study
+from rrn.reliability import evidence
+from rrn.reliability.evidence import About, Evidence, Pictures
+from rrn.runtime import tracking
 
 MEANS = {"cps_cutmix": (40, 42), "rrn": (46, 47), "local_filter": (41, 43)}
 CLASSES = ("sky", "road")

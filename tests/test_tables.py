@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 from studies import make_history, make_reliability, make_runs, make_settings
 
-from rrn import paired, report, tables, typeset
+from rrn.paper import report, tables
+from rrn.paper import statistics as paired
+from rrn.paper import table_format as typeset
 
 STUDY = {"cps_cutmix": (40, 42, 44), "rrn": (46, 47, 51)}
 T_OF_TWO, T_OF_ONE = 4.302653, 12.706205  # quantiles 0.975 of Student's t, as printed in any table

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from studies import make_history
 
-from rrn import tracking, trust
+from rrn.paper import reliability_plots as trust
+from rrn.runtime import tracking
 
 METRICS = {"partition": "1of16", "method": "rrn", "seed": 2, "miou_1": 50.5, "miou_mean": 51.25, "miou_ensemble": 52.0}
 

@@ -12,15 +12,19 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from rrn import checkpoint, config, distributed, learner, reliability, replay, state, train
-from rrn.checkpoint import ResumeError, Scratch
+from rrn import config, train
 from rrn.config import SettingsError
-from rrn.data.files import DataError
-from rrn.inference import EvaluationShortage
-from rrn.interrupts import Signals, Stopped
-from rrn.learner import LossError
+from rrn.data.decoding import DataError
+from rrn.evaluation.inference import EvaluationShortage
 from rrn.method import RRN
-from rrn.whole import WriteError
+from rrn.reliability import measures as reliability
+from rrn.runs import checkpoint, state
+from rrn.runs.checkpoint import ResumeError, Scratch
+from rrn.runtime import distributed
+from rrn.runtime.atomic_io import WriteError
+from rrn.runtime.signals import Signals, Stopped
+from rrn.training import learner, replay
+from rrn.training.learner import LossError
 
 KEY = ("train", "1of4", "rrn", 0)
 

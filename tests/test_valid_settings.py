@@ -6,13 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_bad_settings import examples
 
-from rrn import config, evaluate, learner, regional
+from rrn import config
 from rrn.config import SettingsError
-from rrn.data.loaders import WholeBatch
-from rrn.inference import Predictor, require_fit
-from rrn.learner import Learner
+from rrn.data.batches import WholeBatch
+from rrn.evaluation import metrics as evaluate
+from rrn.evaluation import region_tables as regional
+from rrn.evaluation.inference import Predictor, require_fit
 from rrn.method import RRN
-from rrn.reliability import summarise
+from rrn.reliability.measures import summarise
+from rrn.training import learner
+from rrn.training.learner import Learner
 
 SIZE = (19, 23)
 whole = st.just({"mode": "whole", "window": None, "stride": None})

@@ -16,12 +16,13 @@ from PIL.PngImagePlugin import PngInfo
 from small import CLASSES, HEIGHT, REPOSITORY, SPLITS, WIDTH, png, small_settings, write_folder
 
 from rrn.config import Settings
-from rrn.data import files, verify
-from rrn.data.cityscapes import Cityscapes
-from rrn.data.files import DataError
-from rrn.data.sets import ImageSet
-from rrn.data.verify import Report
-from rrn.data.voc import VOC, colour
+from rrn.data import decoding as files
+from rrn.data.decoding import DataError
+from rrn.data.formats.cityscapes import Cityscapes
+from rrn.data.formats.voc import VOC, colour
+from rrn.data.image_set import ImageSet
+from rrn.preparation import verification as verify
+from rrn.preparation.verification import Report
 
 Change = Callable[[Path], object]
 

@@ -12,9 +12,9 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import nn
 
-from rrn import weights
 from rrn.config import SettingsError
-from rrn.models import Segmenter
+from rrn.models import pretrained as weights
+from rrn.models.segmenter import Segmenter
 
 RESNET18 = "torchvision/ResNet18_Weights.IMAGENET1K_V1"
 

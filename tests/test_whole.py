@@ -14,9 +14,15 @@ from conftest import ROOT
 from disks import small_disk
 from matplotlib.figure import Figure
 
-from rrn import drawing, evidence, preset, report, strip, typeset, whole
 from rrn.data import splits
 from rrn.data.splits import Split
+from rrn.paper import report
+from rrn.paper import table_format as typeset
+from rrn.pipeline import presets as preset
+from rrn.pipeline import strip
+from rrn.plotting import style as drawing
+from rrn.reliability import evidence
+from rrn.runtime import atomic_io as whole
 
 SPLIT = Split("1of4", "seeded", "seed 0", "0" * 16, ("a", "b"), (), ("1",), ("2", "3"), ("4",), ("5",))
 TABLE = typeset.Table("table", pd.DataFrame({"x": [1.5]}), ["x"], [["1.5"]], 0, "Numbers.")
@@ -138,15 +144,15 @@ def test_commands_end_with_one_line_and_a_status(light_copy, monkeypatch, capsys
 
 
 OF_THEIR_OWN = {
-    "rrn/whole.py": "the one place",
-    "rrn/alone.py": "a lock",
-    "rrn/checkpoint.py": "a lock",
+    "rrn/runtime/atomic_io.py": "the one place",
+    "rrn/runtime/locking.py": "a lock",
+    "rrn/runs/checkpoint.py": "a lock",
     "rrn/data/cache.py": "written as the images come, and checked at its end when read",
-    "rrn/data/lists.py": "several processes fetch one list",
-    "rrn/data/shapes.py": "makes the embedded data, which DVC checks",
-    "rrn/devices.py": "a lock",
+    "rrn/preparation/published_lists.py": "several processes fetch one list",
+    "rrn/preparation/shapes.py": "makes the embedded data, which DVC checks",
+    "rrn/pipeline/gpus.py": "a lock",
     "rrn/environment.py": "a mark that is compared as a whole",
-    "rrn/stage.py": "a folder of temporary files",
+    "rrn/pipeline/stage.py": "a folder of temporary files",
 }
 WRITING = re.compile(
     r"""\.write_(text|bytes)\(|(?<!unfinished\.)open\([^)]*["'][wax]b?\+?["']|\.to_csv\((?!index)|\.savefig\((?!unf|buf|str)"""

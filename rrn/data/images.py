@@ -15,9 +15,10 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from rrn.data import cache, files
-from rrn.data.files import DataError, Pixels, Size
-from rrn.data.sets import ImageSet
+from rrn.data import cache
+from rrn.data import decoding as files
+from rrn.data.decoding import DataError, Pixels, Size
+from rrn.data.image_set import ImageSet
 
 ABSENT = (-1, -1)
 """State of a file that cannot be looked at."""

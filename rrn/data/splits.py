@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from rrn import whole
-from rrn.data.files import CONTROL, DataError
-from rrn.data.layouts import Colour
+from rrn.data.decoding import CONTROL, DataError
+from rrn.data.formats.base import Colour
+from rrn.runtime import atomic_io as whole
 
 NAME = "split.json"
 
