@@ -18,14 +18,14 @@ from rrn.config import Settings
 from rrn.data.batches import WholeImages, diagnosis_ids, whole_images
 from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
-from rrn.evaluation import region_tables as regional
+from rrn.evaluation import region_tables
 from rrn.evaluation.inference import Model, Predictor, require_fit
 from rrn.evaluation.metrics import Evaluation, cut, evaluate
 from rrn.evaluation.region_tables import Seen
 from rrn.reliability import evidence
 from rrn.reliability.evidence import About, Pictures
 from rrn.reliability.measures import summarise
-from rrn.runtime import atomic_io as whole
+from rrn.runtime import atomic_io
 
 
 def report(
@@ -48,7 +48,7 @@ def report(
     Raises:
         DataError: if an image or a label is missing or wrong.
         SettingsError: an image does not fit `evaluate.window` in mode pad.
-        whole.WriteError: the disk is full, or `out` may not be written.
+        atomic_io.WriteError: the disk is full, or `out` may not be written.
     """
     torch.set_num_threads(settings.threads)
     crop, predictor = settings.augment.crop, Predictor(model, settings.evaluate)
@@ -60,9 +60,9 @@ def report(
     with evidence.Writer(out / evidence.NAME, about) as writer:
         for name, batches in images.items():
             tables: list[pd.DataFrame] = []
-            seen = _noted(predictor, regional.look(predictor, batches), name, writer, tables)
+            seen = _noted(predictor, region_tables.look(predictor, batches), name, writer, tables)
             evaluations[name] = evaluate(seen, split.classes)
-            table = summarise(regional.joined(tables, split.classes), *cut(settings.method.filter))
+            table = summarise(region_tables.joined(tables, split.classes), *cut(settings.method.filter))
             scores.append(table.assign(split=name))
     everything = {**extra, **cost(model.segmenters[0], crop, crop)}
     last = list(evaluations)[-1]
@@ -108,7 +108,7 @@ def _noted(
 ) -> Iterator[Seen]:
     """Hand on what is seen; on the way write its pictures, and append its region table to `tables`."""
     for batch in seen:
-        tables.append(regional.describe(model, batch, writer.about.classes))
+        tables.append(region_tables.describe(model, batch, writer.about.classes))
         writer.add(split, tables[-1], _pictures(batch))
         yield batch
 
@@ -149,8 +149,8 @@ def write(out: Path, evaluation: Evaluation, scores: pd.DataFrame, extra: Mappin
     metrics = {k: None if np.isnan(v) else round(v, 4) for k, v in evaluation.metrics().items()}
     values = {**extra, **metrics}
     text = json.dumps(values, indent=2, allow_nan=False)
-    whole.write(out / "metrics.json", text + "\n")
+    atomic_io.write(out / "metrics.json", text + "\n")
     for name, table in {"per_class": evaluation.per_class(), "reliability": scores}.items():
         text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        whole.write(out / f"{name}.csv", text)
+        atomic_io.write(out / f"{name}.csv", text)
     return values

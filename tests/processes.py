@@ -21,8 +21,7 @@ from rrn import config, train
 from rrn.data import splits
 from rrn.data.batches import Batch, TrainingData, WholeBatch
 from rrn.data.image_set import ImageSet
-from rrn.evaluation import metrics as evaluate
-from rrn.evaluation import region_tables as regional
+from rrn.evaluation import metrics, region_tables
 from rrn.evaluation.inference import Predictor
 from rrn.method import RRN, Terms
 from rrn.runs import state
@@ -82,7 +81,7 @@ def matrices() -> torch.Tensor:
     whole = [WholeBatch(b.images, b.labels, b.labeled_ids) for b in batches]
     mine = whole[distributed.rank() :: distributed.world()]
     models = network, Predictor(network, SLIDING)
-    found = [evaluate.evaluate(regional.look(model, mine), ("a", "b", "c")) for model in models]
+    found = [metrics.evaluate(region_tables.look(model, mine), ("a", "b", "c")) for model in models]
     return torch.stack([distributed.total(matrix) for each in found for matrix in each.matrices.values()])
 
 

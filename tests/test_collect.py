@@ -10,7 +10,7 @@ from studies import ROOT, make_settings, write_run
 from rrn import config
 from rrn.config import SettingsError
 from rrn.paper import collect
-from rrn.paper.table_format import read_csv
+from rrn.runtime.csv_files import read_csv
 
 
 @pytest.fixture

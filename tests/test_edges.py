@@ -9,8 +9,7 @@ import tiny
 from PIL import Image
 from small import verified
 
-from rrn import config, train
-from rrn import evaluate as examine
+from rrn import config, evaluate, train
 from rrn.data import splits
 from rrn.data.decoding import DataError
 from rrn.data.image_set import ImageSet
@@ -79,7 +78,7 @@ def chain(prepare, tmp_path):
         settings = config.load(row, root=tmp_path)
         model = checkpoint.load(trained, settings, len(split.classes))
         key = {"partition": partition, "method": row, "seed": 0}
-        metrics = examine.report(model, settings, dataset, split, tmp_path / "out", key)
+        metrics = evaluate.report(model, settings, dataset, split, tmp_path / "out", key)
         assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
         assert all(np.isfinite(list(row.values())).all() for row in history)
         assert all(0 <= metrics[name] <= 100 for name in metrics if name.startswith("miou"))

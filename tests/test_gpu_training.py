@@ -218,9 +218,9 @@ def test_a_step_with_synchronized_batch_norm_is_the_plain_step(device, synchroni
 
 STAGE = """
 import json, os, select, sys
-from rrn import devices
+from rrn.pipeline import gpus
 
-with devices.taken() as taken:
+with gpus.taken() as taken:
     import torch
 
     device = torch.device(sys.argv[1])

@@ -15,7 +15,8 @@ MEMBER = """
 import os, signal, sys, time
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
-from rrn import distributed, guard
+from rrn.runtime import distributed
+from rrn.training import guard
 
 guard.BEAT = 0.5
 

@@ -16,8 +16,7 @@ from conftest import ROOT
 from PIL import Image
 from studies import make_runs, make_settings
 
-from rrn.paper import collect, inline, report, tables
-from rrn.paper import table_format as typeset
+from rrn.paper import collect, inline, report, table_format, tables
 
 HOSTILE = 'sky</td><script>alert("&")</script>'
 
@@ -67,7 +66,7 @@ def repository(tmp_path):
         tables.ablation(runs).write(folder)
         classes = runs.assign(**{"class": HOSTILE, "iou_mean": runs["miou_mean"], "iou_ensemble": 1.0, "pixels": 9})
         tables.per_class(classes).write(folder)
-        typeset.Table("a_table", pd.DataFrame(), ["x|y"], [["p|q"]], 1, "Of bars.").write(folder)
+        table_format.Table("a_table", pd.DataFrame(), ["x|y"], [["p|q"]], 1, "Of bars.").write(folder)
         draw(folder / "figures" / "learning_curves_1of16.png")
     settings = make_settings(["cps_cutmix", "rrn"], [0, 1, 2])
     (tmp_path / "results/shapes/settings.json").write_text(json.dumps(collect.about(settings)))

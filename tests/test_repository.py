@@ -95,7 +95,7 @@ MAY_IMPORT = {
     "rrn/pipeline/scheduler.py": {"config", "schema"},
     "rrn/plotting/style.py": {"whole", "config"},
     "rrn/plotting/pictures.py": {"config", "drawing"},
-    "rrn/plotting/classes.py": {"reliability", "drawing", "pictures"},
+    "rrn/plotting/figures.py": {"reliability", "drawing", "pictures"},
     "rrn/paper/overview.py": {"drawing"},
     "rrn/paper/reliability_plots.py": {"drawing", "reliability"},
     "rrn/plotting/qualitative.py": {"config", "drawing", "pictures", "evidence", "reliability"},
@@ -147,7 +147,7 @@ NO_TORCH = {
     ),
     *(
         "rrn/paper/comparisons.py",
-        "rrn/plotting/classes.py",
+        "rrn/plotting/figures.py",
         "rrn/paper/tables.py",
         "rrn/reliability/measures.py",
         "rrn/pipeline/stage.py",

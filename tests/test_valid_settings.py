@@ -9,8 +9,7 @@ from test_bad_settings import examples
 from rrn import config
 from rrn.config import SettingsError
 from rrn.data.batches import WholeBatch
-from rrn.evaluation import metrics as evaluate
-from rrn.evaluation import region_tables as regional
+from rrn.evaluation import metrics, region_tables
 from rrn.evaluation.inference import Predictor, require_fit
 from rrn.method import RRN
 from rrn.reliability.measures import summarise
@@ -100,9 +99,9 @@ def test_settings_are_refused_or_learn_and_are_measured(change, row, classes):
     images = torch.randint(256, (2, 3, *SIZE), dtype=torch.uint8, generator=draw)
     labels = torch.randint(classes, (2, *SIZE), generator=draw)
     names = [f"class {number}" for number in range(classes)]
-    seen = list(regional.look(predictor, [WholeBatch(images, labels, ("a", "b"))]))
-    metrics = evaluate.evaluate(seen, names).metrics()
-    assert all(0 <= value <= 100 for value in metrics.values())
-    table = summarise(regional.describe(predictor, seen[0], names), *evaluate.cut(settings.method.filter))
+    seen = list(region_tables.look(predictor, [WholeBatch(images, labels, ("a", "b"))]))
+    values = metrics.evaluate(seen, names).metrics()
+    assert all(0 <= value <= 100 for value in values.values())
+    table = summarise(region_tables.describe(predictor, seen[0], names), *metrics.cut(settings.method.filter))
     assert ("region_score" in set(table["score"])) == settings.method.uses_discriminators
     assert table["coverage"].dropna().between(0, 1).all()

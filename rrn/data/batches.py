@@ -28,8 +28,7 @@ from rrn.data.prefetch import prepared
 from rrn.data.splits import Split
 from rrn.data.transforms import augment, cutmix_boxes
 from rrn.limits import LARGEST
-from rrn.runtime import memory as shortage
-from rrn.runtime import seeding as draws
+from rrn.runtime import memory, seeding
 
 Purpose = Literal["warmup", "train"]
 
@@ -150,7 +149,7 @@ class Sampler:
         """Return the place at a position, or the next one of its permutation if that is `unlike`."""
         epoch, turn = divmod(position, len(self.places))
         if epoch != self._epoch:
-            draw = draws.generator(self.seed, self.purpose, epoch)
+            draw = seeding.generator(self.seed, self.purpose, epoch)
             self._order = self.places[torch.randperm(len(self.places), generator=draw).numpy()]
             self._epoch = epoch
         place = int(self._order[turn])
@@ -256,7 +255,7 @@ class TrainingData(Dataset[Batch]):
         return _Crops(images, labels, valid, tuple(self.images.ids[place] for place in places))
 
     def _draw(self, purpose: str, step: int, index: int) -> torch.Generator:
-        return draws.generator(self.seed, f"{self.purpose} {purpose}", step, index)
+        return seeding.generator(self.seed, f"{self.purpose} {purpose}", step, index)
 
     def _read(self, place: int, with_label: bool) -> tuple[Tensor, Tensor | None]:
         """Return a train image u8 [3, H, W] and, only if it is wanted, its label u8 [H, W]."""
@@ -378,7 +377,7 @@ def _equal_sizes(shapes: NDArray[np.int64], batch: int, pixels: int = LARGEST) -
     changes = np.flatnonzero((shapes[1:] != shapes[:-1]).any(axis=1)) + 1
     bounds = [0, *changes.tolist(), len(shapes)]
     runs = [(start, stop) for start, stop in pairwise(bounds) if start < stop]
-    steps = [shortage.at_once((int(shapes[start, 0]), int(shapes[start, 1])), batch, pixels) for start, _ in runs]
+    steps = [memory.at_once((int(shapes[start, 0]), int(shapes[start, 1])), batch, pixels) for start, _ in runs]
     starts = [np.arange(*run, step, dtype=np.int64) for run, step in zip(runs, steps, strict=True)]
     ends = np.append(np.concatenate([np.zeros(0, dtype=np.int64), *starts]), len(shapes))
     return np.stack([ends[:-1], ends[1:]], axis=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrn.config import Settings
-from rrn.data import decoding as files
+from rrn.data import decoding
 from rrn.data.decoding import DataError, Pixels, Size
 from rrn.data.formats.base import Layout, require_folder
 from rrn.data.formats.camvid import CamVid
@@ -114,7 +114,7 @@ class ImageSet:
         """
         if self.size is not None:
             return self.size
-        width, height = files.open_image(self.image_path(split, name), decode=False).size
+        width, height = decoding.open_image(self.image_path(split, name), decode=False).size
         return height, width
 
     def image(self, split: str, name: str) -> Pixels:
@@ -123,7 +123,7 @@ class ImageSet:
         Raises:
             DataError: the file is missing, unreadable or truncated.
         """
-        return files.colours(files.open_image(self.image_path(split, name)), self.size)
+        return decoding.colours(decoding.open_image(self.image_path(split, name)), self.size)
 
     def label(self, split: str, name: str) -> Pixels:
         """Return a label, uint8 [H, W]: class indices, IGNORE_INDEX where void.
@@ -132,7 +132,7 @@ class ImageSet:
             DataError: the file is missing, unreadable, in colours, or holds a value without meaning.
         """
         path = self.label_path(split, name)
-        return files.indices(files.open_label(path), path, self.layout.meaning, self.size)
+        return decoding.indices(decoding.open_label(path), path, self.layout.meaning, self.size)
 
     def pair(self, split: str, name: str) -> tuple[Pixels, Pixels]:
         """Return image [H, W, 3] and label [H, W], both uint8, of one size.
@@ -141,11 +141,11 @@ class ImageSet:
             DataError: as `image` and `label`, and if the two files differ in size.
         """
         image_path, label_path = self.image_path(split, name), self.label_path(split, name)
-        image, label = files.open_image(image_path), files.open_label(label_path)
+        image, label = decoding.open_image(image_path), decoding.open_label(label_path)
         if image.size != label.size:
-            raise DataError(files.different_sizes(label_path, label.size[::-1], image_path, image.size[::-1]))
-        labels = files.indices(label, label_path, self.layout.meaning, self.size)
-        return files.colours(image, self.size), labels
+            raise DataError(decoding.different_sizes(label_path, label.size[::-1], image_path, image.size[::-1]))
+        labels = decoding.indices(label, label_path, self.layout.meaning, self.size)
+        return decoding.colours(image, self.size), labels
 
 
 def shown(things: Sequence[object], most: int = 10) -> str:

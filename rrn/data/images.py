@@ -15,8 +15,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from rrn.data import cache
-from rrn.data import decoding as files
+from rrn.data import cache, decoding
 from rrn.data.decoding import DataError, Pixels, Size
 from rrn.data.image_set import ImageSet
 
@@ -218,5 +217,5 @@ def _status(path: Path, what: str) -> bytes:
     try:
         found = path.stat()
     except OSError as error:
-        raise files.unreadable(error, path, what) from error
+        raise decoding.unreadable(error, path, what) from error
     return f"{path} {found.st_size} {found.st_mtime_ns}\n".encode(errors="surrogateescape")

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from rrn.data.decoding import DataError
-from rrn.runtime import processes as parent
+from rrn.runtime import processes
 
 T = TypeVar("T")
 
@@ -116,4 +116,4 @@ def _ended(workers: Sequence[BaseProcess]) -> str:
 
 def _begin(worker: int) -> None:
     """Let a worker end with the process that it prepares batches for, whose locks it would hold on to."""
-    parent.end_together()
+    processes.end_together()

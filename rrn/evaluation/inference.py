@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from rrn import config
 from rrn.models.folding import Folding
-from rrn.runtime import memory as shortage
+from rrn.runtime import memory
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -54,7 +54,7 @@ class Model(Protocol):
         """Return probabilities [2 branches, 2 discriminators, B, rows, columns], each branch's own first; or None."""
 
 
-class EvaluationShortage(shortage.MemoryShortage):
+class EvaluationShortage(memory.MemoryShortage):
     """Images cannot be looked at for lack of memory: between two steps of a training, all of which can be kept."""
 
 
@@ -108,7 +108,7 @@ class Predictor:
         """
         height, width = images.shape[-2:]
         what = f"looking at images of shape {list(images.shape)}"
-        told = shortage.explained(what, lambda: _needing_less(self.protocol, len(images)), EvaluationShortage)
+        told = memory.explained(what, lambda: _needing_less(self.protocol, len(images)), EvaluationShortage)
         with told, ExitStack() as stack:
             if self._folding:
                 stack.enter_context(self._folding.lent(height, width, self._followed))
@@ -181,7 +181,7 @@ class Predictor:
         """Yield (image, window), those of one size together, at most as many as go through the model at once."""
         for size, alike in groupby(sorted(seen_by, key=_size), key=_size):
             places = [(image, window) for window in alike for image in range(images)]
-            most = shortage.at_once(size, self.protocol.batch, self.protocol.pixels)
+            most = memory.at_once(size, self.protocol.batch, self.protocol.pixels)
             for start in range(0, len(places), most):
                 yield places[start : start + most]
 
@@ -216,7 +216,7 @@ def many_sizes() -> Iterator[None]:
             torch.backends.cudnn.benchmark = before
 
 
-def _needing_less(protocol: config.Evaluate, images: int) -> shortage.Ways:
+def _needing_less(protocol: config.Evaluate, images: int) -> memory.Ways:
     """Say what would need less memory to look at images, and what each changes."""
     several = protocol.batch > 1 and (images > 1 or protocol.mode == "sliding")
     return {

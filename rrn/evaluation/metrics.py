@@ -1,8 +1,8 @@
 """How good the segmenters are, and what a score of their pseudo-labels is worth.
 
 One confusion matrix per data set gives mIoU; a table with one row per region gives the reliability
-of scores (`rrn.reliability.measures`). Both come from one look at the images (`rrn.evaluation.region_tables`). Nothing is trained here;
-`rrn.evaluate` writes all that is known of a finished run.
+of scores (`rrn.reliability.measures`). Both come from one look at the images (`region_tables`).
+Nothing is trained here; `rrn.evaluate` writes all that is known of a finished run.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Evaluation:
 
 
 def evaluate(seen: Iterable[Seen], classes: Sequence[str]) -> Evaluation:
-    """Compare both segmenters, and the mean of their probabilities, with the labels of what `rrn.evaluation.region_tables.look` saw."""
+    """Compare both segmenters, and the mean of their probabilities, with the labels of what `region_tables.look` saw."""
     count = len(classes)
     total = torch.zeros(3, count, count, dtype=torch.int64)
     for batch in seen:
@@ -87,7 +87,7 @@ def evaluate(seen: Iterable[Seen], classes: Sequence[str]) -> Evaluation:
 
 
 def cut(rule: Filter) -> tuple[float, Threshold | None]:
-    """Return where a row cuts the regions, as `rrn.reliability.measures.summarise` wants it: the share, or score and threshold.
+    """Return where a row cuts the regions, as `measures.summarise` wants it: the share, or score and threshold.
 
     The controls keep as many regions as the region score would.
     """

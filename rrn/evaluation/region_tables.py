@@ -1,7 +1,7 @@
 """What two segmenters, and their discriminators, say of whole images: pixel by pixel and region by region.
 
 Every image goes through the networks once; evaluation, diagnosis and evidence all read what `look` saw. Works on
-anything shaped like `rrn.evaluation.inference.Model`: `rrn.method.RRN` is, and so is a `Predictor`, which looks at images as
+anything shaped like `inference.Model`: `rrn.method.RRN` is, and so is a `Predictor`, which looks at images as
 `evaluate:` in params.yaml says. No number depends on how the images are batched.
 """
 

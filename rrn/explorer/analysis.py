@@ -1,7 +1,7 @@
 """Which pseudo-labels are kept, and are they right? What the explorer computes from an evidence.zip. No torch.
 
 Everything starts from the regions of one split (`Regions`) and a `Choice`; functions return arrays, tables or text.
-`rrn.explorer.image_view` draws one image, `rrn.explorer.split_view` the whole split, `rrn.explorer.widget` is where a person chooses.
+`image_view` draws one image, `split_view` the whole split, `widget` is where a person chooses.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rrn.reliability import evidence
-from rrn.reliability import measures as reliability
+from rrn.reliability import evidence, measures
 from rrn.reliability.evidence import Evidence, EvidenceError
 from rrn.reliability.measures import EVERYTHING, classes_of, keep_count, of_class, risk_coverage
 
@@ -98,7 +97,7 @@ class Regions:
     @property
     def rules(self) -> tuple[str, ...]:
         """Rules that this run offers."""
-        return ("none", *(name for name in reliability.SCORES if name in self.scores))
+        return ("none", *(name for name in measures.SCORES if name in self.scores))
 
     @cached_property
     def segmenter(self) -> Places:

@@ -10,7 +10,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rrn.explorer import analysis as explore
+from rrn.explorer import analysis
 from rrn.explorer.analysis import SCORES, Choice, Regions
 from rrn.explorer.image_view import ERRORS
 from rrn.plotting.style import SCORE_STYLE, STYLE, Picture, plain, styled
@@ -35,7 +35,7 @@ def split_figure(regions: Regions, choice: Choice) -> Figure:
         regions: of the split.
         choice: its segmenters, rule and score; its image plays no part.
     """
-    table = explore.class_table(regions, choice)
+    table = analysis.class_table(regions, choice)
     height = max(SIZE[1], 0.9 + 0.2 * len(table))
     fig = Picture(figsize=(SIZE[0], height))
     axes = fig.subplots(1, 5, width_ratios=(1.25, 0.9, 1, 0.01, 1.25))
@@ -58,7 +58,7 @@ def png(fig: Figure) -> bytes:
 
 def _coverage(axis: Axes, regions: Regions, choice: Choice, everything: pd.Series) -> None:
     """Draw how right the best pixels of each score are, and where the rule cuts."""
-    for score, curve in explore.coverage_curves(regions, choice.segmenters).groupby("score", sort=False):
+    for score, curve in analysis.coverage_curves(regions, choice.segmenters).groupby("score", sort=False):
         chosen = np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))
         width = 2.2 if score == choice.by else 1.0
         coverage, accuracy = (100 * curve[name].to_numpy()[chosen] for name in ("coverage", "accuracy"))
@@ -75,7 +75,7 @@ def _coverage(axis: Axes, regions: Regions, choice: Choice, everything: pd.Serie
 
 def _calibration(axis: Axes, regions: Regions, choice: Choice) -> None:
     """Draw how often pixels of a score are right."""
-    counted, colour = explore.shown(regions, choice), OTHER
+    counted, colour = analysis.shown(regions, choice), OTHER
     if choice.score in SCORE_STYLE:
         colour = SCORE_STYLE[choice.score].colour
     table, error = calibration(*counted), ece(*counted)
@@ -90,7 +90,7 @@ def _calibration(axis: Axes, regions: Regions, choice: Choice) -> None:
 
 def _histogram(axis: Axes, regions: Regions, choice: Choice) -> None:
     """Draw how the right and the wrong pixels spread over the score."""
-    table = explore.histogram(regions, choice)
+    table = analysis.histogram(regions, choice)
     edges = [*table["low"], table["high"].iloc[-1]]
     for name, colour in (("right", RIGHT), ("wrong", WRONG)):
         share = 100 * table[name] / max(1.0, table[name].sum())

@@ -1,6 +1,6 @@
 """The explorer: controls, the picture of an image, a table of its regions, and the curves of its split.
 
-Thin: `rrn.explorer.analysis` computes, `rrn.explorer.image_view` and `rrn.explorer.split_view` draw. A control that moves changes the picture at once;
+Thin: `analysis` computes, `image_view` and `split_view` draw. A control that moves changes the picture at once;
 the table and the curves follow when nothing has moved for a moment.
 """
 
@@ -19,9 +19,7 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 
-from rrn.explorer import analysis as explore
-from rrn.explorer import image_view as panels
-from rrn.explorer import split_view as dashboard
+from rrn.explorer import analysis, image_view, split_view
 from rrn.explorer.analysis import ORDERS, RHOS, SCORES, Choice, Regions
 from rrn.reliability.evidence import Evidence, EvidenceError
 
@@ -30,7 +28,7 @@ REST = 0.25
 
 SEGMENTERS = {"1": (1,), "2": (2,), "both": (1, 2)}
 KEEPS = {"the best share": "fraction", "a score of at least": "threshold"}
-BLANK = panels.png(np.full((1, 1, 3), 255, np.uint8))
+BLANK = image_view.png(np.full((1, 1, 3), 255, np.uint8))
 STYLE = """<style>
 .rrn-table {max-height: 420px; overflow: auto}
 .rrn-table table {border-collapse: collapse; font-size: 13px}
@@ -41,24 +39,24 @@ STYLE = """<style>
 </style>"""
 
 
-def sheet(regions: Regions, choice: Choice) -> panels.Sheet:
+def sheet(regions: Regions, choice: Choice) -> image_view.Sheet:
     """Return what of the picture no rule changes; the last few are remembered."""
     return _sheet(regions, choice.id, choice.score, choice.segmenters, choice.rho != "none")
 
 
 @lru_cache(maxsize=12)
-def _sheet(regions: Regions, name: str, score: str, segmenters: tuple[int, ...], rated: bool) -> panels.Sheet:
+def _sheet(regions: Regions, name: str, score: str, segmenters: tuple[int, ...], rated: bool) -> image_view.Sheet:
     """Draw a sheet."""
     pictures = regions.source.pictures(regions.split, name)
     scores = regions.grid(name, regions.column(score), pictures.label.shape)
-    return panels.Sheet(regions.about, pictures, scores, segmenters, score, rated)
+    return image_view.Sheet(regions.about, pictures, scores, segmenters, score, rated)
 
 
 def picture(regions: Regions, choice: Choice) -> bytes:
     """Draw the chosen image as a PNG."""
     page = sheet(regions, choice)
-    values = explore.kept(regions, choice), explore.weights(regions, choice)
-    return panels.png(page.drawn(*(regions.grid(choice.id, each, page.size) for each in values)))
+    values = analysis.kept(regions, choice), analysis.weights(regions, choice)
+    return image_view.png(page.drawn(*(regions.grid(choice.id, each, page.size) for each in values)))
 
 
 def table_html(table: pd.DataFrame) -> str:
@@ -157,7 +155,7 @@ class Explorer(widgets.VBox):
     def _use(self, regions: Regions, fresh: bool) -> None:
         """Show regions; `fresh`: as their own row filters them."""
         self.regions = regions
-        first = explore.default(regions)
+        first = analysis.default(regions)
         with self._silently():
             if fresh:
                 _offer(self.rule, {name: SCORES.get(name, "nothing (all)") for name in regions.rules}, first.by)
@@ -198,7 +196,7 @@ class Explorer(widgets.VBox):
     def _list_images(self, choice: Choice, name: str | None) -> None:
         """Offer the images in the chosen order, and choose one; the first if None."""
         assert self.regions is not None
-        names = explore.ordered(self.regions, choice, self.order.value)
+        names = analysis.ordered(self.regions, choice, self.order.value)
         if names != self.id.options:
             self.id.options = names
         self.id.value = name or names[0]
@@ -216,7 +214,7 @@ class Explorer(widgets.VBox):
         assert self.regions is not None
         self.value.disabled = self.keep.disabled = self.rule.value == "none"
         self.image.value = picture(self.regions, self.choice)
-        said = explore.summary(self.regions, self.choice)
+        said = analysis.summary(self.regions, self.choice)
         self.summary.value = f'<div class="rrn-summary">{html.escape(said)}</div>'
 
     def _draw_rest(self) -> None:
@@ -225,8 +223,8 @@ class Explorer(widgets.VBox):
         self._cancel()
         with self._shown(), self._silently():
             self._list_images(self.choice, self.id.value)
-            self.curves.value = dashboard.png(dashboard.split_figure(self.regions, self.choice))
-            self.table.value = table_html(explore.region_table(self.regions, self.choice))
+            self.curves.value = split_view.png(split_view.split_figure(self.regions, self.choice))
+            self.table.value = table_html(analysis.region_table(self.regions, self.choice))
 
     def _later(self) -> None:
         """Draw the rest after a moment of rest; at once where no event loop runs."""

@@ -20,7 +20,7 @@ from segmentation_models_pytorch.encoders import encoders
 from torch import Tensor, nn
 
 from rrn import config
-from rrn.models import pretrained as weights
+from rrn.models import pretrained as pretrained_weights
 from rrn.models import regions
 
 MULTIPLE = 32
@@ -41,11 +41,11 @@ class Segmenter(nn.Module):
         super().__init__()
         self.network = _build(settings, classes)
         encoder = self.network.get_submodule("encoder")
-        mean, std = weights.normalization(encoder, settings.weights)
+        mean, std = pretrained_weights.normalization(encoder, settings.weights)
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
         if pretrained and settings.weights is not None:
-            weights.load(encoder, settings.weights)
+            pretrained_weights.load(encoder, settings.weights)
 
     mean: Tensor
     std: Tensor

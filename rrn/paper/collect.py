@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from rrn.config import Settings, SettingsError, fingerprint
-from rrn.paper.table_format import read_csv
+from rrn.runtime.csv_files import read_csv
 
 RUN = ["name", "partition", "method", "seed", "labels"]
 MIOUS = ["miou_1", "miou_2", "miou_mean", "miou_ensemble", "pixel_accuracy"]

@@ -1,7 +1,8 @@
 """Figures of a paper: tables in, a matplotlib Figure out; nothing is read or shown here. No torch.
 
 The ablation stage alone draws them, so that a change here trains nothing again. Looks and `save` are those of
-`rrn.plotting.style`; a band or an error bar is one standard deviation over seeds, and there is none where there is one seed.
+`rrn.plotting.style`; a band or an error bar is one standard deviation over seeds, and there is none where there is one
+seed.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ def sweep(table: pd.DataFrame) -> Figure:
     what decides it varies. Otherwise each variant is a line of a dot plot, beside it that share, where it varies.
 
     Args:
-        table: `variants` of `rrn.paper.tables`, of one partition: a row per variant with method, miou_mean, miou_std (per
+        table: `tables.variants`, of one partition: a row per variant with method, miou_mean, miou_std (per
             cent; NaN without), and a column for each setting that varies, named as in params.yaml within a row (grid,
             filter.tau, discriminator.objective), text or number, empty where it is without effect; optionally coverage
             (0..1). The row cps_cutmix is the reference.
@@ -259,7 +260,7 @@ def partitions(runs: pd.DataFrame, quoted: pd.DataFrame | None = None) -> Figure
 
     Args:
         runs: a row per run: partition, method, seed, miou_mean (per cent).
-        quoted: numbers that others published under the same protocol (`rrn.paper.collect.quoted`): partition, method (their
+        quoted: numbers that others published under the same protocol (`collect.quoted`): partition, method (their
             name), epoch (best | last | unknown), miou; those of the same partitions are hollow markers, called quoted.
     """
     order = sorted(set(runs["partition"]), key=_share)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rrn.plotting.style import COLUMN, PAGE, SCORE_STYLE, Look, band, below, grid, styled
-from rrn.reliability import measures as reliability
+from rrn.reliability import measures
 
 Floats = npt.NDArray[np.float64]
 Curve = Callable[[pd.Series, pd.Series, pd.Series], Floats]
@@ -72,7 +72,7 @@ def risk_points(regions: pd.DataFrame) -> pd.DataFrame:
 def reliability_diagram(regions: pd.DataFrame) -> Figure:
     """Draw, for each score, the accuracy of regions against the score, and below it the share of pixels that has it.
 
-    Bins are `rrn.reliability.measures.BINS` of equal width; the diagonal is a calibrated score. The legend has the calibration
+    Bins are `measures.BINS` of equal width; the diagonal is a calibrated score. The legend has the calibration
     error (ECE), its mean and standard deviation over seeds.
 
     Args:
@@ -81,17 +81,17 @@ def reliability_diagram(regions: pd.DataFrame) -> Figure:
     looks = _present(regions)
     heights = {"height_ratios": [3, 1], "sharex": True, "sharey": "row"}
     fig, axes = grid(2, len(looks), (PAGE if len(looks) > 2 else COLUMN, 2.5), **heights)
-    middles = (np.arange(reliability.BINS) + 0.5) / reliability.BINS
+    middles = (np.arange(measures.BINS) + 0.5) / measures.BINS
     place: dict[str, Any] = {"loc": "upper left", "borderaxespad": 0.1, "handlelength": 1.2, "handletextpad": 0.4}
     for (upper, lower), (score, look) in zip(axes.T, looks.items(), strict=True):
         upper.plot([0, 1], [0, 1], color="black", ls=":", lw=0.8)
         band(upper, middles, _over_seeds(regions, score, _accuracy), look, markersize=2.5)
-        error = _over_seeds(regions, score, lambda *counts: np.array([reliability.ece(*counts)]))
+        error = _over_seeds(regions, score, lambda *counts: np.array([measures.ece(*counts)]))
         legend = upper.legend([upper.lines[-1]], [f"ECE {_with_deviation(error)}"], **place)
         legend.set_in_layout(False)
         upper.set(title=look.label, xlim=(0, 1), ylim=(0, 1.18), yticks=[0, 0.5, 1])
         shares = 100 * _over_seeds(regions, score, _shares).mean(axis=0)
-        lower.bar(middles, shares, 1 / reliability.BINS, **look.bar)
+        lower.bar(middles, shares, 1 / measures.BINS, **look.bar)
         lower.set(xlabel="score", xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
     axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].set_ylabel("pixels (%)")
@@ -114,25 +114,25 @@ def _over_seeds(regions: pd.DataFrame, score: str, curve: Curve) -> Floats:
 
 
 def _risk(score: pd.Series, pixels: pd.Series, right: pd.Series) -> Floats:
-    """Return the risk at COVERAGES; between two points the wrong pixels grow linearly, as in `rrn.reliability.measures.aurc`."""
-    coverage, risk = reliability.risk_coverage(score, pixels, right)
+    """Return the risk at COVERAGES; between two points the wrong pixels grow linearly, as in `measures.aurc`."""
+    coverage, risk = measures.risk_coverage(score, pixels, right)
     return np.interp(COVERAGES, np.r_[0, coverage], np.r_[0, coverage * risk]) / COVERAGES
 
 
 def _accuracy(score: pd.Series, pixels: pd.Series, right: pd.Series) -> Floats:
     """Return the accuracy in each bin; NaN in one without pixels."""
-    return _binned(reliability.calibration(score, pixels, right), "accuracy")
+    return _binned(measures.calibration(score, pixels, right), "accuracy")
 
 
 def _shares(score: pd.Series, pixels: pd.Series, right: pd.Series) -> Floats:
     """Return the share of the pixels in each bin."""
-    return np.nan_to_num(_binned(reliability.calibration(score, pixels, right), "pixels")) / pixels.sum()
+    return np.nan_to_num(_binned(measures.calibration(score, pixels, right), "pixels")) / pixels.sum()
 
 
 def _binned(table: pd.DataFrame, column: str) -> Floats:
     """Return a column of `rrn.reliability.measures.calibration` for every bin, NaN where it has none."""
-    values = np.full(reliability.BINS, np.nan)
-    values[np.rint(table["low"] * reliability.BINS).astype(int)] = table[column]
+    values = np.full(measures.BINS, np.nan)
+    values[np.rint(table["low"] * measures.BINS).astype(int)] = table[column]
     return values
 
 

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rrn import config
 from rrn.paper.inline import Inline, PageTooLargeError, inline
-from rrn.runtime import atomic_io as whole
+from rrn.runtime import atomic_io
 
 LIMIT = 1_000_000
 """Bytes of the page."""
@@ -201,7 +201,7 @@ def write(root: Path) -> Path:
     Raises:
         ReportError: there is nothing to report, or a file is not as the ablation stage writes it.
         PageTooLargeError: the figures do not fit.
-        whole.WriteError: the disk is full, or results/ may not be written.
+        atomic_io.WriteError: the disk is full, or results/ may not be written.
     """
     told = abouts(root / "presets")
     folders = [path for path in (root / "results").glob("*") if any(path.glob("*.md")) and not measured(path)]
@@ -210,7 +210,7 @@ def write(root: Path) -> Path:
     folders.sort(key=lambda path: (path.name != MAIN, path.name))
     target = root / "results" / "report.html"
     studies = [read_study(folder, told.get(folder.name, "")) for folder in folders]
-    whole.write(target, page(studies))
+    atomic_io.write(target, page(studies))
     return target
 
 
@@ -218,7 +218,7 @@ def main() -> int:
     """Run the command line."""
     try:
         target = write(config.find_root())
-    except (ReportError, PageTooLargeError, config.SettingsError, FileNotFoundError, whole.WriteError) as error:
+    except (ReportError, PageTooLargeError, config.SettingsError, FileNotFoundError, atomic_io.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{target.parent.name}/{target.name}: {target.stat().st_size} bytes")

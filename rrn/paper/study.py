@@ -18,18 +18,14 @@ from matplotlib.figure import Figure
 
 from rrn import config
 from rrn.data import splits
-from rrn.paper import collect, tables
-from rrn.paper import comparisons as paper
-from rrn.paper import reliability_plots as trust
-from rrn.paper import table_format as typeset
+from rrn.paper import collect, comparisons, reliability_plots, tables
 from rrn.paper.statistics import REFERENCE, averages
 from rrn.paper.table_format import Table
-from rrn.plotting import classes as figures
+from rrn.plotting import figures
 from rrn.plotting.qualitative import kept
 from rrn.reliability.evidence import NAME, Evidence
 from rrn.reliability.measures import EVERYTHING, MEASURES
-from rrn.runtime import atomic_io as whole
-from rrn.runtime import tracking
+from rrn.runtime import atomic_io, csv_files, tracking
 
 Drawn = Iterator[tuple[str, Figure]]
 """Figures, each with the stem of its files."""
@@ -118,10 +114,10 @@ class Study:
         for table in self.tables().values():
             table.write(out)
         self._write_tracked(out)
-        typeset.write_csv(self.runs, out / "runs.csv")
-        typeset.write_csv(self.scores(), out / "scores.csv")
+        csv_files.write_csv(self.runs, out / "runs.csv")
+        csv_files.write_csv(self.scores(), out / "scores.csv")
         about = json.dumps(collect.about(self.settings), indent=1)
-        whole.write(out / "settings.json", about + "\n")
+        atomic_io.write(out / "settings.json", about + "\n")
         paths = collect.evidence_paths(self.folder, self.settings, self.partitions[0])
         for method in self.explored if self.may_show(out) else ():
             chosen = Evidence.read(paths[method])
@@ -131,8 +127,8 @@ class Study:
         """Write what dvc.yaml names as metrics and plots: means by row, and curves."""
         rows = tables.ablation(self.runs, self.images).numbers
         tracking.write_rows(rows[rows["name"] == self.settings.name], out / "metrics")
-        typeset.write_csv(tracking.training_curves(self.history), out / "training_curves.csv")
-        typeset.write_csv(self.risk_curves(), out / "risk_coverage.csv")
+        csv_files.write_csv(tracking.training_curves(self.history), out / "training_curves.csv")
+        csv_files.write_csv(self.risk_curves(), out / "risk_coverage.csv")
 
     def risk_curves(self) -> pd.DataFrame:
         """Return the risk-coverage curves of `explored`; where it was not run, those of the first row.
@@ -142,7 +138,9 @@ class Study:
         """
         rows = self.explored or self.settings.ablation.methods[:1]
         keys = itertools.product(self.partitions, rows)
-        parts = [trust.risk_points(self._regions(*key)).assign(partition=key[0], method=key[1]) for key in keys]
+        parts = [
+            reliability_plots.risk_points(self._regions(*key)).assign(partition=key[0], method=key[1]) for key in keys
+        ]
         return pd.concat(parts, ignore_index=True)[["partition", "method", "score", "coverage", "risk"]]
 
     def _regions(self, partition: str, method: str) -> pd.DataFrame:
@@ -154,12 +152,12 @@ class Study:
     def results(self) -> Drawn:
         """Draw what came out: partitions, settings that vary, classes and gains."""
         if len(self.partitions) > 1:
-            yield "partitions", paper.partitions(self.runs[self.runs["name"] == self.settings.name], self.quoted)
+            yield "partitions", comparisons.partitions(self.runs[self.runs["name"] == self.settings.name], self.quoted)
         for partition, part in self.variants.numbers.groupby("partition", sort=False):
-            yield f"variants_{partition}", paper.sweep(self._with_reference(part, str(partition)))
+            yield f"variants_{partition}", comparisons.sweep(self._with_reference(part, str(partition)))
         yield "per_class", figures.per_class(self.tables()["per_class"].numbers)
         if "class_gain" in self.tables():
-            yield "per_class_gain", paper.per_class_gain(self.classes)
+            yield "per_class_gain", comparisons.per_class_gain(self.classes)
 
     def _with_reference(self, rows: pd.DataFrame, partition: str) -> pd.DataFrame:
         """Return rows of a partition, and the reference of a study beside this one if it has none of its own."""
@@ -172,7 +170,7 @@ class Study:
     def curves(self) -> Drawn:
         """Draw what happened in training: losses, mIoU, pseudo-labels; and what the scores of `explored` were worth."""
         for partition, part in self.history.groupby("partition", sort=False):
-            yield f"training_curves_{partition}", paper.training_curves(part)
+            yield f"training_curves_{partition}", comparisons.training_curves(part)
         for key, part in self.reliability.groupby(["partition", "method"], sort=False):
             if key[1] in self.explored:
                 yield f"reliability_{key[0]}_{key[1]}", figures.reliability_curves(part)
@@ -185,7 +183,7 @@ class Study:
             first = next(iter(evidences.values()))
             if first.ids(first.splits[-1]):
                 focus = next(iter(self.explored), None)
-                yield f"qualitative_{partition}", paper.qualitative(evidences, first.splits[-1], focus=focus)
+                yield f"qualitative_{partition}", comparisons.qualitative(evidences, first.splits[-1], focus=focus)
 
     def trust(self) -> Drawn:
         """Draw what each score of `explored` is worth on the test images."""
@@ -195,5 +193,5 @@ class Study:
                 rule = config.in_row(self.settings, method).filter
                 each = [part for _, part in regions.groupby(["seed", "segmenter"])]
                 share = float(np.mean([np.average(kept(part, rule), weights=part["pixels"]) for part in each]))
-                yield f"risk_coverage_{partition}_{method}", paper.risk_coverage(regions, share)
-                yield f"calibration_{partition}_{method}", paper.reliability_diagram(regions)
+                yield f"risk_coverage_{partition}_{method}", comparisons.risk_coverage(regions, share)
+                yield f"calibration_{partition}_{method}", comparisons.reliability_diagram(regions)

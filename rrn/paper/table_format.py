@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rrn.runtime import atomic_io as whole
+from rrn.runtime import atomic_io, csv_files
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -75,24 +75,13 @@ class Table:
 
     def write(self, folder: Path) -> None:
         """Write <name>.csv, <name>.md and <name>.tex into `folder`, which is made if missing."""
-        write_csv(self.numbers, folder / f"{self.name}.csv")
-        whole.write(folder / f"{self.name}.md", self.markdown())
-        whole.write(folder / f"{self.name}.tex", self.latex())
+        csv_files.write_csv(self.numbers, folder / f"{self.name}.csv")
+        atomic_io.write(folder / f"{self.name}.md", self.markdown())
+        atomic_io.write(folder / f"{self.name}.tex", self.latex())
 
     def _repr_markdown_(self) -> str:
         """Return it as Jupyter asks for it."""
         return self.markdown()
-
-
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table with fixed formatting, so that the same numbers give the same bytes."""
-    whole.write(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-
-
-def read_csv(path: Path) -> pd.DataFrame:
-    """Read a CSV file of a run or a study; names are texts, also NA and None."""
-    names = dict.fromkeys(("name", "partition", "method", "class"), str)
-    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -1,4 +1,4 @@
-"""The tables of the paper: DataFrames of `rrn.paper.collect` in, `rrn.paper.table_format.Table` out. No torch, no files.
+"""The tables of the paper: DataFrames of `collect` in, `table_format.Table` out. No torch, no files.
 
 Every IoU is in per cent; a deviation is that of the sample, over seeds. A difference is paired over
 the seeds that both rows have, with a 95 % interval of Student's t; it is left empty where they share

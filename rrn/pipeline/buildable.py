@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rrn import config
-from rrn.runtime import atomic_io as whole
-from rrn.runtime import places
+from rrn.runtime import atomic_io, places
 
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch")
 """Which build the networks."""
@@ -40,7 +39,7 @@ def require(root: Path, settings: config.Settings) -> None:
     Raises:
         config.SettingsError: they cannot; names the setting and says what would do.
         TrialError: the child process ended without an answer.
-        whole.WriteError: there is no place for what is remembered.
+        atomic_io.WriteError: there is no place for what is remembered.
     """
     built = identity(settings) | {"file": _stamp(root, settings.model.weights)}
     path = places.scratch(root / ".scratch") / "built" / f"{config.fingerprint(built)}.json"
@@ -48,15 +47,15 @@ def require(root: Path, settings: config.Settings) -> None:
         return
     if refused := _tried(root, settings):
         raise config.SettingsError(refused)
-    with whole.explained(path, "let RRN_SCRATCH name a folder that has room and may be written"):
-        whole.write(path, json.dumps(built, indent=2) + "\n")
+    with atomic_io.explained(path, "let RRN_SCRATCH name a folder that has room and may be written"):
+        atomic_io.write(path, json.dumps(built, indent=2) + "\n")
 
 
 def require_or_note(root: Path, settings: config.Settings) -> None:
     """Refuse as `require`; where that is not found out, say so and go on.
 
     Raises:
-        config.SettingsError, whole.WriteError: as `require`.
+        config.SettingsError, atomic_io.WriteError: as `require`.
     """
     try:
         require(root, settings)

@@ -23,9 +23,8 @@ from ruamel.yaml.representer import RoundTripRepresenter
 from rrn import config
 from rrn.data.decoding import DataError
 from rrn.pipeline import buildable, git
-from rrn.preparation import published_lists as lists
-from rrn.runtime import atomic_io as whole
-from rrn.runtime import places
+from rrn.preparation import published_lists
+from rrn.runtime import atomic_io, places
 
 PLACEHOLDER = "DIR"
 """A value in a preset that only the user can know."""
@@ -176,7 +175,7 @@ def require_partitions(settings: config.Settings) -> None:
         return
     for partition in settings.ablation.partitions:
         try:
-            lists.find(settings.dataset.kind, settings.split.protocol, partition)
+            published_lists.find(settings.dataset.kind, settings.split.protocol, partition)
         except DataError as error:
             raise config.SettingsError(f"ablation.partitions: {error}") from error
 
@@ -185,7 +184,7 @@ def require_buildable(root: Path, text: str) -> None:
     """Refuse the text of params.yaml if it changes the networks to some that cannot be built.
 
     Raises:
-        config.SettingsError, whole.WriteError: see `buildable.require`.
+        config.SettingsError, atomic_io.WriteError: see `buildable.require`.
     """
     settings = config.resolve(config.parse(text, "params.yaml"))
     try:
@@ -206,14 +205,14 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         text = apply(root, items)
         require_buildable(root, text)
-    except (config.SettingsError, FileNotFoundError, whole.WriteError) as error:
+    except (config.SettingsError, FileNotFoundError, atomic_io.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if any("=" not in item for item in items):
         print(_note(root, items, text), end="", file=sys.stderr)
     try:
-        whole.write(root / "params.yaml", text)
-    except whole.WriteError as error:
+        atomic_io.write(root / "params.yaml", text)
+    except atomic_io.WriteError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -26,11 +26,8 @@ import psutil
 from rrn import config
 from rrn.data.decoding import DataError
 from rrn.data.image_set import ImageSet
-from rrn.pipeline import buildable, fetch, git
-from rrn.pipeline import scheduler as lanes
-from rrn.runtime import atomic_io as whole
-from rrn.runtime import locking as alone
-from rrn.runtime import tracking
+from rrn.pipeline import buildable, fetch, git, scheduler
+from rrn.runtime import atomic_io, locking, tracking
 
 KEYS = ["name", "partition", "method"]
 TOLERANCE = 2.0
@@ -78,9 +75,9 @@ def ahead(root: Path, settings: config.Settings, jobs: int) -> int:
     """Run the warmups, trainings and evaluations that have changed, `jobs` at a time; return the first bad status."""
     if status := dvc(root, "repro", "prepare"):
         return status
-    waits = lanes.order(settings.ablation)
-    stages = lanes.affected(waits, lanes.changed(DVC, root))
-    return lanes.run(stages, waits, jobs, lambda stage: lanes.reproduce(DVC, root, stage))
+    waits = scheduler.order(settings.ablation)
+    stages = scheduler.affected(waits, scheduler.changed(DVC, root))
+    return scheduler.run(stages, waits, jobs, lambda stage: scheduler.reproduce(DVC, root, stage))
 
 
 def set_aside(root: Path, settings: config.Settings) -> list[Path]:
@@ -127,7 +124,7 @@ def keep_changes(root: Path, name: str) -> list[Path]:
     differing = fetch.by_hand({**fetch.status(DVC, root), "unknown": []})
     paths = [root / path for part in differing.values() for path in part]
     moved = {path: runs / "aside" / path.relative_to(runs) for path in paths if path.is_relative_to(runs)}
-    if results.exists() and results in lanes.changed_outputs(DVC, root, "ablation"):
+    if results.exists() and results in scheduler.changed_outputs(DVC, root, "ablation"):
         moved[results] = runs / "aside" / "results"
     for path, target in moved.items():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +170,7 @@ def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: li
         print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
     for path in () if "--dry" in rest else keep_changes(root, settings.name):
         print(f"{path.relative_to(root)} is not as dvc.lock says: moved to runs/{settings.name}/aside/")
-    jobs = 1 if rest else jobs or lanes.fitting(settings)
+    jobs = 1 if rest else jobs or scheduler.fitting(settings)
     return (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
 
 
@@ -211,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
         root = config.find_root()
         settings = config.load(root=root)
         buildable.require_or_note(root, settings)
-    except (config.SettingsError, FileNotFoundError, whole.WriteError) as error:
+    except (config.SettingsError, FileNotFoundError, atomic_io.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if args.jobs is not None and (rest or args.jobs < 1):
@@ -221,11 +218,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.compare:  # whether that can be done is said before hours of work
             git.committed(root, f"results/{settings.name}/ablation.csv")
-        with alone.writing(root / "dvc.lock"), stoppable():
+        with locking.writing(root / "dvc.lock"), stoppable():
             status = reproduced(root, settings, args.jobs, rest)
-    except (alone.BusyError, whole.WriteError, fetch.FetchError, git.GitError, DataError) as error:
+    except (locking.BusyError, atomic_io.WriteError, fetch.FetchError, git.GitError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 3 if isinstance(error, alone.BusyError) else 1
+        return 3 if isinstance(error, locking.BusyError) else 1
     except subprocess.CalledProcessError as error:  # dvc has said why
         return error.returncode
     except KeyboardInterrupt:

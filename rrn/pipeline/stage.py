@@ -21,9 +21,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from rrn.pipeline import gpus as devices
-from rrn.runtime import atomic_io as whole
-from rrn.runtime import locking as alone
+from rrn.pipeline import gpus
+from rrn.runtime import atomic_io, locking
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
@@ -128,7 +127,7 @@ def normalise(path: Path) -> None:
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
             cell.outputs = [_anywhere(out) for out in cell.outputs if WIDGET not in out.get("data", {})]
-    whole.write(path, nbformat.writes(notebook).removesuffix("\n") + "\n")
+    atomic_io.write(path, nbformat.writes(notebook).removesuffix("\n") + "\n")
 
 
 def _anywhere(value: Any) -> Any:
@@ -167,7 +166,7 @@ def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
         StageError: the folder of temporary files has too long a name.
         papermill.exceptions.PapermillExecutionError: a cell failed.
         nbclient.exceptions.DeadKernelError: the kernel was killed.
-        whole.WriteError: `output`, or the folder of temporary files, cannot be written.
+        atomic_io.WriteError: `output`, or the folder of temporary files, cannot be written.
     """
     import papermill
     from papermill.iorw import LocalHandler, papermill_io
@@ -177,10 +176,10 @@ def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
         """Writes a notebook so that it is whole at any moment."""
 
         def write(self, buf: str, path: str) -> None:
-            whole.write(Path(path), buf)
+            atomic_io.write(Path(path), buf)
 
     papermill_io.register(str(output), Whole())
-    with tempfile.TemporaryDirectory(prefix="rrn-") as folder, whole.explained(Path(folder), "set TMPDIR"):
+    with tempfile.TemporaryDirectory(prefix="rrn-") as folder, atomic_io.explained(Path(folder), "set TMPDIR"):
         sockets = {"transport": "ipc", "ip": _sockets(folder)}
         kernels = {**sockets, "shutdown_wait_time": 2 * PATIENCE}
         papermill.execute_notebook(
@@ -215,12 +214,12 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     try:
         values = parameters(args.parameters, args.notebook)
-        with alone.writing(args.output), devices.taken():
+        with locking.writing(args.output), gpus.taken():
             execute(args.notebook, args.output, values)
-    except (StageError, alone.BusyError) as error:
+    except (StageError, locking.BusyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, StageError) else 3
-    except whole.WriteError as error:
+    except atomic_io.WriteError as error:
         print(f"error: {error}", file=sys.stderr)
     except PapermillExecutionError as error:
         text = ANSI.sub("", str(error)).strip()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from rrn.runtime import atomic_io as whole
+from rrn.runtime import atomic_io
 
 METADATA = {
     "kernelspec": {
@@ -42,7 +42,7 @@ def strip(source: Path, target: Path) -> None:
     """Write canonical copies of the notebooks in `source` to `target`."""
     for path in sorted(source.glob("*.ipynb")):
         text = canonical(path.read_text(encoding="utf-8"))
-        whole.write(target / path.name, text)
+        atomic_io.write(target / path.name, text)
 
 
 def unstripped(source: Path) -> list[Path]:
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     if argv[0] != "--check":
         try:
             strip(Path(argv[0]), Path(argv[1]))
-        except whole.WriteError as error:
+        except atomic_io.WriteError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         return 0

@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from rrn.config import IGNORE_INDEX
-from rrn.runtime import atomic_io as whole
+from rrn.runtime import atomic_io
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN, PAGE = 3.5, 7.2
@@ -169,16 +169,16 @@ def save(fig: Figure, path: Path) -> tuple[Path, Path]:
     """Write `path`.png (200 dpi) and `path`.pdf (fonts embedded), without dates; return both paths.
 
     Args:
-        fig: of a function of `rrn.plotting.classes` or `rrn.paper.comparisons`.
+        fig: of a function of `rrn.plotting.figures` or `rrn.paper.comparisons`.
         path: without suffix; its folder is made if missing.
     """
     png, pdf = (path.parent / f"{path.name}.{kind}" for kind in ("png", "pdf"))
     with style.context(STYLE):
         fig.draw_without_rendering()
         fig.set_layout_engine("none")  # both files have the layout just computed
-        with whole.file(png) as unfinished:
+        with atomic_io.file(png) as unfinished:
             fig.savefig(unfinished, format="png", metadata={"Software": None})
-        with whole.file(pdf) as unfinished:
+        with atomic_io.file(pdf) as unfinished:
             fig.savefig(unfinished, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return png, pdf
 

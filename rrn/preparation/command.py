@@ -11,14 +11,14 @@ from pathlib import Path
 
 from rrn import config
 from rrn.data.decoding import DataError
-from rrn.preparation import download as obtain
+from rrn.preparation import download
 from rrn.preparation.archives import RECORDS, Record, records
 from rrn.runtime.places import place
 
 OBTAIN: Mapping[str, Callable[[Path, Record], None]] = {
-    "voc": obtain.obtain_voc,
-    "camvid": obtain.obtain_camvid,
-    "cityscapes": obtain.obtain_cityscapes,
+    "voc": download.obtain_voc,
+    "camvid": download.obtain_camvid,
+    "cityscapes": download.obtain_cityscapes,
 }
 HELP = {
     "voc": "download VOC 2012 and SBD, lay out train, val and train_aug (needs scipy)",
@@ -67,15 +67,15 @@ def run(arguments: argparse.Namespace) -> int:
         OSError: the disk is full, or a folder or what was found (verify) cannot be written.
     """
     if arguments.command == "verify":
-        from rrn.preparation import verification as verify
+        from rrn.preparation import verification
 
         root = config.find_root()
-        return verify.report(config.load(root=root), root, arguments.out)
+        return verification.report(config.load(root=root), root, arguments.out)
     root = arguments.root.resolve()
     if arguments.command == "lists":
-        from rrn.preparation import published_lists as lists
+        from rrn.preparation import published_lists
 
-        print(*lists.fetch_all(arguments.kind, root / "lists"), sep="\n")
+        print(*published_lists.fetch_all(arguments.kind, root / "lists"), sep="\n")
         return 0
     record = records(arguments.archives)[arguments.command]
     root.mkdir(parents=True, exist_ok=True)

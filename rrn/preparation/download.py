@@ -14,7 +14,7 @@ from rrn.data.image_set import shown
 from rrn.preparation import sbd
 from rrn.preparation.archives import Record, fetch
 from rrn.preparation.unpack import unpack
-from rrn.runtime import atomic_io as whole
+from rrn.runtime import atomic_io
 
 
 def obtain_voc(root: Path, record: Record) -> None:
@@ -95,7 +95,7 @@ def _write_list(place: Path, expected: int) -> None:
     paths = [place / voc.LISTS / f"{name}.txt" for name in voc.TRAIN_AUG]
     path = next((path for path in paths if path.is_file()), paths[0])
     if not path.is_file():
-        whole.write(path, "".join(f"{name}\n" for name in ids))
+        atomic_io.write(path, "".join(f"{name}\n" for name in ids))
     elif set(read_list(path, "")) != set(ids):
         raise DataError(f"{path} lists other images than those with labels; delete it and run the command again")
 

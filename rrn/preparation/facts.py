@@ -1,4 +1,4 @@
-"""What an image or a label file holds, whatever the settings: its values are judged by `rrn.preparation.verification`. No torch."""
+"""What an image or a label file holds, whatever the settings: its values are judged by `verification`. No torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rrn.data import decoding as files
+from rrn.data import decoding
 from rrn.data.decoding import DataError, Size
 from rrn.data.formats.base import Colour
 
@@ -53,12 +53,12 @@ def _examined(path: Path, kind: str) -> Facts:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise OSError(errno.EINVAL, "it is no file")
-        if status.st_size > files.MOST_BYTES:
+        if status.st_size > decoding.MOST_BYTES:
             return Facts(problem=f"{kind} {path} has {status.st_size} bytes, more than any image; replace it")
         with path.open("rb") as file:
             contents = file.read()
     except OSError as error:
-        return Facts(problem=str(files.unreadable(error, path, kind)))
+        return Facts(problem=str(decoding.unreadable(error, path, kind)))
     digest = hashlib.sha256(contents).hexdigest()
     try:
         if not contents:
@@ -71,16 +71,16 @@ def _examined(path: Path, kind: str) -> Facts:
 def _image(path: Path, contents: bytes, digest: str) -> Facts:
     """Decode all of an image."""
     is_jpeg = contents.startswith(JPEG)
-    image = files.open_image(path, decode=not is_jpeg, contents=contents)
+    image = decoding.open_image(path, decode=not is_jpeg, contents=contents)
     if is_jpeg:
-        files.open_file(path, "image", contents=contents, reduced=True)
+        decoding.open_file(path, "image", contents=contents, reduced=True)
     return Facts(digest, size=(image.height, image.width))
 
 
 def _label(path: Path, contents: bytes, digest: str) -> Facts:
     """Count the values of a label; of one in colours, list them."""
     try:
-        label = files.open_label(path, contents)
+        label = decoding.open_label(path, contents)
     except DataError as error:
         return Facts(digest, str(error), colours=_colours(path, contents))
     counts = np.bincount(np.asarray(label, dtype=np.uint8).ravel(), minlength=256)
@@ -100,7 +100,7 @@ def _palette(label: Image.Image, used: Iterable[int]) -> dict[int, Colour]:
 def _colours(path: Path, contents: bytes) -> tuple[Colour, ...]:
     """Return the colours of a label that opens as RGB and has few of them."""
     try:
-        image = files.open_file(path, "label", contents=contents)
+        image = decoding.open_file(path, "label", contents=contents)
     except DataError:
         return ()
     if image.mode not in ("RGB", "RGBA"):

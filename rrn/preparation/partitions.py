@@ -13,7 +13,7 @@ from rrn.config import Settings
 from rrn.data.decoding import DataError
 from rrn.data.image_set import ImageSet, shown
 from rrn.data.splits import Split
-from rrn.preparation import published_lists as lists
+from rrn.preparation import published_lists
 from rrn.preparation.report import Report
 
 
@@ -134,9 +134,9 @@ def _published(dataset: ImageSet, settings: Settings, partition: str, report: Re
     All lists of the protocol are fetched at once: another partition adds nothing to the folder that DVC watches.
     """
     kind, protocol, folder = settings.dataset.kind, settings.split.protocol, dataset.root / "lists"
-    found = lists.find(kind, protocol, partition)
-    lists.fetch_all(kind, folder, protocol)
-    labeled, unlabeled = (lists.ids(found[role], folder) for role in lists.ROLES)
+    found = published_lists.find(kind, protocol, partition)
+    published_lists.fetch_all(kind, folder, protocol)
+    labeled, unlabeled = (published_lists.ids(found[role], folder) for role in published_lists.ROLES)
     images, named = set(report.ids[dataset.train]), {*labeled, *unlabeled}
     if missing := sorted(named - images):
         raise DataError(

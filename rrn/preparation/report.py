@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rrn.config import Dataset
 from rrn.data.decoding import DataError
-from rrn.runtime import atomic_io as whole
+from rrn.runtime import atomic_io
 
 FILE = "report.json"
 VERIFY = "run `python -m rrn.repro verify`"
@@ -95,11 +95,11 @@ class Report:
             data: the settings that the report is of.
 
         Raises:
-            whole.WriteError: it cannot be written.
+            atomic_io.WriteError: it cannot be written.
         """
         pixels = {split: counts.tolist() for split, counts in self.pixels.items()}
         kept = {"dataset": _settings(data)} | vars(self) | {"pixels": pixels}
-        whole.write(folder / FILE, json.dumps(kept, separators=(",", ":")) + "\n")
+        atomic_io.write(folder / FILE, json.dumps(kept, separators=(",", ":")) + "\n")
 
     @classmethod
     def read(cls, folder: Path, data: Dataset) -> Report:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from rrn.data.decoding import DataError, Pixels, read_list
 from rrn.data.formats.voc import CLASSES, FURTHER, HINT, LISTS, colour
-from rrn.runtime import atomic_io as whole
+from rrn.runtime import atomic_io
 
 INSTALL = "pip install scipy -c requirements.lock"
 AGAIN = "delete its folder and run `python -m rrn.data voc --root DIR` again"
@@ -61,7 +61,7 @@ def convert(source: Path, place: Path, without: set[str]) -> None:
     for name in tqdm(sorted(listed - without - stems(folder)), desc=f"labels of SBD -> {FURTHER}", unit=" files"):
         label = Image.fromarray(_label(source / "cls" / f"{name}.mat", read))
         label.putpalette(PALETTE)
-        with whole.file(folder / f"{name}.png") as unfinished:
+        with atomic_io.file(folder / f"{name}.png") as unfinished:
             label.save(unfinished, format="PNG")
 
 

@@ -23,16 +23,15 @@ import numpy as np
 from tqdm import tqdm
 
 from rrn.config import IGNORE_INDEX, Settings
-from rrn.data import decoding as files
+from rrn.data import decoding
 from rrn.data.decoding import DataError, RepeatedIds
 from rrn.data.formats.base import Colour, Layout
 from rrn.data.formats.folder import Folder
 from rrn.data.image_set import ImageSet
-from rrn.preparation import facts, stray_files
-from rrn.preparation import published_lists as lists
+from rrn.preparation import facts, published_lists, stray_files
 from rrn.preparation.facts import Facts
 from rrn.preparation.report import Problems, Report, counted
-from rrn.runtime import processes as parent
+from rrn.runtime import processes
 
 CHUNK = 64
 """Images that one task of a process reads."""
@@ -82,7 +81,7 @@ def _examined(pairs: Iterable[Pair], workers: int) -> Iterator[tuple[Facts, Fact
     if workers == 1 or len(paths) <= FEW:
         yield from map(facts.examine, paths)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=parent.end_together) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=processes.end_together) as pool:
         yield from pool.map(facts.examine, paths, chunksize=CHUNK)
 
 
@@ -100,11 +99,11 @@ def report(settings: Settings, root: Path, out: Path | None = None) -> int:
 
     Raises:
         DataError: there is no such data set, or its lists cannot be had.
-        whole.WriteError: `out` cannot be written.
+        atomic_io.WriteError: `out` cannot be written.
     """
     dataset = ImageSet.open(settings, root)
     if out is not None and settings.split.protocol != "seeded":
-        lists.fetch_all(settings.dataset.kind, dataset.root / "lists", settings.split.protocol)
+        published_lists.fetch_all(settings.dataset.kind, dataset.root / "lists", settings.split.protocol)
     found = verify(dataset, progress=sys.stderr.isatty())
     if out is not None and not found.problems:
         found.write(root / out, settings.dataset)
@@ -178,10 +177,10 @@ class Findings:
             self.problems.add(in_colours(path) if is_drawn else _with_folder(label.problem, path), path)
             return
         if not image.problem and image.size != label.size:
-            self.problems.add(files.different_sizes(path, label.size, pair.image, image.size), path)
+            self.problems.add(decoding.different_sizes(path, label.size, pair.image, image.size), path)
         counts = np.zeros(256, dtype=np.int64)
         counts[list(label.histogram)] = list(label.histogram.values())
-        if wrong := files.illegal(counts, path, self.layout.meaning):
+        if wrong := decoding.illegal(counts, path, self.layout.meaning):
             self.problems.add(wrong, path)
         if not self.layout.public:
             for value, colour in label.palette.items():
@@ -335,5 +334,5 @@ def _lies_there(path: Path) -> bool:
 def _wording(error: Exception, root: Path) -> str:
     """Return the text of an error; of one of the system, with what to do."""
     if isinstance(error, OSError):
-        return str(files.unreadable(error, Path(error.filename or root), "folder"))
+        return str(decoding.unreadable(error, Path(error.filename or root), "folder"))
     return str(error)

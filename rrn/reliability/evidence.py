@@ -29,7 +29,7 @@ from pydantic import Field, ValidationError
 from rrn.config import Filter
 from rrn.limits import Byte, PositiveInt
 from rrn.plotting.style import palette
-from rrn.runtime import atomic_io as whole
+from rrn.runtime import atomic_io
 from rrn.schema import Section
 
 NAME = "evidence.zip"
@@ -101,7 +101,7 @@ class Writer:
         about: which run, and which images get pictures.
 
     Raises:
-        whole.WriteError: the disk is full, or the folder may not be written.
+        atomic_io.WriteError: the disk is full, or the folder may not be written.
     """
 
     def __init__(self, path: Path, about: About) -> None:
@@ -110,8 +110,8 @@ class Writer:
         self._stack = ExitStack()
 
     def __enter__(self) -> Writer:
-        unfinished = self._stack.enter_context(whole.file(self.path))
-        with whole.explained(self.path):
+        unfinished = self._stack.enter_context(atomic_io.file(self.path))
+        with atomic_io.explained(self.path):
             self._archive = self._stack.enter_context(zipfile.ZipFile(unfinished, "w"))
         return self
 
@@ -223,7 +223,7 @@ class Evidence:
         if most and not count:
             raise EvidenceError(f"{self.path}: not one image fits {limit} bytes; set ablation.explore: null")
         if count:
-            whole.write(path, self._packed(splits, count, thinning))
+            atomic_io.write(path, self._packed(splits, count, thinning))
         return count
 
     def _fitting(self, splits: Sequence[str], most: int, thinning: int, limit: int) -> int:

@@ -26,7 +26,7 @@ from torch import nn
 
 from rrn import config
 from rrn.runtime import places
-from rrn.runtime import atomic_io as whole
+from rrn.runtime import atomic_io
 from rrn.limits import Byte, PositiveInt
 from rrn.method import RRN
 from rrn.schema import Section
@@ -115,7 +115,7 @@ class Scratch:
     def __init__(self, root: Path, key: str, identity: dict[str, Any]) -> None:
         self.folder = places.scratch(root / ".scratch") / key
         self.identity, self._last = identity, Path()
-        with whole.explained(self.folder, "let RRN_SCRATCH name a folder that has room and may be written"):
+        with atomic_io.explained(self.folder, "let RRN_SCRATCH name a folder that has room and may be written"):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / "lock").open("a+")
         try:
@@ -279,7 +279,7 @@ def write_weights(model: RRN, out: Path) -> None:
         (out / f"{name}.safetensors").unlink(missing_ok=True)
         if len(networks):
             tensors = {key: value.contiguous() for key, value in networks.state_dict().items()}
-            with whole.file(out / f"{name}.safetensors", lasting=True) as unfinished:
+            with atomic_io.file(out / f"{name}.safetensors", lasting=True) as unfinished:
                 save_tensors(tensors, unfinished)
 
 
@@ -330,7 +330,7 @@ def networks_of(settings: config.Settings) -> config.Networks:
 def write_description(description: Description, out: Path) -> None:
     """Write run.json; the same description, the same bytes."""
     text = json.dumps(description.model_dump(mode="json", exclude={"evaluate": {"pixels"}}), indent=2)
-    whole.write(out / DESCRIPTION, text + "\n", lasting=True)
+    atomic_io.write(out / DESCRIPTION, text + "\n", lasting=True)
 
 
 def read_description(folder: Path) -> Description:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rrn.runtime import atomic_io as whole
+from rrn.runtime import atomic_io
 
 TENSOR = "tensor"
 """Key of the JSON object that stands for a tensor, and names it."""
@@ -43,7 +43,7 @@ def write(path: Path, value: dict[str, Any]) -> None:
     text = json.dumps(_without_tensors(value, "", tensors))
     digest = _digest(text, tensors, tensors.__getitem__)
 
-    with whole.file(path, lasting=True) as unfinished:
+    with atomic_io.file(path, lasting=True) as unfinished:
         save_tensors(tensors, unfinished, {"state": text, "digest": digest})
         if _checked(unfinished)[1] != digest:
             raise DamagedError(f"{path}: what was read back is not what was written; the disk may be failing")

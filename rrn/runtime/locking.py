@@ -14,8 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from rrn.runtime import atomic_io as whole
-from rrn.runtime import places
+from rrn.runtime import atomic_io, places
 
 ELSEWHERE = "let RRN_SCRATCH name a folder that has room and may be written"
 
@@ -34,16 +33,16 @@ def writing(output: Path) -> Iterator[None]:
 
     Raises:
         BusyError: another process holds it.
-        whole.WriteError: there is no place for it.
+        atomic_io.WriteError: there is no place for it.
     """
     path = _scratch(output) / f"{hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:16]}.lock"
-    with whole.explained(path, ELSEWHERE):
+    with atomic_io.explained(path, ELSEWHERE):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _locked(path, output)
     with lock:
         command = shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])
         since = datetime.now().astimezone().isoformat(" ", "seconds")
-        with whole.explained(path, ELSEWHERE):
+        with atomic_io.explained(path, ELSEWHERE):
             lock.truncate(0)
             lock.write(f"pid {os.getpid()} on {platform.node()} since {since} ({command})")
             lock.flush()

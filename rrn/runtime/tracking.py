@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from rrn.runtime import atomic_io as whole
+from rrn.runtime import atomic_io
 
 RUN_METRICS = ("miou_mean", "miou_ensemble")
 ROW_METRICS = ("miou_mean", "miou_std", "miou_ensemble")
@@ -38,7 +38,7 @@ def write_run(root: Path, name: str, out: Path, metrics: Mapping[str, Any]) -> N
         metrics: what stands in it, in per cent; None: undefined.
 
     Raises:
-        whole.WriteError: the disk is full, or results/ may not be written.
+        atomic_io.WriteError: the disk is full, or results/ may not be written.
     """
     key = "-".join(str(metrics[part]) for part in ("partition", "method", "seed"))
     if out.resolve() == (root / "runs" / name / "evaluate" / key).resolve():
@@ -72,4 +72,4 @@ def training_curves(history: pd.DataFrame) -> pd.DataFrame:
 
 def _write(path: Path, values: Mapping[str, float | None]) -> None:
     """Write numbers by name."""
-    whole.write(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+    atomic_io.write(path, json.dumps(values, indent=1, allow_nan=False) + "\n")

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from rrn.runtime import processes as parent
+from rrn.runtime import processes
 
 TAIL = 40
 """Lines of output that a failure repeats."""
@@ -68,7 +68,7 @@ def launch(module: str, *args: Any, nproc: int = 1) -> Iterator[str]:
         bufsize=1,
         env=environment,
         start_new_session=True,
-        preexec_fn=partial(parent.end_together, signal.SIGTERM),
+        preexec_fn=partial(processes.end_together, signal.SIGTERM),
     )
     kept: deque[str] = deque(maxlen=KEPT)
     try:

@@ -21,8 +21,7 @@ from rrn import config
 from rrn.data.batches import Batch
 from rrn.method import RRN, Terms, ramp
 from rrn.models.segmenter import counted, recomputing, speed_up
-from rrn.runtime import distributed
-from rrn.runtime import memory as shortage
+from rrn.runtime import distributed, memory
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -91,7 +90,7 @@ class Learner:
         Raises:
             MemoryShortage: the device, or the computer, has no memory left for it; says what would need less.
         """
-        with shortage.explained("a step", lambda: _needing_less(self.settings)):
+        with memory.explained("a step", lambda: _needing_less(self.settings)):
             return self._step(batch, step)
 
     def _step(self, batch: Batch, step: int) -> Terms:
@@ -229,7 +228,7 @@ def _laid_as(parameter: Tensor, value: Any) -> Any:
     return torch.empty_like(parameter, device=value.device, dtype=value.dtype).copy_(value) if alike else value
 
 
-def _needing_less(settings: config.Settings) -> shortage.Ways:
+def _needing_less(settings: config.Settings) -> memory.Ways:
     """Say what would need less memory in a step, and what each costs."""
     speed, parts = settings.speed, 2 * settings.speed.accumulate
     sizes = settings.batch.labeled, settings.batch.unlabeled

@@ -16,8 +16,7 @@ import torch
 
 from rrn import config
 from rrn.data.decoding import DataError
-from rrn.runs import job as jobs
-from rrn.runs import state
+from rrn.runs import job, state
 from rrn.runs.checkpoint import ResumeError, differences
 from rrn.runs.job import Job
 from rrn.train import Training
@@ -78,7 +77,7 @@ def replay(path: Path) -> tuple[dict[str, Any], Replayed]:
 def _job(kept: dict[str, Any]) -> Job:
     """Return the run that a file tells of, with the settings that it had, in one process."""
     root = config.find_root()
-    now = jobs.job(**kept["run"], out=root / "scratch" / "replay", overrides={"nproc": 1})
+    now = job.job(**kept["run"], out=root / "scratch" / "replay", overrides={"nproc": 1})
     had = {**kept["identity"]["settings"], "nproc": 1}
     settings = config.Settings.model_validate(config.merge(now.settings.model_dump(), had))
     return Job(**{**vars(now), "settings": settings})

@@ -1,7 +1,8 @@
 """Can the networks of these settings be built, and do they take images of the sizes that they will meet?
 
 They are built on torch's meta device, which has shapes and no values: nothing is computed, fetched or allocated.
-`python -m rrn.training.trial` reads settings as JSON from its input and answers as JSON; `rrn.pipeline.buildable` asks it.
+`python -m rrn.training.trial` reads settings as JSON from its input and answers as JSON;
+`rrn.pipeline.buildable` asks it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 
 from rrn import config
 from rrn.evaluation.inference import Size, scaled
-from rrn.models import pretrained as weights
+from rrn.models import pretrained
 from rrn.models.segmenter import MULTIPLE, UNFIT, RegionDiscriminator, Segmenter, speed_up
-from rrn.runtime import memory as shortage
+from rrn.runtime import memory
 
 CLASSES = 2
 """Of the trial: their number is known from the data alone, and fits any network."""
@@ -34,7 +35,7 @@ def require_buildable(settings: config.Settings, rows: Mapping[str, config.Metho
     """
     segmenter = _segmenter(settings.model)
     encoder = segmenter.network.get_submodule("encoder")
-    weights.require_fitting(encoder, settings.model.weights)
+    pretrained.require_fitting(encoder, settings.model.weights)
     _require_even(encoder, settings)
     crop = settings.augment.crop
     _require_taken(segmenter.train(), settings, (crop, crop), f"augment.crop: {crop}", images=2)
@@ -60,7 +61,7 @@ def _segmenter(settings: config.Model) -> Segmenter:
     try:
         return Segmenter(settings, CLASSES, pretrained=False).to("meta")
     except config.SettingsError as error:
-        if shortage.ON_THE_CPU in str(error):
+        if memory.ON_THE_CPU in str(error):
             raise RuntimeError(str(error)) from error
         raise
 
@@ -107,7 +108,7 @@ def _refusal(segmenter: Segmenter, size: Size, images: int = 1) -> str | None:
     try:
         segmenter(torch.zeros(images, 3, *size, device="meta"))
     except UNFIT as error:
-        if isinstance(error, RuntimeError) and shortage.is_shortage(error):
+        if isinstance(error, RuntimeError) and memory.is_shortage(error):
             raise
         return (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
     return None
