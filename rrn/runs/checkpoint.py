@@ -265,7 +265,7 @@ def digest(*paths: Path) -> str:
 
 def code() -> dict[str, str]:
     """Return 12 hexadecimal digits of the package's source, and the version of torch: either may change a bit."""
-    return {"rrn": digest(*sorted(Path(__file__).parent.rglob("*.py"))), "torch": torch.__version__}
+    return {"rrn": digest(*sorted(Path(__file__).parents[1].rglob("*.py"))), "torch": torch.__version__}
 
 
 def write_weights(model: RRN, out: Path) -> None:
