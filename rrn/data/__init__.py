@@ -1,7 +1,7 @@
 """Images and labels: what training and evaluation read.
 
 formats: the kinds of data sets; image_set: a data set of any kind, as all others see it.
-file_formats: image files by their first bytes; decoding: image and label files to arrays, and what is wrong with one.
+file_formats: formats by their first bytes; decoding: files to arrays, and what is wrong with one.
 splits: who is labeled (split.json).
 images: images of a split by place in a list; cache: decoded pixels in one file that all processes map.
 transforms: crops, flips, CutMix boxes; batches: `Batch`, whole images.

@@ -1,7 +1,8 @@
 """Published lists of labeled and unlabeled images: fetched from their origin, checked, cached. No torch.
 
-`published_lists.json` says where each list lies (a public repository at a pinned commit), how many ids it has and what their
-sha256 is. Equal sizes are not equal lists: 662 images of `cps` hold 93 finely annotated ones, 662 of `u2pl` hold 662.
+`published_lists.json` says where each list lies (a public repository at a pinned commit), how many ids it has and what
+their sha256 is. Equal sizes are not equal lists: 662 images of `cps` hold 93 finely annotated ones, 662 of `u2pl` hold
+662.
 """
 
 from __future__ import annotations
