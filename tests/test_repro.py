@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from conftest import git
 
-from rrn import alone, config, fetch, repro
-from rrn import git as held
+from rrn import config
+from rrn.pipeline import fetch, repro
+from rrn.pipeline import git as held
+from rrn.runtime import locking
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +211,7 @@ def quiet(monkeypatch):
 
 
 def test_a_second_one_is_refused_before_it_does_anything(quiet, root, capsys):
-    with alone.writing(root / "dvc.lock"):
+    with locking.writing(root / "dvc.lock"):
         assert repro.main([]) == 3
     assert quiet == []
     assert capsys.readouterr().err.startswith(f"error: {root / 'dvc.lock'} is being written by another process, pid ")
@@ -306,7 +308,7 @@ def test_ctrl_c_waits_for_dvc_whose_stage_still_saves(tmp_path, monkeypatch):
 def test_only_stages_that_changed_go_ahead(monkeypatch):
     settings, started = config.load(root=None), []
     monkeypatch.setattr(repro, "dvc", lambda root, *arguments: 0)
-    monkeypatch.setattr(repro.lanes, "changed", lambda command, root: ["train@1of16-rrn-0", "ablation"])
-    monkeypatch.setattr(repro.lanes, "reproduce", lambda command, root, stage: started.append(stage) or 0)
+    monkeypatch.setattr(repro.scheduler, "changed", lambda command, root: ["train@1of16-rrn-0", "ablation"])
+    monkeypatch.setattr(repro.scheduler, "reproduce", lambda command, root, stage: started.append(stage) or 0)
     assert repro.ahead(None, settings, 2) == 0
     assert started == ["train@1of16-rrn-0", "evaluate@1of16-rrn-0"]
