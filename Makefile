@@ -36,7 +36,7 @@ bench: environment ## measure speed and memory beside the rivals, hours on a qui
 gpu: environment ## measure a GPU in 8 minutes, in results/gpu; ARGUMENTS='--small --out scratch/gpu': docs/gpu.md
 	"$(BIN)/python" benchmarks/gpu.py $(or $(ARGUMENTS),--out results/gpu)
 
-mutants: environment ## do the tests notice wrong code? an hour; ONLY='rrn/evaluate.py rrn/method.py': these modules
+mutants: environment ## do the tests notice wrong code? an hour; ONLY='rrn/evaluation/metrics.py rrn/method.py': these modules
 	OMP_NUM_THREADS=1 "$(BIN)/python" benchmarks/mutants.py $(ONLY)
 
 soak: environment ## is anything lost when a training is killed, twenty times and more? some minutes, in scratch/soak

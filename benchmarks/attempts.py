@@ -26,14 +26,17 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from rrn import checkpoint, config, reliability
-from rrn.data import loaders, splits
-from rrn.data.sets import ImageSet
+from rrn import config
+from rrn.data import splits
+from rrn.data.batches import training_loader, whole_images
+from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
-from rrn.inference import Predictor
+from rrn.evaluation.inference import Predictor
+from rrn.evaluation.region_tables import region_table
 from rrn.method import RRN
-from rrn.models import evaluating
-from rrn.regional import region_table
+from rrn.models.segmenter import evaluating
+from rrn.reliability import measures
+from rrn.runs import checkpoint
 
 SEEDS = (100, 101)
 """Seeds that no result reports."""
@@ -65,7 +68,7 @@ def learn(model: RRN, settings: config.Settings, dataset: ImageSet, split: Split
     """Train the discriminators of a model whose segmenters stay as they are."""
     judge = settings.method.discriminator
     optimizer = torch.optim.Adam(model.discriminators.parameters(), lr=judge.lr, betas=judge.betas, fused=True)
-    batches = loaders.training_loader(dataset, split, settings, seed, 0, steps, "train")
+    batches = training_loader(dataset, split, settings, seed, 0, steps, "train")
     for step, batch in enumerate(batches):
         with torch.no_grad(), evaluating(model.segmenters):
             evidence = model.evidence(batch, model.count([batch]))
@@ -115,8 +118,8 @@ def combinations(val: pd.DataFrame, known: dict[str, pd.DataFrame]) -> Iterator[
 def measured(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row per score: the measures over everything, mean of both segmenters."""
     keys = ["segmenter", "score"]
-    half, most = (reliability.summarise(table, fraction).set_index([*keys, "class"]) for fraction in (0.5, 0.9))
-    joined = most.join(half[["accuracy_kept"]].add_suffix("_half")).xs(reliability.EVERYTHING, level="class")
+    half, most = (measures.summarise(table, fraction).set_index([*keys, "class"]) for fraction in (0.5, 0.9))
+    joined = most.join(half[["accuracy_kept"]].add_suffix("_half")).xs(measures.EVERYTHING, level="class")
     columns = ["auroc", "aurc", "ece", "accuracy", "accuracy_kept_half", "accuracy_kept", "accuracy_dropped"]
     return joined.groupby("score", sort=False)[columns].mean().reset_index()
 
@@ -136,7 +139,7 @@ def attempt(values: dict[str, Any], base: dict[str, Any], seed: int) -> pd.DataF
     learn(model, settings, dataset, others if "unseen" in values else split, seed, values.get("steps", STEPS))
 
     def regions(folder: str, ids: tuple[str, ...]) -> pd.DataFrame:
-        images = loaders.whole_images(dataset, folder, ids, settings.evaluate.batch)
+        images = whole_images(dataset, folder, ids, settings.evaluate.batch)
         return region_table(Predictor(model, settings.evaluate), images, split.classes)
 
     val, train = regions(settings.dataset.val, split.val), settings.dataset.train

@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import os
 
-from rrn.stage import PORTABLE
+from rrn.pipeline.stage import PORTABLE
 
 CLASSES, STEPS = 8, 2
 
@@ -27,9 +27,9 @@ def main() -> None:
     import torch  # reads the environment when it starts
 
     from rrn import config
-    from rrn.data.loaders import Batch
-    from rrn.learner import Learner, prepare_for
+    from rrn.data.batches import Batch
     from rrn.method import RRN
+    from rrn.training.learner import Learner, prepare_for
 
     torch.set_num_threads(1)
     settings = config.load("rrn")

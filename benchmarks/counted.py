@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from rrn import config
-from rrn.data.loaders import Batch
-from rrn.learner import Learner, prepare_for
+from rrn.data.batches import Batch
 from rrn.method import RRN
+from rrn.training.learner import Learner, prepare_for
 
 ROOT = Path(__file__).resolve().parents[1]
 META = torch.device("meta")

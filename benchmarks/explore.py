@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from rrn.config import Filter
-from rrn.evidence import About, Pictures, Writer
-from rrn.widget import Explorer
+from rrn.explorer.widget import Explorer
+from rrn.reliability.evidence import About, Pictures, Writer
 
 SIZES = {"64x64": (64, 64, 16), "160x120": (120, 160, 32), "500x375": (375, 500, 80)}
 """Height, width and side of a region."""

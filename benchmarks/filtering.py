@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from rrn import config
-from rrn.paired import paired
-from rrn.reliability import MEASURES
+from rrn.paper.statistics import paired
+from rrn.reliability.measures import MEASURES
 
 RANDOM = "random_filter"
 

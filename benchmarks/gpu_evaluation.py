@@ -16,9 +16,9 @@ from gpu_step import CLASSES, Rival, peak_of, settings_of
 from measuring import Row, ratio, row
 from torch import Tensor
 
-from rrn.inference import Predictor, windows
-from rrn.learner import prepare_for
+from rrn.evaluation.inference import Predictor, windows
 from rrn.method import RRN
+from rrn.training.learner import prepare_for
 
 SIZES = ((375, 500), (500, 375), (333, 500), (500, 333), (334, 500), (281, 500), (366, 500), (500, 334))
 """Height and width of frequent images of VOC 2012."""

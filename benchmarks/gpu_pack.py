@@ -28,10 +28,10 @@ from pathlib import Path
 from PIL import Image
 
 from rrn.config import Dataset
-from rrn.data.files import DataError, Pixels
-from rrn.data.folder import Folder
-from rrn.data.sets import ImageSet
-from rrn.evidence import spread
+from rrn.data.decoding import DataError, Pixels
+from rrn.data.formats.folder import Folder
+from rrn.data.image_set import ImageSet
+from rrn.reliability.evidence import spread
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"

@@ -17,12 +17,14 @@ from typing import Any
 from PIL import Image
 from ruamel.yaml import YAML
 
-from rrn import checkpoint, config
-from rrn.data import partitions, shapes, splits
-from rrn.data.sets import ImageSet
-from rrn.data.verify import verify
-from rrn.jobs import Stage, job
+from rrn import config
+from rrn.data import splits
+from rrn.data.image_set import ImageSet
 from rrn.method import RRN
+from rrn.preparation import partitions, shapes
+from rrn.preparation.verification import verify
+from rrn.runs import checkpoint
+from rrn.runs.job import Stage, job
 from rrn.train import Training
 
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"

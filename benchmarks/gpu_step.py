@@ -27,8 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from training import TINY, random_batch
 
 from rrn import config
-from rrn.learner import PRECISIONS, Learner, prepare_for
 from rrn.method import RRN
+from rrn.training.learner import PRECISIONS, Learner, prepare_for
 
 STEPS = 4
 """Of a turn; the device is waited for before and behind them, not between."""

@@ -37,7 +37,7 @@ from measuring import Row, ratio, row
 from training import TINY
 
 from rrn import config
-from rrn.interrupts import Stopped
+from rrn.runtime.signals import Stopped
 
 ROWS = ("cps_cutmix", "rrn")
 """The control, and the method of the paper: what is trained from each warmup."""

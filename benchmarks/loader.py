@@ -25,9 +25,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from rrn import config
-from rrn.data.folder import Folder
-from rrn.data.loaders import TrainingData, training_loader
-from rrn.data.sets import ImageSet
+from rrn.data.batches import TrainingData, training_loader
+from rrn.data.formats.folder import Folder
+from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
 
 HEIGHT, WIDTH, CROP, SCALES = 375, 500, 321, (0.5, 2.0)

@@ -1,7 +1,7 @@
 """Do the tests notice when the code is wrong? mutmut's changes, one at a time, each against the tests of its line.
 
     python benchmarks/mutants.py                          # the modules of SUITES: about an hour on two cores
-    python benchmarks/mutants.py rrn/evaluate.py --count 50 --seed 3 --out scratch/mutants.csv
+    python benchmarks/mutants.py rrn/evaluation/metrics.py --count 50 --seed 3 --out scratch/mutants.csv
 
 mutmut says what can be changed: its operators, with those of functions that have decorators, which its own runner has
 to leave out. This file draws a sample and runs it. A plain run measures which test executes which line and how long it
@@ -49,11 +49,11 @@ from mutmut.mutation.pragma_handling import IgnoredCode
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "mutants.csv"
 SUITES = {
-    "rrn/evaluate.py": ("tests/test_evaluate.py", "tests/test_examine.py"),
+    "rrn/evaluation/metrics.py": ("tests/test_evaluate.py", "tests/test_examine.py"),
     "rrn/data/splits.py": ("tests/test_splits.py",),
     "rrn/data/transforms.py": ("tests/test_transforms.py",),
     "rrn/method.py": ("tests/test_method.py", "tests/test_learner.py"),
-    "rrn/checkpoint.py": ("tests/test_finished.py", "tests/test_checkpoint.py", "tests/test_predict.py"),
+    "rrn/runs/checkpoint.py": ("tests/test_finished.py", "tests/test_checkpoint.py", "tests/test_predict.py"),
 }
 """Test files by module: fast ones that execute every line that can be executed in this process."""
 

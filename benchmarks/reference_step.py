@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rrn import config, draws
-from rrn.data.loaders import Batch
-from rrn.models import Segmenter
+from rrn import config
+from rrn.data.batches import Batch
+from rrn.models.segmenter import Segmenter
+from rrn.runtime import seeding
 
 WINDOW = 20
 """Side, in cells, of the released pooling window."""
@@ -74,9 +75,9 @@ class ReferenceStep:
         self.segmenters: list[Segmenter] = []
         self.discriminators: list[ImageDiscriminator] = []
         for k in range(2):
-            with draws.seeded(seed, "initial segmenter", index=k):
+            with seeding.seeded(seed, "initial segmenter", index=k):
                 self.segmenters.append(Segmenter(settings.model, classes).train())
-            with draws.seeded(seed, "initial discriminator", index=k):
+            with seeding.seeded(seed, "initial discriminator", index=k):
                 self.discriminators.append(ImageDiscriminator(classes).train())
         judge = settings.method.discriminator
         self.optimizers = [_sgd(segmenter, settings.optimizer) for segmenter in self.segmenters]

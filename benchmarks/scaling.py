@@ -20,8 +20,8 @@ import torch
 from measuring import Row, ratio, row
 from training import TINY, random_batch, settings, without_data
 
-from rrn import distributed
-from rrn.data.loaders import Batch
+from rrn.data.batches import Batch
+from rrn.runtime import distributed
 
 COUNTS = (1, 2)
 ROUNDS, STEPS = 5, 20

@@ -22,8 +22,8 @@ from measuring import Row, alternating, ratio, row
 from torch import nn
 from training import FULL, THREADS, TINY, random_batch, settings, without_data
 
-from rrn.learner import Learner
 from rrn.method import Terms
+from rrn.training.learner import Learner
 
 STANDARD = "cps_cutmix"
 FILTERING = ("local_filter", "rrn")

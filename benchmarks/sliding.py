@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from rrn import config
-from rrn.inference import Predictor
+from rrn.evaluation.inference import Predictor
 from rrn.method import RRN
 
 THREADS, ROUNDS, TOLERANCE = 2, 3, 1e-5

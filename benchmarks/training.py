@@ -11,9 +11,9 @@ from torch import Tensor
 
 from rrn import config
 from rrn.config import IGNORE_INDEX
-from rrn.data.loaders import Batch
-from rrn.learner import Learner, prepare_for
+from rrn.data.batches import Batch
 from rrn.method import RRN
+from rrn.training.learner import Learner, prepare_for
 
 THREADS = 2
 RESNET50 = {

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from rrn import train
-from rrn.reliability import EVERYTHING
+from rrn.reliability.measures import EVERYTHING
 
 SEEDS = {"choices": (100, 101), "filtering": (100, 101), "speed": (0, 1, 2)}
 """Of each list; those that a choice is made with are none that a result reports."""

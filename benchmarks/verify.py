@@ -25,8 +25,8 @@ import psutil
 from measuring import Row, row
 from PIL import Image
 
-from rrn import preset
-from rrn.data.voc import CLASSES, colour
+from rrn.data.formats.voc import CLASSES, colour
+from rrn.pipeline import presets
 
 SIZES = [1000, 3000, 12000]
 UNITS = {"images/s": "images/s", "images/core s": "images/s", "verify MB": "MB", "prepare MB": "MB"}
@@ -107,7 +107,7 @@ def costs(images: int) -> dict[str, float]:
         write(data, images)
         (repository / "out").mkdir(parents=True)
         (repository / "dvc.yaml").touch()
-        text = preset.apply(ROOT, [*SETTINGS, f"dataset.path={data}"])
+        text = presets.apply(ROOT, [*SETTINGS, f"dataset.path={data}"])
         (repository / "params.yaml").write_text(text, encoding="utf-8")
         seconds, busy, memory = run(repository, VERIFY)
         prepare = run(repository, PREPARE)

@@ -1,96 +1,156 @@
-"""How good the segmenters are, and what a score of their pseudo-labels is worth.
-
-One confusion matrix per data set gives mIoU; a table with one row per region gives the reliability
-of scores (`rrn.reliability`). Both come from one look at the images (`rrn.regional`). Nothing is trained here;
-`rrn.examine` writes all that is known of a finished run.
-"""
+"""What the evaluate stage says of a finished run: its numbers on test, what its scores are worth, and evidence.zip."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import copy
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from rrn.config import IGNORE_INDEX, Filter
-from rrn.regional import Seen
-from rrn.reliability import Threshold
+from rrn.config import Settings
+from rrn.data.batches import WholeImages, diagnosis_ids, whole_images
+from rrn.data.image_set import ImageSet
+from rrn.data.splits import Split
+from rrn.evaluation import region_tables
+from rrn.evaluation.inference import Model, Predictor, require_fit
+from rrn.evaluation.metrics import Evaluation, cut, evaluate
+from rrn.evaluation.region_tables import Seen
+from rrn.reliability import evidence
+from rrn.reliability.evidence import About, Pictures
+from rrn.reliability.measures import summarise
+from rrn.runtime import atomic_io
 
-SEGMENTERS = ("segmenter 1", "segmenter 2", "ensemble")
 
-
-def confusion_matrix(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Count pixels by true and predicted class.
+def report(
+    model: Model, settings: Settings, dataset: ImageSet, split: Split, out: Path, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Evaluate a trained model on the test images, and `write` everything and evidence.zip into `out`.
 
     Args:
-        prediction: classes, integer [...], below `classes` wherever `labels` is not 255.
-        labels: true classes, integer [...], 255 = ignore.
-        classes: number of classes C.
+        model: of `rrn.runs.checkpoint.load`.
+        settings: of the row that was trained; `evaluate` says how images are looked at, the filter decides
+            which regions count as kept, and its threads are those of torch from here on.
+        dataset: where the images lie.
+        split: names the images and the classes.
+        out: folder of the results, made if missing.
+        extra: partition, method and seed.
 
     Returns:
-        int64 [C, C], rows = truth, columns = prediction.
+        what stands in metrics.json; macs are those of one image of the size of a training crop.
+
+    Raises:
+        DataError: if an image or a label is missing or wrong.
+        SettingsError: an image does not fit `evaluate.window` in mode pad.
+        atomic_io.WriteError: the disk is full, or `out` may not be written.
     """
-    return multiclass_confusion_matrix(
-        prediction.flatten(),
-        labels.flatten(),
-        classes,
-        ignore_index=IGNORE_INDEX,
-        validate_args=False,
+    torch.set_num_threads(settings.threads)
+    crop, predictor = settings.augment.crop, Predictor(model, settings.evaluate)
+    images = images_of(settings, dataset, split)
+    for batches in images.values():
+        require_fit(settings.evaluate, batches.sizes)
+    evaluations, scores = {}, []
+    about = about_run(settings, split, {name: batches.ids for name, batches in images.items()}, extra)
+    with evidence.Writer(out / evidence.NAME, about) as writer:
+        for name, batches in images.items():
+            tables: list[pd.DataFrame] = []
+            seen = _noted(predictor, region_tables.look(predictor, batches), name, writer, tables)
+            evaluations[name] = evaluate(seen, split.classes)
+            table = summarise(region_tables.joined(tables, split.classes), *cut(settings.method.filter))
+            scores.append(table.assign(split=name))
+    everything = {**extra, **cost(model.segmenters[0], crop, crop)}
+    last = list(evaluations)[-1]
+    return write(out, evaluations[last], pd.concat(scores), everything)
+
+
+def images_of(settings: Settings, dataset: ImageSet, split: Split) -> dict[str, WholeImages]:
+    """Return the images that are looked at, by what they are called: val, unlabeled, and last the test images.
+
+    These are called val, too, where the data set has no test split of its own. Unlabeled images are those with labels
+    for diagnosis.
+    """
+    known = diagnosis_ids(dataset, split, settings.log.diagnose)
+    wanted = {"val": (dataset.val, split.val), "unlabeled": (dataset.train, known), "test": (dataset.test, split.test)}
+    if dataset.test == dataset.val:
+        wanted = {"unlabeled": wanted["unlabeled"], "val": wanted["val"]}
+    protocol, keep = settings.evaluate, settings.dataset.cache
+    return {
+        name: whole_images(dataset, *where, protocol.batch, cache=keep, pixels=protocol.pixels)
+        for name, where in wanted.items()
+        if where[1]
+    }
+
+
+def about_run(settings: Settings, split: Split, ids: Mapping[str, Sequence[str]], extra: Mapping[str, Any]) -> About:
+    """Say which run evidence.zip is of, and which of its images have pictures."""
+    row = settings.method
+    return About(
+        name=settings.name,
+        **extra,
+        classes=split.classes,
+        colours=split.colours,
+        region=settings.region,
+        rule=row.filter,
+        rho=row.rho,
+        objective=row.discriminator.objective if row.uses_discriminators else None,
+        images={name: evidence.spread(names, settings.evaluate.evidence) for name, names in ids.items()},
     )
 
 
-def iou(matrix: Tensor) -> Tensor:
-    """Return IoU float64 [C], 0..1, of a matrix [C, C]; NaN for a class that occurs nowhere."""
-    matrix = matrix.double()
-    hit = matrix.diagonal()
-    return hit / (matrix.sum(0) + matrix.sum(1) - hit)
-
-
-def miou(matrix: Tensor) -> float:
-    """Return the mean IoU, 0..1, over the classes in truth or prediction; NaN if none is."""
-    return float(iou(matrix).nanmean())
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Confusion matrices of one data set: one of SEGMENTERS -> int64 [C, C] on the CPU."""
-
-    classes: tuple[str, ...]
-    matrices: Mapping[str, Tensor]
-
-    def metrics(self) -> dict[str, float]:
-        """Return miou_1, miou_2, their mean; miou_ensemble and its pixel_accuracy; per cent."""
-        one, two, both = (100 * miou(self.matrices[name]) for name in SEGMENTERS)
-        matrix = self.matrices["ensemble"].double()
-        values = {"miou_1": one, "miou_2": two, "miou_mean": (one + two) / 2, "miou_ensemble": both}
-        return {**values, "pixel_accuracy": 100 * float(matrix.trace() / matrix.sum())}
-
-    def per_class(self) -> pd.DataFrame:
-        """Return class, iou_1, iou_2, iou_ensemble (per cent, NaN if absent), pixels (truth)."""
-        ious = [100 * iou(self.matrices[name]).numpy() for name in SEGMENTERS]
-        columns = dict(zip(("iou_1", "iou_2", "iou_ensemble"), ious, strict=True))
-        pixels = self.matrices["ensemble"].sum(1).numpy()
-        return pd.DataFrame({"class": list(self.classes), **columns, "pixels": pixels})
-
-
-def evaluate(seen: Iterable[Seen], classes: Sequence[str]) -> Evaluation:
-    """Compare both segmenters, and the mean of their probabilities, with the labels of what `rrn.regional.look` saw."""
-    count = len(classes)
-    total = torch.zeros(3, count, count, dtype=torch.int64)
+def _noted(
+    model: Model, seen: Iterable[Seen], split: str, writer: evidence.Writer, tables: list[pd.DataFrame]
+) -> Iterator[Seen]:
+    """Hand on what is seen; on the way write its pictures, and append its region table to `tables`."""
     for batch in seen:
-        matrices = [confusion_matrix(prediction, batch.batch.labels, count) for prediction in batch.predictions]
-        total += torch.stack(matrices).cpu()
-    return Evaluation(tuple(classes), dict(zip(SEGMENTERS, total, strict=True)))
+        tables.append(region_tables.describe(model, batch, writer.about.classes))
+        writer.add(split, tables[-1], _pictures(batch))
+        yield batch
 
 
-def cut(rule: Filter) -> tuple[float, Threshold | None]:
-    """Return where a row cuts the regions, as `rrn.reliability.summarise` wants it: the share, or score and threshold.
+def _pictures(seen: Seen) -> dict[str, Pictures]:
+    """Return the pictures of a batch by id."""
+    images = seen.batch.images.permute(0, 2, 3, 1).cpu().numpy()
+    labels = seen.batch.labels.byte().cpu().numpy()
+    predictions = seen.predictions.byte().cpu().numpy()
+    return {
+        name: Pictures(images[i], labels[i], predictions[:2, i], predictions[2, i])
+        for i, name in enumerate(seen.batch.ids)
+    }
 
-    The controls keep as many regions as the region score would.
+
+def cost(segmenter: nn.Module, height: int, width: int) -> dict[str, int]:
+    """Return parameters of one segmenter and macs (multiply-accumulates) of one image."""
+    counter = FlopCounterMode(display=False)
+    network = copy.deepcopy(segmenter).to("meta").eval()
+    with torch.no_grad(), counter:
+        network(torch.empty(1, 3, height, width, device="meta"))
+    parameters = sum(parameter.numel() for parameter in segmenter.parameters())
+    return {"parameters": parameters, "macs": counter.get_total_flops() // 2}
+
+
+def write(out: Path, evaluation: Evaluation, scores: pd.DataFrame, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Write metrics.json, per_class.csv, reliability.csv: same numbers, same bytes.
+
+    Args:
+        out: folder, which exists.
+        evaluation: of `evaluate`.
+        scores: of `rrn.reliability.measures.summarise`.
+        extra: what else metrics.json holds: partition, method, seed, parameters, macs.
+
+    Returns:
+        what stands in metrics.json; None where an IoU is undefined.
     """
-    if rule.keep == "fraction":
-        return rule.fraction, None
-    return 0.5, ("region_score", rule.tau) if rule.by != "none" else None
+    metrics = {k: None if np.isnan(v) else round(v, 4) for k, v in evaluation.metrics().items()}
+    values = {**extra, **metrics}
+    text = json.dumps(values, indent=2, allow_nan=False)
+    atomic_io.write(out / "metrics.json", text + "\n")
+    for name, table in {"per_class": evaluation.per_class(), "reliability": scores}.items():
+        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        atomic_io.write(out / f"{name}.csv", text)
+    return values

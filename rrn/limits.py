@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rrn.places import literal
+from rrn.runtime.places import literal
 
 LARGEST = 2**31 - 1
 """Of every whole number but seeds: no loop, list or tensor of more is meant."""

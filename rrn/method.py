@@ -19,9 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rrn import config, distributed, draws, regions
-from rrn.data.loaders import Batch
-from rrn.models import RegionDiscriminator, Segmenter, evaluating, frozen, teaching
+from rrn import config
+from rrn.data.batches import Batch
+from rrn.models import regions
+from rrn.models.segmenter import RegionDiscriminator, Segmenter, evaluating, frozen, teaching
+from rrn.runtime import distributed, seeding
 
 CROSS = ("product", "mean", "votes")
 """The candidates of rho that ask both discriminators about each branch."""
@@ -120,10 +122,10 @@ class RRN(nn.Module):
         self.row, self.region, self.seed, self.classes = settings.method, settings.region, seed, classes
         self.segmenters, self.discriminators = nn.ModuleList(), nn.ModuleList()
         for k in range(2):
-            with draws.seeded(seed, "initial segmenter", index=k):
+            with seeding.seeded(seed, "initial segmenter", index=k):
                 self.segmenters.append(Segmenter(settings.model, classes, pretrained))
         for k in range(2 * self.row.uses_discriminators):
-            with draws.seeded(seed, "initial discriminator", index=k):
+            with seeding.seeded(seed, "initial discriminator", index=k):
                 self.discriminators.append(RegionDiscriminator(self.row.discriminator, classes))
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -193,7 +195,7 @@ class RRN(nn.Module):
 
     def _passes(self, images: Tensor, dropout: str, evidence: Evidence, step: int) -> Iterator[tuple[int, Tensor]]:
         """Yield each segmenter's number and its logits [N, C, H, W]; the draws of `dropout` go on between the two."""
-        with draws.seeded(self.seed, dropout, step, evidence.part):
+        with seeding.seeded(self.seed, dropout, step, evidence.part):
             for k, segmenter in enumerate(self.segmenters):
                 yield k, segmenter(images)
 
@@ -327,7 +329,7 @@ class RRN(nn.Module):
             confidence = teachers[k].softmax(1).amax(1, keepdim=True)
             return regions.best(self._region_mean(confidence, valid), relevant, count)
         everyone = (len(own) * distributed.world(), *own.shape[1:])
-        coins = torch.rand(everyone, generator=draws.generator(self.seed, "coin", step, k))
+        coins = torch.rand(everyone, generator=seeding.generator(self.seed, "coin", step, k))
         coins = coins[distributed.rank() :: distributed.world()]
         return regions.best(coins.to(own.device, non_blocking=True), relevant, count)
 
@@ -369,7 +371,7 @@ class RRN(nn.Module):
         """
         loss = self._adversarial if self.row.discriminator.objective == "adversarial" else self._accuracy
         for k, discriminator in enumerate(self.discriminators):
-            with draws.seeded(self.seed, "discriminator dropout", step, 2 * evidence.part + k):
+            with seeding.seeded(self.seed, "discriminator dropout", step, 2 * evidence.part + k):
                 yield {f"discriminator_{k + 1}": loss(discriminator, evidence, k)}
 
     def _adversarial(self, discriminator: nn.Module, evidence: Evidence, half: int) -> Tensor:

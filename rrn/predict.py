@@ -32,16 +32,18 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from rrn import checkpoint, overlay, whole
-from rrn.checkpoint import Description
 from rrn.config import Evaluate, SettingsError
-from rrn.data import file_formats, files
-from rrn.data.files import DataError, Pixels
-from rrn.drawing import Array, palette
-from rrn.inference import Predictor
+from rrn.data import decoding, file_formats
+from rrn.data.decoding import DataError, Pixels
+from rrn.evaluation import overlay
+from rrn.evaluation.inference import Predictor
+from rrn.evaluation.region_tables import region_total
 from rrn.method import RRN
-from rrn.places import place
-from rrn.regional import region_total
+from rrn.plotting.style import Array, palette
+from rrn.runs import checkpoint
+from rrn.runs.checkpoint import Description
+from rrn.runtime import atomic_io
+from rrn.runtime.places import place
 
 REGION_COLUMNS = ("image", "segmenter", "row", "column", "score", "confidence", "agreement")
 
@@ -119,7 +121,7 @@ def predict(
     Raises:
         SettingsError: regions are wanted of a run without region discriminators.
     """
-    read = files.colours(Image.fromarray(image), description.size)
+    read = decoding.colours(Image.fromarray(image), description.size)
     images = torch.from_numpy(read).permute(2, 0, 1)[None]
     logits = predictor.logits(images)
     both = logits.softmax(2)
@@ -135,7 +137,7 @@ def predictor_of(model: RRN, description: Description) -> Predictor:
     """Return what looks at images as the run's evaluation does.
 
     Args:
-        model: of `rrn.checkpoint.load_finished`, whose weights stay as they are.
+        model: of `rrn.runs.checkpoint.load_finished`, whose weights stay as they are.
         description: the same.
     """
     return Predictor(model, protocol_of(description)).unchanged()
@@ -244,7 +246,7 @@ class Writer:
     def __enter__(self) -> Writer:
         self.out.mkdir(parents=True, exist_ok=True)
         if self.wanted.regions:
-            unfinished = self._stack.enter_context(whole.file(self.out / "regions.csv"))
+            unfinished = self._stack.enter_context(atomic_io.file(self.out / "regions.csv"))
             table = self._stack.enter_context(unfinished.open("w", encoding="utf-8", newline=""))
             self._rows = csv.writer(table, lineterminator="\n")
             self._rows.writerow(REGION_COLUMNS)
@@ -263,7 +265,7 @@ class Writer:
         if self.wanted.probabilities:
             contents = BytesIO()
             np.savez_compressed(contents, probabilities=prediction.probabilities.astype(np.float16))
-            whole.write(self.out / "probabilities" / f"{name}.npz", contents.getvalue())
+            atomic_io.write(self.out / "probabilities" / f"{name}.npz", contents.getvalue())
         if self.wanted.overlay or prediction.regions:
             blended = overlay.blended(image, prediction.labels, self.colours)
         if self.wanted.overlay:
@@ -284,7 +286,7 @@ class Writer:
         """Write a PNG into the folder of its kind."""
         contents = BytesIO()
         picture.save(contents, "PNG")
-        whole.write(self.out / kind / f"{name}.png", contents.getvalue())
+        atomic_io.write(self.out / kind / f"{name}.png", contents.getvalue())
 
 
 def _rows(name: str, regions: Regions) -> list[list[Any]]:
@@ -300,7 +302,7 @@ def label_all(model: RRN, description: Description, images: Mapping[str, Path], 
     """Label images one by one, with a progress bar on stderr, and write the results.
 
     Args:
-        model: of `rrn.checkpoint.load_finished`.
+        model: of `rrn.runs.checkpoint.load_finished`.
         description: the same.
         images: of `find_images`.
         out: folder of the results.
@@ -313,7 +315,7 @@ def label_all(model: RRN, description: Description, images: Mapping[str, Path], 
     with Writer(out, description, model.region, wanted) as writer:
         for name, path in tqdm(images.items(), unit="image", file=sys.stderr):
             try:
-                image = files.colours(files.open_upright(path), None)
+                image = decoding.colours(decoding.open_upright(path), None)
                 writer.write(name, image, predict(predictor, description, image, wanted.segmenter, wanted.regions))
             except DataError as error:
                 failed.append(str(error))
@@ -365,7 +367,7 @@ def main(argv: list[str] | None = None) -> int:
             raise SettingsError(NO_DISCRIMINATORS)
         wanted = Wanted(options.segmenter, options.probabilities, options.overlay, options.regions)
         failed = label_all(model, description, images, options.out, wanted)
-    except (SettingsError, DataError, whole.WriteError) as error:
+    except (SettingsError, DataError, atomic_io.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:

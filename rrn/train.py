@@ -20,17 +20,22 @@ import pandas as pd
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from rrn import checkpoint, config, distributed, evaluate, guard, launch, learner, regional, trial, whole
-from rrn.data import loaders, splits
-from rrn.data.files import DataError
-from rrn.data.sets import ImageSet
+from rrn import config
+from rrn.data import splits
+from rrn.data.batches import Batch, WholeImages, diagnosis_ids, training_loader, whole_images
+from rrn.data.decoding import DataError
+from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
-from rrn.inference import EvaluationShortage, Predictor, require_fit
-from rrn.interrupts import Signals, Stopped
-from rrn.jobs import Job, Stage, job
-from rrn.learner import Learner, LossError
+from rrn.evaluation import metrics, region_tables
+from rrn.evaluation.inference import EvaluationShortage, Predictor, require_fit
 from rrn.method import RRN, Terms
-from rrn.reliability import summarise
+from rrn.reliability.measures import summarise
+from rrn.runs import checkpoint
+from rrn.runs.job import Job, Stage, job
+from rrn.runtime import atomic_io, distributed
+from rrn.runtime.signals import Signals, Stopped
+from rrn.training import guard, launch, learner, trial
+from rrn.training.learner import Learner, LossError
 
 Row = dict[str, Any]
 
@@ -97,7 +102,7 @@ class Training:
         self.predictor = Predictor(self.model, self.settings.evaluate)
         names = self.settings.dataset
         self.val = self._whole(names.val, self.split.val)
-        known = loaders.diagnosis_ids(self.dataset, self.split, self.settings.log.diagnose)
+        known = diagnosis_ids(self.dataset, self.split, self.settings.log.diagnose)
         self.unlabeled = self._whole(names.train, known) if known else None
         self.done = 0
         self.pending: list[Terms] = []  # of the last steps, which no row holds yet
@@ -167,11 +172,11 @@ class Training:
         if asked:
             raise Stopped
 
-    def batches(self, first: int, steps: int) -> Iterator[loaders.Batch]:
+    def batches(self, first: int, steps: int) -> Iterator[Batch]:
         """Return the batches of steps first..steps-1 of this process."""
         row = self.settings.method
         return iter(
-            loaders.training_loader(
+            training_loader(
                 self.dataset,
                 self.split,
                 *(self.settings, self.job.seed, first, steps, self.job.stage),
@@ -229,7 +234,7 @@ class Training:
     def _evaluate(self) -> tuple[Row, list[Row]]:
         """Evaluate both segmenters on val; in training also measure the reliability of their pseudo-labels."""
         classes, tables = self.split.classes, list[pd.DataFrame]()
-        evaluation = evaluate.evaluate(self._look(self.val, tables), classes)
+        evaluation = metrics.evaluate(self._look(self.val, tables), classes)
         matrices = {n: distributed.total(m.to(self.device)).cpu() for n, m in evaluation.matrices.items()}
         reliability: list[Row] = []
         if self.job.stage == "train":
@@ -239,15 +244,15 @@ class Training:
                 for _ in self._look(self.unlabeled, seen):
                     pass
                 reliability += self._diagnosed("unlabeled", seen)
-        metrics = replace(evaluation, matrices=matrices).metrics()
-        return {name: value for name, value in metrics.items() if name.startswith("miou")}, reliability
+        values = replace(evaluation, matrices=matrices).metrics()
+        return {name: value for name, value in values.items() if name.startswith("miou")}, reliability
 
-    def _look(self, batches: loaders.WholeImages, tables: list[pd.DataFrame]) -> Iterator[regional.Seen]:
+    def _look(self, batches: WholeImages, tables: list[pd.DataFrame]) -> Iterator[region_tables.Seen]:
         """Look at whole images once; in training also append the region table of each batch."""
-        for seen in regional.look(self.predictor, batches):
+        for seen in region_tables.look(self.predictor, batches):
             self._stop_if_asked()
             if self.job.stage == "train":
-                tables.append(regional.describe(self.predictor, seen, self.split.classes))
+                tables.append(region_tables.describe(self.predictor, seen, self.split.classes))
             yield seen
 
     def _diagnosed(self, split: str, tables: list[pd.DataFrame]) -> list[Row]:
@@ -255,16 +260,16 @@ class Training:
 
         `tables` are those of this process's batches.
         """
-        regions = regional.joined(distributed.undealt(tables), self.split.classes)
-        cut = evaluate.cut(self.settings.method.filter)
+        regions = region_tables.joined(distributed.undealt(tables), self.split.classes)
+        cut = metrics.cut(self.settings.method.filter)
         summary = summarise(regions, *cut).assign(step=self.done, split=split)
         return [{str(k): v for k, v in row.items()} for row in summary.to_dict("records")]
 
-    def _whole(self, folder: str, ids: tuple[str, ...]) -> loaders.WholeImages:
+    def _whole(self, folder: str, ids: tuple[str, ...]) -> WholeImages:
         """Return this process's share of the whole images of a split, decoded once if `dataset.cache` allows."""
         protocol, keep = self.settings.evaluate, self.settings.dataset.cache
         share = distributed.rank(), distributed.world()
-        images = loaders.whole_images(self.dataset, folder, ids, protocol.batch, *share, keep, protocol.pixels)
+        images = whole_images(self.dataset, folder, ids, protocol.batch, *share, keep, protocol.pixels)
         require_fit(protocol, images.sizes)
         return images
 
@@ -303,7 +308,7 @@ class Training:
             table, leading = pd.DataFrame(self.reliability), ["step", "split"]
             tables["reliability"] = table[leading + [c for c in table.columns if c not in leading]]
         for name, table in tables.items():
-            whole.write(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"), lasting=True)
+            atomic_io.write(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"), lasting=True)
         checkpoint.write_description(self._description(), out)
 
     def _description(self) -> checkpoint.Description:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from rrn.config import Filter
-from rrn.evidence import About, Pictures, Writer
+from rrn.reliability.evidence import About, Pictures, Writer
 
 CLASSES = ("ground", "<b>disc</b>", "square & co")
 RULE = Filter(by="region_score", keep="fraction", tau=0.6, fraction=0.75, start=0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rrn.data.loaders import WholeBatch
-from rrn.regional import region_total
+from rrn.data.batches import WholeBatch
+from rrn.evaluation.region_tables import region_total
 
 CLASSES = ("sky", "road", "tree")
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rrn import config
-from rrn.data.loaders import Batch
-from rrn.learner import Learner, prepare_for
+from rrn.data.batches import Batch
 from rrn.method import RRN, Terms
+from rrn.training.learner import Learner, prepare_for
 
 ROWS = config.read(tiny.PARAMS)["methods"]
 """Those of params.yaml."""

@@ -17,14 +17,17 @@ from unittest import mock
 import tiny
 import torch
 
-from rrn import config, distributed, evaluate, regional, state, train
+from rrn import config, train
 from rrn.data import splits
-from rrn.data.loaders import Batch, TrainingData, WholeBatch
-from rrn.data.sets import ImageSet
-from rrn.inference import Predictor
-from rrn.interrupts import Stopped
-from rrn.learner import Learner
+from rrn.data.batches import Batch, TrainingData, WholeBatch
+from rrn.data.image_set import ImageSet
+from rrn.evaluation import metrics, region_tables
+from rrn.evaluation.inference import Predictor
 from rrn.method import RRN, Terms
+from rrn.runs import state
+from rrn.runtime import distributed
+from rrn.runtime.signals import Stopped
+from rrn.training.learner import Learner
 
 EXACT = {"method": {"grid": 4, "teacher_statistics": "running", "discriminator": {"dropout": 0.0}}}
 SLIDING = tiny.settings(
@@ -78,12 +81,12 @@ def matrices() -> torch.Tensor:
     whole = [WholeBatch(b.images, b.labels, b.labeled_ids) for b in batches]
     mine = whole[distributed.rank() :: distributed.world()]
     models = network, Predictor(network, SLIDING)
-    found = [evaluate.evaluate(regional.look(model, mine), ("a", "b", "c")) for model in models]
+    found = [metrics.evaluate(region_tables.look(model, mine), ("a", "b", "c")) for model in models]
     return torch.stack([distributed.total(matrix) for each in found for matrix in each.matrices.values()])
 
 
 def messages() -> dict[str, object]:
-    """Return what the functions of rrn.distributed answer to values that differ by process."""
+    """Return what the functions of rrn.runtime.distributed answer to values that differ by process."""
     rank = distributed.rank()
     value = torch.tensor(2.0 + rank, requires_grad=True)
     total = distributed.total(value)

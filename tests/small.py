@@ -10,11 +10,11 @@ from PIL import Image
 
 from rrn import config
 from rrn.config import Settings
-from rrn.data import partitions
-from rrn.data.report import Report
-from rrn.data.sets import ImageSet
+from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
-from rrn.data.verify import verify
+from rrn.preparation import partitions
+from rrn.preparation.report import Report
+from rrn.preparation.verification import verify
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CLASSES = ("ground", "disc", "square")

@@ -7,15 +7,15 @@ from contextlib import ExitStack
 
 import pytest
 
-from rrn import alone
+from rrn.runtime import locking
 
 
 def test_a_run_that_is_over_leaves_no_lock(tmp_path):
     (tmp_path / "dvc.yaml").touch()
-    with alone.writing(tmp_path / "runs" / "a" / "b.ipynb"):
+    with locking.writing(tmp_path / "runs" / "a" / "b.ipynb"):
         assert len(list((tmp_path / ".scratch").glob("*.lock"))) == 1
     assert not list((tmp_path / ".scratch").iterdir())
-    with pytest.raises(ZeroDivisionError), alone.writing(tmp_path / "runs" / "a" / "b.ipynb"):
+    with pytest.raises(ZeroDivisionError), locking.writing(tmp_path / "runs" / "a" / "b.ipynb"):
         raise ZeroDivisionError
     assert not list((tmp_path / ".scratch").iterdir())
     assert not (tmp_path / "runs").exists()
@@ -27,39 +27,39 @@ def test_other_outputs_and_other_copies_of_a_repository_run_side_by_side(tmp_pat
     outputs = [copy / "runs" / key / "b.ipynb" for copy in copies for key in "ab"]
     with ExitStack() as stack:
         for output in outputs:
-            stack.enter_context(alone.writing(output))
+            stack.enter_context(locking.writing(output))
         assert len(list((tmp_path / "scratch").iterdir())) == len(outputs)
-        with pytest.raises(alone.BusyError), alone.writing(copies[0] / "runs" / "a" / ".." / "a" / "b.ipynb"):
+        with pytest.raises(locking.BusyError), locking.writing(copies[0] / "runs" / "a" / ".." / "a" / "b.ipynb"):
             pass
 
 
 def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
-    held = "import sys, time\nfrom pathlib import Path\nfrom rrn import alone\n"
-    held += "with alone.writing(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(6000)"
+    held = "import sys, time\nfrom pathlib import Path\nfrom rrn.runtime import locking\n"
+    held += "with locking.writing(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(6000)"
     output = tmp_path / "b.ipynb"
     with subprocess.Popen([sys.executable, "-c", held, output], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline()
         told = (
             rf"b.ipynb is being written by another process, pid {holder.pid} on \S+ since .* \(python\S* -c 'import sys"
         )
-        with pytest.raises(alone.BusyError, match=told), alone.writing(output):
+        with pytest.raises(locking.BusyError, match=told), locking.writing(output):
             pass
         holder.kill()
     (lock,) = tmp_path.glob("*.lock")
-    with alone.writing(output):
+    with locking.writing(output):
         assert lock.read_text().startswith(f"pid {os.getpid()} ")
     assert not lock.exists()
 
 
 def test_a_lock_whose_holder_has_just_ended_is_taken_anew(tmp_path, monkeypatch):
-    output, take = tmp_path / "b.ipynb", alone.fcntl.flock
+    output, take = tmp_path / "b.ipynb", locking.fcntl.flock
 
     def late(file, how):
-        monkeypatch.setattr(alone.fcntl, "flock", take)
+        monkeypatch.setattr(locking.fcntl, "flock", take)
         (lock,) = tmp_path.glob("*.lock")
         lock.unlink()  # the former holder did, after this one had opened it
         take(file, how)
 
-    monkeypatch.setattr(alone.fcntl, "flock", late)
-    with alone.writing(output), pytest.raises(alone.BusyError), alone.writing(output):
+    monkeypatch.setattr(locking.fcntl, "flock", late)
+    with locking.writing(output), pytest.raises(locking.BusyError), locking.writing(output):
         pass

@@ -27,7 +27,7 @@ Path("out").write_text("whole")
 FRONT = """
 import sys
 from pathlib import Path
-from rrn import repro
+from rrn.pipeline import repro
 
 try:
     with repro.stoppable():

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as drawn
 from hypothesis import strategies as st
 
-from rrn import config, preset
+from rrn import config
 from rrn.config import SettingsError
+from rrn.pipeline import presets
 
 EXAMPLES = int(os.environ.get("RRN_FUZZ", "0"))
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -390,7 +391,7 @@ written = st.sampled_from(
 @examples(25)
 def test_what_a_preset_writes_is_what_was_asked_for(root, key, text):
     (root / "params.yaml").write_text(TEXT, encoding="utf-8")
-    message, after = refused(lambda: preset.apply(root, [f"{key}={text}"]), "")
+    message, after = refused(lambda: presets.apply(root, [f"{key}={text}"]), "")
     if message is None:
         key = f"{key}={text}".partition("=")[0]
         value = config.parse(f"{key}={text}".partition("=")[2], "")
@@ -411,5 +412,5 @@ def test_what_a_preset_writes_is_what_was_asked_for(root, key, text):
 def test_the_command_line_is_read_as_the_file_will_be(root, item, message):
     (root / "params.yaml").write_text(TEXT, encoding="utf-8")
     with pytest.raises(SettingsError) as caught:
-        preset.apply(root, [item])
+        presets.apply(root, [item])
     assert message in str(caught.value)

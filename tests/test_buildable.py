@@ -8,9 +8,11 @@ import tiny
 import torch
 from conftest import ROOT, python
 
-from rrn import buildable, config, preset, repro, train, trial
+from rrn import config, train
 from rrn.config import SettingsError
-from rrn.models import Segmenter
+from rrn.models.segmenter import Segmenter
+from rrn.pipeline import buildable, presets, repro
+from rrn.training import trial
 
 
 @pytest.fixture(autouse=True)
@@ -65,14 +67,14 @@ def test_networks_that_take_their_images_pass(architecture, encoder):
     assert refusal(with_model(architecture=architecture, encoder=encoder)) is None
 
 
-@pytest.mark.parametrize("name", preset.names(ROOT))
+@pytest.mark.parametrize("name", presets.names(ROOT))
 def test_every_committed_preset_passes(name):
     items = [
         name,
         "dataset.path=../elsewhere",
         *(["model.encoder=tu-resnet50s"] if name in ("voc", "cityscapes") else []),
     ]
-    assert refusal(config.resolve(config.parse(preset.apply(ROOT, items), ""))) is None
+    assert refusal(config.resolve(config.parse(presets.apply(ROOT, items), ""))) is None
 
 
 BAD = [
@@ -217,7 +219,7 @@ def test_a_trial_without_an_answer_calls_no_setting_wrong(here, remembered, monk
     monkeypatch.setattr(buildable, "TRIAL", [sys.executable, "-c", program])
     with pytest.raises(buildable.TrialError, match="nothing is known to be wrong with the settings"):
         buildable.require(here, config.load(root=here))
-    assert preset.main(["augment.crop=128"]) == 0
+    assert presets.main(["augment.crop=128"]) == 0
     told = capsys.readouterr().err
     assert (
         told.startswith("note: whether the networks of these settings can be built was not found out") and said in told
@@ -227,16 +229,16 @@ def test_a_trial_without_an_answer_calls_no_setting_wrong(here, remembered, monk
 
 def test_a_preset_of_networks_that_cannot_be_built_writes_nothing(here, capsys):
     before = (here / "params.yaml").read_text(encoding="utf-8")
-    assert preset.main(["name=a", "model.architecture=unet"]) == 1
+    assert presets.main(["name=a", "model.architecture=unet"]) == 1
     assert capsys.readouterr().err.startswith("error: model.architecture: segmentation_models_pytorch has no 'unet'")
     assert (here / "params.yaml").read_text(encoding="utf-8") == before
 
 
 def test_a_preset_that_leaves_the_networks_alone_asks_nobody(here, monkeypatch, capsys):
     monkeypatch.setattr(buildable, "TRIAL", [sys.executable, "-c", "raise SystemExit('asked')"])
-    assert preset.main(["name=a", "train.steps=7", "evaluate.batch=4", "ablation.seeds=[0]"]) == 0
+    assert presets.main(["name=a", "train.steps=7", "evaluate.batch=4", "ablation.seeds=[0]"]) == 0
     assert "asked" not in capsys.readouterr().err
-    assert preset.main(["augment.crop=128"]) == 0
+    assert presets.main(["augment.crop=128"]) == 0
     assert "gave no answer (asked)" in capsys.readouterr().err
 
 
@@ -267,7 +269,7 @@ def test_nothing_is_fetched(monkeypatch):
     def fetched(*_, **__):
         raise AssertionError("the network was asked")
 
-    monkeypatch.setattr("rrn.weights._reach", fetched)
+    monkeypatch.setattr("rrn.models.pretrained._reach", fetched)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fetched)
     assert refusal(with_model(encoder="tu-resnet18", weights="timm")) is None
     assert refusal(with_model(encoder="tu-resnet18", weights="torchvision/ResNet18_Weights.IMAGENET1K_V1")) is None

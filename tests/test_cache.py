@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from small import CLASSES, small_settings, write_folder
 
-from rrn.data.files import DataError
+from rrn.data.batches import whole_images
+from rrn.data.decoding import DataError
+from rrn.data.image_set import ImageSet
 from rrn.data.images import Ids, Images
-from rrn.data.loaders import whole_images
-from rrn.data.sets import ImageSet
 
 COUNT = 6
 

@@ -11,10 +11,11 @@ from conftest import ROOT
 from PIL import Image
 from small import partitioned
 
-from rrn import config, preset, train
+from rrn import config, train
 from rrn.config import IGNORE_INDEX
 from rrn.data import splits
-from rrn.data.sets import ImageSet
+from rrn.data.image_set import ImageSet
+from rrn.pipeline import presets
 
 DATA = os.environ.get("RRN_CAMVID", "")
 VOID = 11
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.skipif(not DATA, reason="RRN_CAMVID does not name a fol
 
 def applied(*items):
     """Return the text of params.yaml with the presets, and `items` as on the command line, laid on it."""
-    return preset.apply(ROOT, ["lite0", "camvid", f"dataset.path={Path(DATA).resolve()}", *items])
+    return presets.apply(ROOT, ["lite0", "camvid", f"dataset.path={Path(DATA).resolve()}", *items])
 
 
 @pytest.fixture(scope="module")

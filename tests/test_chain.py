@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, copy_repository, git, python
 
-from rrn.evidence import Evidence
+from rrn.reliability.evidence import Evidence
 
 METHODS = ["cps_cutmix", "rrn"]
 JOINED = ["ablation", "report"]

@@ -7,10 +7,10 @@ import torch
 from conftest import python
 from safetensors.torch import load_file, save_file
 
-from rrn import checkpoint, state
-from rrn.checkpoint import DamagedWarning, ResumeError, Scratch
 from rrn.config import SettingsError
-from rrn.whole import WriteError
+from rrn.runs import checkpoint, state
+from rrn.runs.checkpoint import DamagedWarning, ResumeError, Scratch
+from rrn.runtime.atomic_io import WriteError
 
 BEFORE = {"settings": {"optimizer": {"lr": 0.1}, "threads": 1}, "code": {"rrn": "a", "torch": "1"}}
 OTHER_SETTINGS = {"settings": {"optimizer": {"lr": 0.2}, "threads": 1}, "code": {"rrn": "b", "torch": "1"}}
@@ -199,7 +199,7 @@ def test_a_run_waits_a_moment_for_one_that_is_about_to_end(tmp_path):
 
 def test_the_lock_of_a_dead_process_is_free(tmp_path):
     code = (
-        "import os, pathlib; from rrn.checkpoint import Scratch; "
+        "import os, pathlib; from rrn.runs.checkpoint import Scratch; "
         f"s = Scratch(pathlib.Path({str(tmp_path)!r}), 'run', {{}}); s.save({{'step': 5}}); os._exit(9)"
     )
     assert python(tiny.PARAMS.parent, "-c", code).returncode == 9

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from studies import ROOT, make_settings, write_run
 
-from rrn import collect, config
+from rrn import config
 from rrn.config import SettingsError
-from rrn.typeset import read_csv
+from rrn.paper import collect
+from rrn.runtime.csv_files import read_csv
 
 
 @pytest.fixture

@@ -26,5 +26,5 @@ def test_lines_that_another_program_executes_count(tmp_path):
         told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert told.returncode == 0, told.stdout + told.stderr
     files = json.loads((tmp_path / "found.json").read_text())["files"]
-    assert files["rrn/strip.py"]["summary"]["percent_covered"] > 50
-    assert "copy/rrn/strip.py" not in files
+    assert files["rrn/pipeline/strip.py"]["summary"]["percent_covered"] > 50
+    assert "copy/rrn/pipeline/strip.py" not in files

@@ -25,10 +25,10 @@ from conftest import python
 from PIL import Image
 from small import REPOSITORY, small_settings, write_folder
 
-from rrn import config, preset
-from rrn.data import __main__ as command
-from rrn.data import archives, lists, sbd, unpack, verify
-from rrn.data.sets import ImageSet
+from rrn import config
+from rrn.data.image_set import ImageSet
+from rrn.pipeline import presets
+from rrn.preparation import archives, command, published_lists, sbd, unpack, verification
 
 scipy_io = pytest.importorskip("scipy.io")
 
@@ -723,7 +723,7 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a small data set and the settings that name it, in which this repository's rrn is run."""
     write_folder(tmp_path / "data")
-    (tmp_path / "params.yaml").write_text(preset.apply(REPOSITORY, ["dataset.path=data"]), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(presets.apply(REPOSITORY, ["dataset.path=data"]), encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     return tmp_path
@@ -767,11 +767,11 @@ def test_what_is_kept_brings_the_published_lists_that_lie_in_the_data(
 ) -> None:
     """Else the prepare stage would change the folder that the verify stage depends on."""
     fetched: list[tuple[object, ...]] = []
-    monkeypatch.setattr(lists, "fetch_all", lambda *arguments: fetched.append(arguments))
+    monkeypatch.setattr(published_lists, "fetch_all", lambda *arguments: fetched.append(arguments))
     monkeypatch.chdir(own)
     settings = config.load(overrides={"split": {"protocol": protocol}}, root=own)
-    assert verify.report(settings, own) == 0 and not fetched
-    assert verify.report(settings, own, Path("runs/own/verify")) == 0
+    assert verification.report(settings, own) == 0 and not fetched
+    assert verification.report(settings, own, Path("runs/own/verify")) == 0
     assert fetched == ([("folder", own / "data/lists", "cps")] if protocol == "cps" else [])
 
 
@@ -801,14 +801,14 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(ids))
     (tmp_path / "lists.json").write_text(json.dumps(entries))
-    monkeypatch.setattr(lists, "CATALOGUE", tmp_path / "lists.json")
-    monkeypatch.setattr(lists, "catalogue", functools.cache(lists.catalogue.__wrapped__))
+    monkeypatch.setattr(published_lists, "CATALOGUE", tmp_path / "lists.json")
+    monkeypatch.setattr(published_lists, "catalogue", functools.cache(published_lists.catalogue.__wrapped__))
     monkeypatch.setenv("RRN_LISTS", str(folder))
     return folder
 
 
 def test_lists_are_fetched_once(tmp_path: Path, mirror: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    paths = [tmp_path / "data/lists" / f"voc-cps-1of2-{role}.txt" for role in lists.ROLES]
+    paths = [tmp_path / "data/lists" / f"voc-cps-1of2-{role}.txt" for role in published_lists.ROLES]
     for _ in range(2):
         assert command.main(["lists", "--root", str(tmp_path / "data"), "voc"]) == 0
         assert capsys.readouterr().out.splitlines() == list(map(str, paths))
@@ -842,6 +842,6 @@ def test_the_real_lists_are_fetched(kind: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("RRN_LISTS", str(tmp_path / "mirror"))
     done = python(REPOSITORY, "-m", "rrn.data", "lists", "--root", tmp_path / "data", kind)
     assert (done.returncode, done.stderr) == (0, "")
-    wanted = [tmp_path / "data/lists" / entry.file for entry in lists.catalogue() if entry.kind == kind]
+    wanted = [tmp_path / "data/lists" / entry.file for entry in published_lists.catalogue() if entry.kind == kind]
     assert done.stdout.splitlines() == list(map(str, wanted))
     assert sorted((tmp_path / "data/lists").iterdir()) == sorted(wanted)

@@ -16,15 +16,15 @@ from conftest import PATIENCE, until
 from disks import Disk, small_disk
 from small import REPOSITORY, partitioned, small_settings, write_folder
 
-from rrn import whole
 from rrn.config import Settings
-from rrn.data import archives, verify
-from rrn.data.archives import Archive
-from rrn.data.files import DataError
-from rrn.data.loaders import Batch, training_loader, whole_images
-from rrn.data.sets import ImageSet
+from rrn.data.batches import Batch, training_loader, whole_images
+from rrn.data.decoding import DataError
+from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
-from rrn.data.unpack import unpack
+from rrn.preparation import archives, verification
+from rrn.preparation.archives import Archive
+from rrn.preparation.unpack import unpack
+from rrn.runtime import atomic_io
 
 Data = tuple[ImageSet, Split, Settings]
 
@@ -237,10 +237,10 @@ def test_what_is_verified_finds_no_room_and_the_next_run_keeps_it(
 ) -> None:
     out, root = disk.folder / "verify", data[0].root.parent
     disk.fill(0) if full else disk.set_writable(False)
-    with pytest.raises(whole.WriteError, match=r"report.json cannot be written \(.*\): "):
-        verify.report(data[2], root, out)
+    with pytest.raises(atomic_io.WriteError, match=r"report.json cannot be written \(.*\): "):
+        verification.report(data[2], root, out)
     disk.empty() if full else disk.set_writable(True)
-    assert verify.report(data[2], root, out) == 0
+    assert verification.report(data[2], root, out) == 0
     assert [path.name for path in out.iterdir()] == ["report.json"]
     assert "no problems" in capsys.readouterr().out
 
@@ -258,19 +258,19 @@ def end(pair: object) -> None:
 def test_a_killed_process_of_verify_is_reported_and_the_next_run_finishes(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "FEW", 0)
+    monkeypatch.setattr(verification, "FEW", 0)
     with monkeypatch.context() as patch, pytest.raises(DataError) as error:
-        patch.setattr(verify.facts, "examine", end)
-        verify.verify(data[0], workers=2)
+        patch.setattr(verification.facts, "examine", end)
+        verification.verify(data[0], workers=2)
     assert str(error.value).startswith("a process that reads images and labels was killed, most likely for lack of mem")
     assert not readers(psutil.Process())
-    assert not verify.verify(data[0], workers=2).problems
+    assert not verification.verify(data[0], workers=2).problems
 
 
 VERIFYING = """
 import os, signal, sys, threading, psutil
 from pathlib import Path
-from rrn.data import verify
+from rrn.preparation import verification
 begun, wanted = Path(sys.argv[1]), sys.argv[2]
 def wait(pair):
     (begun / str(os.getpid())).touch()
@@ -283,8 +283,8 @@ def tell():
     print(*pids, flush=True)
 if __name__ == "__main__":
     threading.Thread(target=tell, daemon=True).start()
-    verify.FEW, verify.CHUNK, verify.facts.examine = 0, 1, wait
-    list(verify._examined([verify.Pair("train", place, "x", None, None) for place in range(4)], 2))
+    verification.FEW, verification.CHUNK, verification.facts.examine = 0, 1, wait
+    list(verification._examined([verification.Pair("train", place, "x", None, None) for place in range(4)], 2))
 """
 
 

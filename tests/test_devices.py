@@ -13,7 +13,7 @@ import psutil
 import pytest
 from conftest import git, python, until
 
-from rrn import devices
+from rrn.pipeline import gpus
 
 CELL = """
 import os, time
@@ -39,34 +39,34 @@ stages:
 @pytest.fixture(autouse=True)
 def own_locks(tmp_path, monkeypatch):
     """Locks that no training of this machine holds."""
-    monkeypatch.setattr(devices.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(gpus.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("RRN_DEVICES", "3, GPU-7/1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
 
 
 def test_each_takes_a_device_of_its_own():
-    with devices.taken() as first:
+    with gpus.taken() as first:
         assert first == os.environ["CUDA_VISIBLE_DEVICES"] == "3"
-        with devices.taken() as second:
+        with gpus.taken() as second:
             assert second == os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-7/1"
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
-        with devices.taken() as third:
+        with gpus.taken() as third:
             assert third == second
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,4"
 
 
 def test_without_devices_nothing_is_taken(monkeypatch):
     monkeypatch.setenv("RRN_DEVICES", "")
-    with devices.taken() as device:
+    with gpus.taken() as device:
         assert device is None and os.environ["CUDA_VISIBLE_DEVICES"] == "3,4"
 
 
 def test_one_too_many_waits_and_a_killed_one_gives_its_device_back(monkeypatch, capfd):
     monkeypatch.setenv("RRN_DEVICES", "3")
-    monkeypatch.setattr(devices, "POLL", 0.01)
-    held = "import time\nfrom rrn import devices\n"
-    held += "with devices.taken() as d:\n    print(d, flush=True)\n    time.sleep(6000)"
+    monkeypatch.setattr(gpus, "POLL", 0.01)
+    held = "import time\nfrom rrn.pipeline import gpus\n"
+    held += "with gpus.taken() as d:\n    print(d, flush=True)\n    time.sleep(6000)"
     holder = subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, text=True)
     with holder:
         assert holder.stdout.readline() == "3\n"

@@ -18,8 +18,8 @@ import tiny
 import torch
 from conftest import PATIENCE
 
-from rrn import distributed
 from rrn.config import SettingsError
+from rrn.runtime import distributed
 
 SCRIPT = Path(processes.__file__)
 TWO = {"nproc": 2, "batch": {"labeled": 4, "unlabeled": 4}}

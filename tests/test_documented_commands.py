@@ -13,8 +13,9 @@ from dvc.cli import DvcParserError
 from dvc.cli.parser import get_main_parser
 from ruamel.yaml import YAML
 
-import rrn.data.__main__ as data
-from rrn import config, predict, preset, repro
+from rrn import config, predict
+from rrn.pipeline import presets, repro
+from rrn.preparation import command as data_command
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = ("python", "make", "dvc")
@@ -85,7 +86,7 @@ SHOWN = [command for page in PAGES for command in commands(page.relative_to(ROOT
 def settings_of(items):
     """Return the settings that a preset command leaves, if they are valid for all its rows."""
     items = [item for item in items if item != "NAME..."]
-    values = YAML(typ="safe", pure=True).load(preset.apply(ROOT, items))
+    values = YAML(typ="safe", pure=True).load(presets.apply(ROOT, items))
     for method in values["ablation"]["methods"]:
         config.resolve(values, method)
     return config.resolve(values)
@@ -155,7 +156,7 @@ def check_module(name, arguments, page):
     elif name == "rrn.predict":
         check_predict(arguments, page)
     elif name == "rrn.data" and arguments:
-        data.parser().parse_args(arguments)
+        data_command.parser().parse_args(arguments)
     elif name != "rrn.data":
         assert 'if __name__ == "__main__"' in Path(found.origin).read_text()
 
@@ -181,7 +182,7 @@ def test_a_command_does_what_the_page_says(command):
 
 def test_commands_are_found():
     found = {" ".join(command.words[: 3 if command.words[1] == "-m" else 2]) for command in SHOWN}
-    modules = {f"python -m rrn.{name}" for name in ("preset", "predict", "repro", "data", "data.shapes")}
+    modules = {f"python -m rrn.{name}" for name in ("preset", "predict", "repro", "data", "preparation.shapes")}
     assert found >= modules | {"python benchmarks/attempts.py", "make repro", "make test", "dvc exp"}
     count = sum(len(re.findall(r"-m rrn\.", page.read_text())) for page in PAGES)
     assert count == sum(command.words[1] == "-m" for command in SHOWN)

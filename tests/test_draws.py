@@ -1,23 +1,23 @@
 import torch
 
-from rrn import draws
+from rrn.runtime import seeding
 
 
 def test_a_draw_depends_on_all_four_and_on_nothing_else():
-    base = draws.seed_of(1, "crop", 2, 3)
+    base = seeding.seed_of(1, "crop", 2, 3)
     torch.rand(5)
-    assert draws.seed_of(1, "crop", 2, 3) == base == 8132046155821505338
+    assert seeding.seed_of(1, "crop", 2, 3) == base == 8132046155821505338
     others = {
-        draws.seed_of(*key) for key in [(2, "crop", 2, 3), (1, "box", 2, 3), (1, "crop", 3, 3), (1, "crop", 2, 4)]
+        seeding.seed_of(*key) for key in [(2, "crop", 2, 3), (1, "box", 2, 3), (1, "crop", 3, 3), (1, "crop", 2, 4)]
     }
     assert len(others | {base}) == 5
-    assert draws.seed_of(1, "crop", 1, 11) != draws.seed_of(1, "crop", 11, 1)
+    assert seeding.seed_of(1, "crop", 1, 11) != seeding.seed_of(1, "crop", 11, 1)
 
 
 def test_seeds_fit_a_generator_and_spread():
-    seeds = [draws.seed_of(s, "x", step, i) for s in range(8) for step in range(8) for i in range(8)]
+    seeds = [seeding.seed_of(s, "x", step, i) for s in range(8) for step in range(8) for i in range(8)]
     assert len(set(seeds)) == 512 and min(seeds) >= 0 and max(seeds) < 2**63
-    numbers = torch.tensor([torch.rand((), generator=draws.generator(0, "x", i)).item() for i in range(400)])
+    numbers = torch.tensor([torch.rand((), generator=seeding.generator(0, "x", i)).item() for i in range(400)])
     assert 0.45 < numbers.mean() < 0.55
 
 
@@ -25,10 +25,10 @@ def test_seeded_serves_one_draw_and_leaves_no_trace():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    with draws.seeded(0, "dropout", 4):
+    with seeding.seeded(0, "dropout", 4):
         first = torch.rand(3)
     assert torch.equal(torch.rand(3), expected)
-    with draws.seeded(0, "dropout", 4):
+    with seeding.seeded(0, "dropout", 4):
         assert torch.equal(torch.rand(3), first)
-    with draws.seeded(0, "dropout", 5):
+    with seeding.seeded(0, "dropout", 5):
         assert not torch.equal(torch.rand(3), first)

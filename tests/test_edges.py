@@ -9,11 +9,13 @@ import tiny
 from PIL import Image
 from small import verified
 
-from rrn import checkpoint, config, examine, train
-from rrn.data import partitions, splits
-from rrn.data.files import DataError
-from rrn.data.sets import ImageSet
-from rrn.evidence import Evidence
+from rrn import config, evaluate, train
+from rrn.data import splits
+from rrn.data.decoding import DataError
+from rrn.data.image_set import ImageSet
+from rrn.preparation import partitions
+from rrn.reliability.evidence import Evidence
+from rrn.runs import checkpoint
 
 COUNTS = {"train": 6, "val": 3, "test": 2}
 VOID = 255
@@ -76,7 +78,7 @@ def chain(prepare, tmp_path):
         settings = config.load(row, root=tmp_path)
         model = checkpoint.load(trained, settings, len(split.classes))
         key = {"partition": partition, "method": row, "seed": 0}
-        metrics = examine.report(model, settings, dataset, split, tmp_path / "out", key)
+        metrics = evaluate.report(model, settings, dataset, split, tmp_path / "out", key)
         assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
         assert all(np.isfinite(list(row.values())).all() for row in history)
         assert all(0 <= metrics[name] <= 100 for name in metrics if name.startswith("miou"))

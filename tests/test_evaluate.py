@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
 
 from rrn import config
-from rrn import evaluate as ev
-from rrn.data.loaders import WholeBatch
-from rrn.regional import look
+from rrn.data.batches import WholeBatch
+from rrn.evaluation import metrics as ev
+from rrn.evaluation.region_tables import look
 
 
 def evaluated(model, batches, classes=CLASSES):

@@ -11,8 +11,9 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from rrn import config, evidence
-from rrn.evidence import About, Evidence, EvidenceError, Pictures, spread
+from rrn import config
+from rrn.reliability import evidence
+from rrn.reliability.evidence import About, Evidence, EvidenceError, Pictures, spread
 
 CLASSES = ("sky", "road, wet", "<b>tree</b>")
 

@@ -12,21 +12,22 @@ import torch
 from fake import CLASSES, Fake, make_batch, random_batch
 from torch import nn
 
-from rrn import config, evidence, examine, reliability
+from rrn import config, evaluate
 from rrn.data import splits
-from rrn.data.sets import ImageSet
-from rrn.evaluate import evaluate
-from rrn.regional import look
+from rrn.data.image_set import ImageSet
+from rrn.evaluation import metrics
+from rrn.evaluation.region_tables import look
+from rrn.reliability import evidence, measures
 
 
 def evaluated(model, batches, classes=CLASSES):
-    return evaluate(look(model, batches), classes)
+    return metrics.evaluate(look(model, batches), classes)
 
 
 def test_cost_of_a_convolution_by_hand():
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1))
     network.train()
-    cost = examine.cost(network, 10, 12)
+    cost = evaluate.cost(network, 10, 12)
     assert cost["parameters"] == (3 * 9 * 8 + 8) + 16 + (8 * 4 + 4)
     assert cost["macs"] == 120 * (3 * 9 * 8 + 8 * 4)
     assert network.training and next(network.parameters()).device.type == "cpu"
@@ -38,7 +39,7 @@ def test_written_files_are_the_same_bytes_and_read_back(tmp_path):
     scores = pd.DataFrame({"segmenter": [1, 2], "auroc": [0.123456789, math.nan]})
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        examine.write(tmp_path / name, results, scores, {"method": "rrn", "seed": 0})
+        evaluate.write(tmp_path / name, results, scores, {"method": "rrn", "seed": 0})
     files = {path.name for path in (tmp_path / "first").iterdir()}
     assert files == {"metrics.json", "per_class.csv", "reliability.csv"}
     for name in files:
@@ -53,7 +54,7 @@ def test_written_files_are_the_same_bytes_and_read_back(tmp_path):
 
 def test_metrics_without_a_valid_pixel_are_null(tmp_path):
     empty = make_batch(*torch.zeros(2, 1, 8, 8), torch.full((1, 8, 8), 255))
-    examine.write(tmp_path, evaluated(Fake(), [empty]), pd.DataFrame({"auroc": []}), {})
+    evaluate.write(tmp_path, evaluated(Fake(), [empty]), pd.DataFrame({"auroc": []}), {})
     assert set(json.loads((tmp_path / "metrics.json").read_text()).values()) == {None}
 
 
@@ -68,7 +69,7 @@ def reported(tmp_path):
         model = tiny.RRN(chosen, len(split.classes), 0)
         extra = {"partition": "1of4", "method": row, "seed": 0}
         out = tmp_path / "out"
-        return examine.report(model, chosen, ImageSet.open(chosen, folder), split, out, extra), out, split
+        return evaluate.report(model, chosen, ImageSet.open(chosen, folder), split, out, extra), out, split
 
     return run
 
@@ -81,7 +82,7 @@ def test_report_of_a_real_model(row, reported):
     assert set(metrics) == {"partition", "method", "seed", *names, "macs"}
     scores = pd.read_csv(out / "reliability.csv")
     assert list(dict.fromkeys(scores["split"])) == ["val", "unlabeled", "test"]
-    assert set(scores["class"]) == {reliability.EVERYTHING, *split.classes}
+    assert set(scores["class"]) == {measures.EVERYTHING, *split.classes}
     assert ("region_score" in set(scores["score"])) == (row != "supervised")
     read = evidence.Evidence.read(out / evidence.NAME)
     assert (read.about.method, read.about.rho, read.about.rule.by) == (

@@ -13,10 +13,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rrn import dashboard, explore, panels, regional, regions, reliability
-from rrn.data.loaders import WholeBatch
-from rrn.evidence import About, Evidence, EvidenceError
-from rrn.explore import Choice, Regions
+from rrn.data.batches import WholeBatch
+from rrn.evaluation import region_tables
+from rrn.explorer import analysis, image_view, split_view
+from rrn.explorer.analysis import Choice, Regions
+from rrn.models import regions
+from rrn.reliability import measures
+from rrn.reliability.evidence import About, Evidence, EvidenceError
 
 COLUMNS = ["id", "segmenter", "row", "column", *evidences.SCORES, "pixels", "right"]
 HAND = pd.DataFrame(
@@ -66,17 +69,17 @@ def small(tmp_path):
 )
 def test_kept_by_hand(by, keep, value, expected):
     choice = Choice("a", by, keep, value)
-    assert explore.kept(held(HAND), choice).astype(int).tolist() == expected
+    assert analysis.kept(held(HAND), choice).astype(int).tolist() == expected
 
 
-@pytest.mark.parametrize("score", reliability.SCORES)
+@pytest.mark.parametrize("score", measures.SCORES)
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 def test_kept_is_what_reliability_counts(small, score, fraction):
-    keeps = explore.kept(small, Choice("val_0", score, "fraction", fraction))
+    keeps = analysis.kept(small, Choice("val_0", score, "fraction", fraction))
     for k in (1, 2):
         own = small.segmenter == k
-        count = reliability.keep_count(fraction, own.sum())
-        share = reliability.kept_share(small.column(score)[own], count)
+        count = measures.keep_count(fraction, own.sum())
+        share = measures.kept_share(small.column(score)[own], count)
         assert keeps[own].sum() == count
         assert not keeps[own][share == 0].any() and keeps[own][share == 1].all()
 
@@ -84,10 +87,10 @@ def test_kept_is_what_reliability_counts(small, score, fraction):
 def test_ties_at_the_cut_are_kept_from_images_everywhere():
     rows = [(f"i{i:02}", 1, 0, 0, *[0.5] * 5, 1.0, 0.0, 4, 2) for i in range(40)]
     tied = held(pd.DataFrame(rows, columns=COLUMNS), images=("i00",))
-    keeps = explore.kept(tied, Choice("i00", "agreement", "fraction", 0.5))
+    keeps = analysis.kept(tied, Choice("i00", "agreement", "fraction", 0.5))
     assert keeps.sum() == 20
     assert 3 <= keeps[:20].sum() <= 17
-    assert (keeps == explore.kept(tied, Choice("i00", "agreement", "fraction", 0.5))).all()
+    assert (keeps == analysis.kept(tied, Choice("i00", "agreement", "fraction", 0.5))).all()
 
 
 # ---- weights
@@ -97,8 +100,8 @@ def test_weights_by_hand():
     choice = Choice("a", "region_score", "fraction", 0.5, rho="agreement")
     # segmenter 1 keeps 1 (4 pixels) and 1/2 (2 pixels), mean 5 / 6; segmenter 2 keeps 1/4 (4) and 1 (4), mean 5 / 8
     expected = [1 / (5 / 6), 0.5 / (5 / 6), 0, 0, 0, 0, 0.25 / (5 / 8), 1 / (5 / 8)]
-    assert explore.weights(held(HAND), choice) == pytest.approx(expected)
-    plain = explore.weights(held(HAND), replace(choice, rho="none"))
+    assert analysis.weights(held(HAND), choice) == pytest.approx(expected)
+    plain = analysis.weights(held(HAND), replace(choice, rho="none"))
     assert plain.tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
 
 
@@ -108,17 +111,17 @@ def test_weights_by_hand():
 )
 def test_rho_by_hand(kind, first, second):
     choice = Choice("a", "region_score", "fraction", 0.5, rho=kind)  # votes: from the row's tau, 0.6
-    assert explore.rho(held(HAND), choice)[:2] == pytest.approx([first, second])
+    assert analysis.rho(held(HAND), choice)[:2] == pytest.approx([first, second])
 
 
 def test_votes_follow_the_threshold_of_the_region_score():
     choice = Choice("a", "region_score", "threshold", 0.75, rho="votes")
-    assert explore.rho(held(HAND), choice)[:2].tolist() == [0.5, 0.5]
-    assert explore.rho(held(HAND), replace(choice, value=0.7))[:2].tolist() == [0.5, 1.0]  # 0.7 itself is enough
-    assert explore.rho(held(HAND), replace(choice, by="confidence"))[:2].tolist() == [0.5, 1.0]
+    assert analysis.rho(held(HAND), choice)[:2].tolist() == [0.5, 0.5]
+    assert analysis.rho(held(HAND), replace(choice, value=0.7))[:2].tolist() == [0.5, 1.0]  # 0.7 itself is enough
+    assert analysis.rho(held(HAND), replace(choice, by="confidence"))[:2].tolist() == [0.5, 1.0]
 
 
-@pytest.mark.parametrize("rho", [*explore.RHOS[1:], "none"])
+@pytest.mark.parametrize("rho", [*analysis.RHOS[1:], "none"])
 @pytest.mark.parametrize("size", [(32, 48), (33, 41)])
 def test_weights_are_those_of_the_method(rho, size):
     draw = torch.Generator().manual_seed(1)
@@ -131,26 +134,28 @@ def test_weights_are_those_of_the_method(rho, size):
     names, probabilities = ("a", "b", "c"), logits.softmax(2)
     predictions = torch.cat([logits.argmax(2), probabilities.mean(0).argmax(1)[None]])
     batch = WholeBatch(images, torch.randint(tiny.CLASSES, (3, *size), generator=draw), names)
-    table = regional.describe(network, regional.Seen(batch, logits, probabilities, predictions), ["x", "y", "z"])
+    table = region_tables.describe(
+        network, region_tables.Seen(batch, logits, probabilities, predictions), ["x", "y", "z"]
+    )
     of = held(table, names, network.row.filter, network.region)
     choice = Choice("a", "region_score", "fraction", 0.6, rho=rho)
-    ours = np.stack([of.grid(name, explore.weights(of, choice), size) for name in names], axis=1)
+    ours = np.stack([of.grid(name, analysis.weights(of, choice), size) for name in names], axis=1)
 
     with torch.no_grad():
         valid = torch.ones(3, 1, *size)
-        theirs, measures = tiny.weigh(network, logits, network.normalize(images), valid)
+        theirs, counts = tiny.weigh(network, logits, network.normalize(images), valid)
     rows, columns = (torch.arange(length) // network.region for length in size)
     assert np.abs(ours[..., rows[:, None], columns] - theirs[:, :, 0].numpy()).max() < 1e-5
-    assert explore.kept(of, choice).mean() == pytest.approx(float(measures["coverage"]))
+    assert analysis.kept(of, choice).mean() == pytest.approx(float(counts["coverage"]))
     assert regions.grid_of(*size, network.region) == ours.shape[2:]
     if rho != "none":
         assert len(np.unique(ours)) > 2, "this rho tells nothing apart here"
 
 
-@pytest.mark.parametrize("rho", explore.RHOS)
+@pytest.mark.parametrize("rho", analysis.RHOS)
 def test_pixels_that_are_kept_weigh_one_in_the_mean(small, rho):
     choice = Choice("val_0", "confidence", "fraction", 0.7, rho=rho)
-    weights, keeps, pixels = explore.weights(small, choice), explore.kept(small, choice), small.column("pixels")
+    weights, keeps, pixels = analysis.weights(small, choice), analysis.kept(small, choice), small.column("pixels")
     assert (weights[~keeps] == 0).all()
     for k in (1, 2):
         own = keeps & (small.segmenter == k)
@@ -163,15 +168,15 @@ def test_pixels_that_are_kept_weigh_one_in_the_mean(small, rho):
 def test_orders_by_hand():
     of, choice = held(HAND), Choice("a", "region_score", "fraction", 0.5, segmenters=(1,))
     # image a: 4 right kept, 2 wrong kept: 1 + 0; b: nothing kept: 0 + 1; a tie, by id
-    assert explore.ordered(of, choice, "worst filtered") == ("a", "b")
+    assert analysis.ordered(of, choice, "worst filtered") == ("a", "b")
     # both segmenters: a keeps 2 of 4 wrong and drops 4 of 8 right: 1; b keeps 4 of 5 wrong, drops 7 of 11 right: 1.44
-    assert explore.ordered(of, replace(choice, segmenters=(1, 2)), "worst filtered") == ("b", "a")
+    assert analysis.ordered(of, replace(choice, segmenters=(1, 2)), "worst filtered") == ("b", "a")
     # wrong and kept: a 2 of 6 pixels, b none; of segmenter 2: a none, b 4 of 8
-    assert explore.ordered(of, choice, "most wrong kept") == ("a", "b")
-    assert explore.ordered(of, replace(choice, segmenters=(2,)), "most wrong kept") == ("b", "a")
+    assert analysis.ordered(of, choice, "most wrong kept") == ("a", "b")
+    assert analysis.ordered(of, replace(choice, segmenters=(2,)), "most wrong kept") == ("b", "a")
     # differing: a 1 of 6, b 3 of 8
-    assert explore.ordered(of, choice, "most disagreement") == ("b", "a")
-    assert explore.ordered(of, choice, "by id") == ("a", "b")
+    assert analysis.ordered(of, choice, "most disagreement") == ("b", "a")
+    assert analysis.ordered(of, choice, "by id") == ("a", "b")
 
 
 def test_an_image_without_a_wrong_pixel_can_be_filtered_badly():
@@ -179,28 +184,28 @@ def test_an_image_without_a_wrong_pixel_can_be_filtered_badly():
     perfect = ("b", 1, 0, 0, *[0.2] * 5, 1.0, 0.0, 4, 4)
     of = held(pd.DataFrame([*rows, perfect], columns=COLUMNS))
     # a keeps 1 of 3 wrong pixels and drops 2 of 5 right ones: 0.73; b drops all its right ones: 1
-    assert explore.ordered(of, Choice("a", "region_score", "threshold", 0.5), "worst filtered") == ("b", "a")
+    assert analysis.ordered(of, Choice("a", "region_score", "threshold", 0.5), "worst filtered") == ("b", "a")
 
 
-@pytest.mark.parametrize("order", explore.ORDERS)
+@pytest.mark.parametrize("order", analysis.ORDERS)
 def test_orders_are_of_the_images_with_pictures(small, order):
-    assert sorted(explore.ordered(small, explore.default(small), order)) == ["val_0", "val_1", "val_2"]
+    assert sorted(analysis.ordered(small, analysis.default(small), order)) == ["val_0", "val_1", "val_2"]
 
 
 def test_a_region_table_has_the_least_right_first():
     choice = Choice("a", "region_score", "fraction", 0.5, rho="agreement")
-    table = explore.region_table(held(HAND), choice)
+    table = analysis.region_table(held(HAND), choice)
     assert table["accuracy"].tolist() == [0, 0.5, 1, 1]
     assert table["kept"].tolist() == [True, False, True, False]
     assert table[["segmenter", "row", "column"]].iloc[0].tolist() == [1, 0, 1]
     assert table["weight"].tolist() == pytest.approx([0.6, 0, 1.2, 0])
-    assert set(explore.SCORES) < set(table)
-    assert len(explore.region_table(held(HAND), replace(choice, segmenters=(2,)))) == 2
+    assert set(analysis.SCORES) < set(table)
+    assert len(analysis.region_table(held(HAND), replace(choice, segmenters=(2,)))) == 2
 
 
 def test_the_summary_says_it_in_words():
     choice = Choice("a", "region_score", "fraction", 0.5, segmenters=(1,))
-    assert explore.summary(held(HAND), choice) == (
+    assert analysis.summary(held(HAND), choice) == (
         "This image: kept 2 of 2 regions, 67 % of the kept pixels are right · "
         "all 2 images of val in this file: kept 2 of 4 regions, "
         "67 % of the kept pixels are right, 88 % of the dropped pixels are right"
@@ -208,9 +213,9 @@ def test_the_summary_says_it_in_words():
 
 
 def test_the_first_look_is_the_rows_own_rule(small, tmp_path):
-    assert explore.default(small) == Choice("val_0", "region_score", "fraction", 0.75, "region_score", "agreement")
+    assert analysis.default(small) == Choice("val_0", "region_score", "fraction", 0.75, "region_score", "agreement")
     blind = evidences.RULE.model_copy(update={"by": "random"})
-    first = explore.default(held(HAND, rule=blind))
+    first = analysis.default(held(HAND, rule=blind))
     assert (first.by, first.score, first.rho) == ("none", "region_score", "none")
 
 
@@ -218,10 +223,10 @@ def test_the_first_look_is_the_rows_own_rule(small, tmp_path):
 
 
 def test_class_table_by_hand(small):
-    choice = explore.default(small)
-    table = explore.class_table(small, choice).set_index("class")
-    keeps, everything = explore.kept(small, choice), small.table
-    assert list(table.index) == [reliability.EVERYTHING, *evidences.CLASSES]
+    choice = analysis.default(small)
+    table = analysis.class_table(small, choice).set_index("class")
+    keeps, everything = analysis.kept(small, choice), small.table
+    assert list(table.index) == [measures.EVERYTHING, *evidences.CLASSES]
     for name in evidences.CLASSES:
         pixels, right = everything[f"pixels:{name}"], everything[f"right:{name}"]
         row = table.loc[name]
@@ -233,9 +238,9 @@ def test_class_table_by_hand(small):
 
 
 def test_curves_end_where_everything_is_kept(small):
-    curves = explore.coverage_curves(small, (1, 2))
+    curves = analysis.coverage_curves(small, (1, 2))
     accuracy = small.column("right").sum() / small.column("pixels").sum()
-    for score in reliability.SCORES:
+    for score in measures.SCORES:
         last = curves[curves["score"] == score].iloc[-1]
         assert (last["coverage"], last["accuracy"]) == pytest.approx((1, accuracy))
 
@@ -243,13 +248,13 @@ def test_curves_end_where_everything_is_kept(small):
 def test_the_name_of_a_class_is_no_formula():
     table = pd.DataFrame({"class": ["$a$ and $b^$"], "kept": 0.5, "accuracy_kept": 0.5, "accuracy_dropped": 0.5})
     fig = Figure()
-    dashboard._classes(fig.subplots(), table)
+    split_view._classes(fig.subplots(), table)
     FigureCanvasAgg(fig).draw()
     assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == [r"\$a\$ and \$b^\$"]
 
 
 def test_histogram_counts_every_pixel_once():
-    table = explore.histogram(held(HAND), Choice("a", score="agreement", segmenters=(1,)), bins=4)
+    table = analysis.histogram(held(HAND), Choice("a", score="agreement", segmenters=(1,)), bins=4)
     assert table["right"].tolist() == [0, 3, 0, 8]
     assert table["wrong"].tolist() == [0, 1, 2, 0]
     assert table[["low", "high"]].iloc[-1].tolist() == [0.75, 1]
@@ -258,10 +263,10 @@ def test_histogram_counts_every_pixel_once():
 @pytest.mark.parametrize("segmenters", [(1,), (2,), (1, 2)])
 @pytest.mark.parametrize("keep", ["fraction", "threshold"])
 def test_the_figure_is_drawn_and_the_same_again(small, segmenters, keep):
-    choice = replace(explore.default(small), segmenters=segmenters, keep=keep)
-    one, two = (dashboard.png(dashboard.split_figure(small, choice)) for _ in range(2))
+    choice = replace(analysis.default(small), segmenters=segmenters, keep=keep)
+    one, two = (split_view.png(split_view.split_figure(small, choice)) for _ in range(2))
     assert one == two
-    assert one != dashboard.png(dashboard.split_figure(small, replace(choice, value=0.2)))
+    assert one != split_view.png(split_view.split_figure(small, replace(choice, value=0.2)))
 
 
 # ---- the picture
@@ -272,13 +277,13 @@ def drawn(of, choice):
     pictures = of.source.pictures(of.split, choice.id)
     size = pictures.label.shape
     scores = of.grid(choice.id, of.column(choice.score), size)
-    sheet = panels.Sheet(of.about, pictures, scores, choice.segmenters, choice.score, choice.rho != "none")
-    values = explore.kept(of, choice), explore.weights(of, choice)
+    sheet = image_view.Sheet(of.about, pictures, scores, choice.segmenters, choice.score, choice.rho != "none")
+    values = analysis.kept(of, choice), analysis.weights(of, choice)
     return sheet, sheet.drawn(*(of.grid(choice.id, each, size) for each in values))
 
 
 def test_rows_and_columns_of_regions_are_numbered_as_in_the_table(small):
-    sheet, picture = drawn(small, explore.default(small))
+    sheet, picture = drawn(small, analysis.default(small))
     rows, columns = 3, 4
     written = (picture < 200).all(-1)
     for row in range(len(sheet.segmenters)):
@@ -286,7 +291,7 @@ def test_rows_and_columns_of_regions_are_numbered_as_in_the_table(small):
             left, top = sheet.corner(row, column)
             width, height = sheet.panel
             beside = written[top : top + height, left - sheet.gap + 1 : left - 2]
-            below = written[top + height + 2 : top + height + 2 + panels.TINY, left : left + width]
+            below = written[top + height + 2 : top + height + 2 + image_view.TINY, left : left + width]
             found = [part.any() for part in (*np.array_split(beside, rows), *np.array_split(below, columns, axis=1))]
             assert found == [column >= 3] * (rows + columns)
 
@@ -294,15 +299,15 @@ def test_rows_and_columns_of_regions_are_numbered_as_in_the_table(small):
 def counted(panel, factor):
     """Return how often each colour of ERRORS occurs in an error map, grid lines left out."""
     small = panel[factor // 2 :: factor, factor // 2 :: factor]
-    return {name: int((small == np.array(colour)).all(-1).sum()) for name, colour in panels.ERRORS.items()}
+    return {name: int((small == np.array(colour)).all(-1).sum()) for name, colour in image_view.ERRORS.items()}
 
 
 @pytest.mark.parametrize("name", ["val_0", "val_1", "val_2"])
 def test_the_error_map_counts_what_the_table_counts(small, name):
-    choice = replace(explore.default(small), id=name, value=0.5)
+    choice = replace(analysis.default(small), id=name, value=0.5)
     sheet, picture = drawn(small, choice)
     assert sheet.factor == 6
-    keeps, rows = explore.kept(small, choice), small.rows(name)
+    keeps, rows = analysis.kept(small, choice), small.rows(name)
     for row, k in enumerate((1, 2)):
         left, top = sheet.corner(row, 5)
         width, height = sheet.panel
@@ -320,7 +325,7 @@ def test_the_error_map_counts_what_the_table_counts(small, name):
 
 
 def test_long_names_of_classes_take_several_lines_of_the_legend(small):
-    choice = replace(explore.default(small), id="val_0")
+    choice = replace(analysis.default(small), id="val_0")
     short = drawn(small, choice)[0]
     names = tuple(f"{name} {'x' * 30}" for name in small.about.classes)
     small.about = small.about.model_copy(update={"classes": names})
@@ -331,7 +336,7 @@ def test_long_names_of_classes_take_several_lines_of_the_legend(small):
 
 
 def test_of_many_classes_the_sheet_names_those_to_be_seen(small):
-    choice = replace(explore.default(small), id="val_0")
+    choice = replace(analysis.default(small), id="val_0")
     few = drawn(small, choice)[0]
     more = [f"{place}" for place in range(len(small.about.classes), 255)]
     small.about = small.about.model_copy(update={"classes": (*small.about.classes, *more)})
@@ -347,7 +352,7 @@ def test_void_is_no_error():
     right, void, keeps = (
         np.array([values], dtype=bool) for values in ([1, 1, 0, 0, 0], [0, 0, 0, 0, 1], [1, 0, 1, 0, 1])
     )
-    assert panels.error_codes(right, void, keeps).tolist() == [[0, 1, 2, 3, 4]]
+    assert image_view.error_codes(right, void, keeps).tolist() == [[0, 1, 2, 3, 4]]
 
 
 def test_evidence_whose_regions_do_not_fit_its_pictures_is_refused(small):
@@ -366,9 +371,9 @@ def test_a_region_without_a_valid_pixel_has_no_score(small):
     [((64, 64), (1, 3)), ((120, 160), (1, 1)), ((375, 500), (2, 1)), ((1024, 2048), (6, 1)), ((190, 190), (1, 1))],
 )
 def test_panels_are_large_enough_to_be_read(size, expected):
-    step, factor = panels.scale(*size)
+    step, factor = image_view.scale(*size)
     assert (step, factor) == expected
-    assert panels.PANEL <= max(size) // step * factor <= panels.LARGEST
+    assert image_view.PANEL <= max(size) // step * factor <= image_view.LARGEST
 
 
 @pytest.mark.parametrize(
@@ -383,20 +388,20 @@ def test_panels_are_large_enough_to_be_read(size, expected):
 )
 def test_sheets_of_all_sizes_hold_their_panels(tmp_path, size, region):
     of = Regions(Evidence.read(evidences.write(tmp_path / "e.zip", size=size, region=region, images=1, shown=1)), "val")
-    sheet, picture = drawn(of, explore.default(of))
+    sheet, picture = drawn(of, analysis.default(of))
     left, top = sheet.corner(1, 5)
     assert left + sheet.panel[0] < picture.shape[1] and top + sheet.panel[1] < picture.shape[0]
     assert sheet.column >= sheet.panel[0]
-    _, one = drawn(of, replace(explore.default(of), segmenters=(2,)))
+    _, one = drawn(of, replace(analysis.default(of), segmenters=(2,)))
     assert one.shape[0] < picture.shape[0] and one.shape[1] == picture.shape[1]
-    assert np.asarray(Image.open(io.BytesIO(panels.png(one)))).shape == one.shape
+    assert np.asarray(Image.open(io.BytesIO(image_view.png(one)))).shape == one.shape
 
 
 def test_a_thinned_out_picture_shows_every_second_pixel(tmp_path):
     of = Regions(
         Evidence.read(evidences.write(tmp_path / "e.zip", size=(375, 500), region=80, images=1, shown=1)), "val"
     )
-    sheet, picture = drawn(of, explore.default(of))
+    sheet, picture = drawn(of, analysis.default(of))
     left, top = sheet.corner(0, 0)
     image = of.source.pictures(of.split, "val_0").image[::2, ::2]
     assert (picture[top + 1 : top + 180, left + 1 : left + 240] == image[1:180, 1:240]).all()
@@ -410,7 +415,7 @@ def test_files_are_found_shipped_ones_and_the_current_name_first(tmp_path):
     for name in names:
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "evidence.zip").touch()
-    found = explore.found(tmp_path, "b")
+    found = analysis.found(tmp_path, "b")
     assert list(found) == ["results/b", names[3], names[0], "results/a", names[4]]
     assert found["results/b"] == tmp_path / "results/b/evidence.zip"
 
@@ -419,7 +424,7 @@ def test_without_files_it_says_what_makes_them(tmp_path):
     with pytest.raises(
         EvidenceError, match=r"no evidence.zip in .*/results or .*/runs: run `make repro`, or `git checko"
     ):
-        explore.found(tmp_path)
+        analysis.found(tmp_path)
 
 
 def test_without_discriminators_less_is_offered(tmp_path):
@@ -427,10 +432,10 @@ def test_without_discriminators_less_is_offered(tmp_path):
     assert of.scores == ("confidence", "certainty", "agreement")
     assert of.rules == ("none", "confidence", "certainty", "agreement")
     assert of.rhos == ("none", "agreement", "divergence")
-    assert explore.default(of).score == "confidence"
-    assert set(explore.coverage_curves(of, (1,))["score"]) == {"confidence", "certainty", "agreement"}
+    assert analysis.default(of).score == "confidence"
+    assert set(analysis.coverage_curves(of, (1,))["score"]) == {"confidence", "certainty", "agreement"}
     with pytest.raises(EvidenceError, match=r"has no region score: this run trained no discriminators"):
-        explore.kept(of, Choice("val_0", "region_score"))
+        analysis.kept(of, Choice("val_0", "region_score"))
 
 
 def test_a_table_of_another_version_is_refused():

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, git, python
 from small import write_folder
 
-from rrn import fetch
+from rrn.pipeline import fetch
 
 EMBEDDED = "data/shapes"
 POINTER = f"outs:\n- path: {EMBEDDED}\n  remote: datastore\n"

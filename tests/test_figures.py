@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from rrn import config, drawing, figures, paper
+from rrn import config
+from rrn.paper import comparisons
+from rrn.plotting import figures, style
 
 CLASSES = ("background", "brick", "grass", "water")
 METHODS = ("supervised", "cps_cutmix", "rrn")
@@ -94,7 +96,7 @@ def test_names_of_classes_are_drawn_as_they_are():
     drawn = [
         *(figures.samples(images, labels, ODD), figures.class_frequencies(frequencies), figures.per_class(renamed[0])),
         *(figures.class_reliability(renamed[1].query("split == 'val'")),),
-        paper.per_class_gain(renamed[0].assign(name="study", seed=0)),
+        comparisons.per_class_gain(renamed[0].assign(name="study", seed=0)),
     ]
     for fig in drawn:
         FigureCanvasAgg(fig).draw()
@@ -116,7 +118,7 @@ def many(count):
     shares = pd.DataFrame({"class": names, "labeled": range(1, count + 1)})
     return names, {
         "per_class": figures.per_class(pd.DataFrame(rows)),
-        "per_class_gain": paper.per_class_gain(pd.DataFrame(rows)),
+        "per_class_gain": comparisons.per_class_gain(pd.DataFrame(rows)),
         "class_frequencies": figures.class_frequencies(shares),
         "class_reliability": figures.class_reliability(scores.assign(accuracy_kept=1.0, accuracy_dropped=0.0)),
     }
@@ -181,29 +183,29 @@ def test_every_row_of_the_settings_has_its_own_style_and_others_a_stable_one(roo
     rows = set(config.load(root=root).methods)
     for preset in (root / "presets").glob("*.yaml"):
         rows |= set(config.read(preset).get("methods", {}))
-    assert rows <= set(drawing.METHOD_STYLE)
-    styles = list(drawing.METHOD_STYLE.values())
+    assert rows <= set(style.METHOD_STYLE)
+    styles = list(style.METHOD_STYLE.values())
     assert len({look.label for look in styles}) == len(styles)
     assert len({(look.marker, look.dash) for look in styles}) == len(styles)
-    own = [look.colour for row, look in drawing.METHOD_STYLE.items() if row not in drawing.SWEEP_ROWS]
+    own = [look.colour for row, look in style.METHOD_STYLE.items() if row not in style.SWEEP_ROWS]
     assert len(set(own)) == len(own)
-    assert not set(own) & set(drawing.OTHER_COLOURS)
-    assert drawing.method_style("my_row") == drawing.method_style("my_row")
-    assert drawing.method_style("my_row").label == "my row"
-    assert drawing.method_style("my_row").colour in drawing.OTHER_COLOURS
+    assert not set(own) & set(style.OTHER_COLOURS)
+    assert style.method_style("my_row") == style.method_style("my_row")
+    assert style.method_style("my_row").label == "my row"
+    assert style.method_style("my_row").colour in style.OTHER_COLOURS
 
 
 def test_rows_of_one_figure_have_colours_of_their_own_unless_it_is_a_sweep(root):
     for name, rows in rows_of_the_settings(root).items():
-        looks = [drawing.METHOD_STYLE[row] for row in rows if row not in drawing.SWEEP_ROWS]
+        looks = [style.METHOD_STYLE[row] for row in rows if row not in style.SWEEP_ROWS]
         assert len({look.colour for look in looks}) == len(looks), name
 
 
 def test_methods_and_scores_are_told_apart_without_colour():
-    for looks in (drawing.METHOD_STYLE, drawing.SCORE_STYLE):
+    for looks in (style.METHOD_STYLE, style.SCORE_STYLE):
         assert len({(look.marker, look.dash) for look in looks.values()}) == len(looks)
-    assert len({look.hatch for look in drawing.SCORE_STYLE.values()}) == len(drawing.SCORE_STYLE)
-    with plt.style.context(drawing.STYLE):
+    assert len({look.hatch for look in style.SCORE_STYLE.values()}) == len(style.SCORE_STYLE)
+    with plt.style.context(style.STYLE):
         cycle = list(itertools.islice(plt.rcParams["axes.prop_cycle"], 5))
     assert len({str(item["linestyle"]) for item in cycle}) == 5
 
@@ -211,7 +213,7 @@ def test_methods_and_scores_are_told_apart_without_colour():
 def test_bars_of_different_methods_differ_without_colour():
     fig = figures.per_class(make_classes())
     hatches = [container[0].get_hatch() for container in fig.axes[0].containers]
-    assert hatches == [drawing.METHOD_STYLE[method].hatch for method in METHODS]
+    assert hatches == [style.METHOD_STYLE[method].hatch for method in METHODS]
     assert [handle.get_hatch() for handle in fig.legends[0].legend_handles] == hatches
     assert len(set(hatches)) == len(METHODS)
     axis = draw("class_frequencies").axes[0]
@@ -243,10 +245,10 @@ def test_class_reliability_shows_the_last_step_by_class():
 
 def test_class_colours_are_distinct_and_void_is_white():
     for count in (8, 21, 60):
-        colours = drawing.palette(count)
+        colours = style.palette(count)
         assert len({tuple(colour) for colour in colours[: count + 1]}) == count + 1
         assert (colours[255] == 255).all() and colours.dtype == np.uint8
-    assert tuple(drawing.palette(2)[1]) == tuple(round(255 * v) for v in to_rgb("#4477AA"))
+    assert tuple(style.palette(2)[1]) == tuple(round(255 * v) for v in to_rgb("#4477AA"))
 
 
 def test_pictures_may_have_channels_first_or_last():

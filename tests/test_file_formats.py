@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from small import HEIGHT, WIDTH, small_settings, write_folder
 
-from rrn.data import file_formats, files
-from rrn.data.files import DataError
-from rrn.data.sets import ImageSet
+from rrn.data import decoding, file_formats
+from rrn.data.decoding import DataError
+from rrn.data.image_set import ImageSet
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)
@@ -86,7 +86,7 @@ def test_formats_are_read_whatever_the_letter_case_of_the_ending(
     assert "val000" in dataset.ids("val") and dataset.image_path("val", "val000") == path
     np.testing.assert_array_equal(dataset.image("val", "val000"), PIXELS)
     assert dataset.shape("val", "val000") == (HEIGHT, WIDTH)
-    np.testing.assert_array_equal(files.colours(files.open_upright(path), None), PIXELS)
+    np.testing.assert_array_equal(decoding.colours(decoding.open_upright(path), None), PIXELS)
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
@@ -106,7 +106,7 @@ def test_a_tiff_of_8_bits_is_read(dataset: ImageSet, mode: str) -> None:
     "contents", [tiff(8, 3, 2), tiff(8, 1, 1), tiff(8, 3, 2, geo=(1, 1, 0, 0)), tiff(8, 4, 2, (2,))]
 )
 def test_bands_that_are_colours_are_read(tmp_path: Path, contents: bytes) -> None:
-    assert files.open_image(tmp_path / "x.tif", contents=contents).size == (3, 2)
+    assert decoding.open_image(tmp_path / "x.tif", contents=contents).size == (3, 2)
 
 
 ISO = b"\0\0\0\x18ftyp"
@@ -137,7 +137,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize(("contents", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_is_not_read_is_called_by_its_name(dataset: ImageSet, contents: bytes, message: str) -> None:
     path = replaced(dataset, ".jpg", contents)
-    for read in (dataset.image, dataset.shape, lambda *_: files.open_upright(path)):
+    for read in (dataset.image, dataset.shape, lambda *_: decoding.open_upright(path)):
         with pytest.raises(DataError) as error:
             read("val", "val000")
         assert f"image {path} {message}" in str(error.value)
@@ -171,7 +171,7 @@ def test_a_rotated_photograph_is_refused_where_it_has_a_label_and_turned_where_n
     for read in (dataset.image, dataset.shape):
         with pytest.raises(DataError, match=r"val000.jpg is stored rotated \(EXIF orientation 6\)"):
             read("val", "val000")
-    assert files.open_upright(path).size == (HEIGHT, WIDTH)
+    assert decoding.open_upright(path).size == (HEIGHT, WIDTH)
 
 
 @pytest.mark.filterwarnings("ignore:(Metadata Warning|Truncated|Corrupt|Tag data)")  # PIL says it in passing
@@ -184,7 +184,7 @@ def test_damaged_files_are_data_errors(tmp_path: Path, options: dict[str, object
         for _ in range(5):
             damaged[chance.randrange(min(len(damaged), 300))] = chance.randrange(256)
         try:
-            files.open_image(tmp_path / "x", contents=bytes(damaged))
+            decoding.open_image(tmp_path / "x", contents=bytes(damaged))
         except DataError as error:
             assert str(tmp_path / "x") in str(error)
             refused += 1

@@ -10,9 +10,10 @@ import tiny
 import torch
 from conftest import ROOT
 
-from rrn import checkpoint, config
-from rrn.checkpoint import Description, ResumeError, Scratch
+from rrn import config
 from rrn.config import SettingsError
+from rrn.runs import checkpoint
+from rrn.runs.checkpoint import Description, ResumeError, Scratch
 
 SETTINGS = tiny.settings("cps")
 DESCRIPTION = Description(

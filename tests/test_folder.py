@@ -10,11 +10,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from small import CLASSES, HEIGHT, SPLITS, WIDTH, png, small_settings, write_folder
 
-from rrn import paper, reliability
 from rrn.config import IGNORE_INDEX
-from rrn.data import class_list, files
-from rrn.data.files import DataError
-from rrn.data.sets import ImageSet
+from rrn.data import decoding
+from rrn.data.decoding import DataError
+from rrn.data.formats import class_list
+from rrn.data.image_set import ImageSet
+from rrn.paper import comparisons
+from rrn.reliability import measures
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_16_bits_are_refused(dataset: ImageSet, kind: int) -> None:
         with pytest.raises(DataError, match=r"val000.png has 16 bits per channel; save it as 8-bit RGB or grey"):
             read("val", "val000")
     with pytest.raises(DataError, match=r"val000.png has 16 bits per channel"):
-        files.open_upright(path)
+        decoding.open_upright(path)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -124,7 +126,7 @@ def test_a_label_of_few_bits_keeps_its_indices(dataset: ImageSet, bits: int, kin
     path.write_bytes(png(bits, kind, 4, 3, packed.tobytes()))
     np.testing.assert_array_equal(dataset.label("val", "val000"), [row] * 3)
     contents = path.read_bytes()
-    np.testing.assert_array_equal(np.asarray(files.open_label(path, contents), np.uint8), [row] * 3)
+    np.testing.assert_array_equal(np.asarray(decoding.open_label(path, contents), np.uint8), [row] * 3)
 
 
 def test_a_rotated_photograph_is_refused(dataset: ImageSet) -> None:
@@ -240,7 +242,7 @@ def test_classes_that_are_no_text(root: Path) -> None:
 
 
 def test_names_that_tables_use_are_those_that_are_refused() -> None:
-    assert {reliability.EVERYTHING, paper.ALL_CLASSES, "void"} == set(class_list.RESERVED)
+    assert {measures.EVERYTHING, comparisons.ALL_CLASSES, "void"} == set(class_list.RESERVED)
 
 
 def test_empty_split(dataset: ImageSet) -> None:

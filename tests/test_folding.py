@@ -8,9 +8,10 @@ import torch
 from timm.layers import BatchNormAct2d, SyncBatchNormAct, convert_sync_batchnorm
 from torch import nn
 
-from rrn import config, folding
-from rrn.folding import PLAIN, WITH_ACTIVATION, Folding, pairs
-from rrn.models import Segmenter
+from rrn import config
+from rrn.models import folding
+from rrn.models.folding import PLAIN, WITH_ACTIVATION, Folding, pairs
+from rrn.models.segmenter import Segmenter
 
 NORMS = PLAIN + WITH_ACTIVATION
 

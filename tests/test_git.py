@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT, copy_repository, git
 
-from rrn import git as held
-from rrn import preset, repro
+from rrn.pipeline import git as held
+from rrn.pipeline import presets, repro
 
 REFUSAL = """fatal: detected dubious ownership in repository at '/mono'
 To add an exception for this directory, call:
@@ -57,14 +57,14 @@ def test_a_preset_inside_another_repository_says_what_was_left(tmp_path, monkeyp
     git(copy.parent, "add", "--all")
     git(copy.parent, "commit", "--quiet", "--message", "all")
     monkeypatch.chdir(copy)
-    assert preset.main(["controls"]) == 0
+    assert presets.main(["controls"]) == 0
     assert capsys.readouterr().err == ""
-    assert preset.main(["smoke"]) == 0
+    assert presets.main(["smoke"]) == 0
     assert capsys.readouterr().err.startswith("note: params.yaml keeps what was changed before: ablation.")
 
 
 def test_without_a_git_program_presets_work_and_compare_says_so_at_once(repository, no_git, capsys):
-    assert preset.left_over(ROOT, ["smoke"], (ROOT / "params.yaml").read_text()) == []
+    assert presets.left_over(ROOT, ["smoke"], (ROOT / "params.yaml").read_text()) == []
     assert repro.compare(repository, "n", 2.0) == 1
     assert capsys.readouterr().err == "error: git has no results/n/ablation.csv: there is no program `git`\n"
 
@@ -99,12 +99,12 @@ def test_a_repository_of_another_owner_is_named_with_the_command_that_allows_it(
     assert repro.compare(repository, "n", 2.0) == 1
     assert capsys.readouterr().err == f"error: {sentence}allows it\n"
     with pytest.raises(held.RefusedError):
-        preset.left_over(ROOT, ["smoke"], (ROOT / "params.yaml").read_text())
+        presets.left_over(ROOT, ["smoke"], (ROOT / "params.yaml").read_text())
 
 
 def test_a_preset_goes_on_where_git_refuses(light_copy, refusing, monkeypatch, capsys):
     monkeypatch.chdir(light_copy)
-    assert preset.main(["smoke"]) == 0
+    assert presets.main(["smoke"]) == 0
     note = capsys.readouterr().err
     assert note.startswith(f"note: what was changed before cannot be told: git refuses {light_copy}, which another ")
     assert note.count("\n") == 1

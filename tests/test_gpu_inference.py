@@ -11,11 +11,12 @@ import tiny
 import torch
 from small import partitioned
 
-from rrn import config, shortage
-from rrn.data import loaders
-from rrn.data.sets import ImageSet
-from rrn.inference import EvaluationShortage, Predictor
-from rrn.learner import prepare_for
+from rrn import config
+from rrn.data.batches import training_loader
+from rrn.data.image_set import ImageSet
+from rrn.evaluation.inference import EvaluationShortage, Predictor
+from rrn.runtime import memory
+from rrn.training.learner import prepare_for
 
 pytestmark = pytest.mark.cuda
 CPU = torch.device("cpu")
@@ -96,7 +97,7 @@ def test_images_that_do_not_fit_are_told_with_what_needs_less_and_others_are_loo
     expected, large = predictor.logits(images), gpus.many_pixels(device, 2, 3)
     with gpus.no_more_memory(device), pytest.raises(EvaluationShortage) as caught:
         predictor.logits(large)
-    side, said = large.shape[-1], "CUDA out of memory" if device.type == "cuda" else shortage.ON_THE_CPU
+    side, said = large.shape[-1], "CUDA out of memory" if device.type == "cuda" else memory.ON_THE_CPU
     first, *ways = str(caught.value).splitlines()
     assert first.startswith(f"looking at images of shape [2, 3, {side}, {side}] does not fit into memory (")
     assert said in first and first.endswith("what would need less:")
@@ -123,7 +124,7 @@ def data(tmp_path_factory):
 def batches(data, device, workers):
     dataset, settings, split = data
     settings = settings.model_copy(update={"device": device.type, "workers": workers})
-    return list(loaders.training_loader(dataset, split, settings, 0, 0, 4, "train"))
+    return list(training_loader(dataset, split, settings, 0, 0, 4, "train"))
 
 
 def tensors(batch):

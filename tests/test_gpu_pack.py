@@ -10,8 +10,8 @@ from conftest import ROOT, git
 from PIL import Image
 from small import CLASSES, HEIGHT, WIDTH, write_folder
 
-from rrn.data.verify import verify
-from rrn.evidence import spread
+from rrn.preparation.verification import verify
+from rrn.reliability.evidence import spread
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 gpu_pack = importlib.import_module("gpu_pack")

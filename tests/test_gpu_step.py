@@ -12,8 +12,8 @@ import pytest
 import tiny
 import torch
 
-from rrn.learner import LossError
-from rrn.shortage import MemoryShortage
+from rrn.runtime.memory import MemoryShortage
+from rrn.training.learner import LossError
 
 pytestmark = pytest.mark.cuda
 SAME = 1e-3

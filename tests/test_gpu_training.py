@@ -20,8 +20,10 @@ from conftest import PATIENCE, ROOT
 from safetensors.torch import load_file
 from timm.layers import SyncBatchNormAct, convert_sync_batchnorm
 
-from rrn import checkpoint, distributed, state, train
-from rrn.inference import Predictor
+from rrn import train
+from rrn.evaluation.inference import Predictor
+from rrn.runs import checkpoint, state
+from rrn.runtime import distributed
 
 pytestmark = pytest.mark.cuda
 KEY = ("train", "1of4", "rrn", 0)
@@ -216,9 +218,9 @@ def test_a_step_with_synchronized_batch_norm_is_the_plain_step(device, synchroni
 
 STAGE = """
 import json, os, select, sys
-from rrn import devices
+from rrn.pipeline import gpus
 
-with devices.taken() as taken:
+with gpus.taken() as taken:
     import torch
 
     device = torch.device(sys.argv[1])

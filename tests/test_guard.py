@@ -9,13 +9,14 @@ import pytest
 import torch.distributed as dist
 from conftest import PATIENCE, until
 
-from rrn import guard, launch
+from rrn.training import guard, launch
 
 MEMBER = """
 import os, signal, sys, time
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
-from rrn import distributed, guard
+from rrn.runtime import distributed
+from rrn.training import guard
 
 guard.BEAT = 0.5
 

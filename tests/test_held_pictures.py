@@ -13,10 +13,13 @@ from conftest import ROOT, git
 from PIL import Image
 from small import write_folder
 
-from rrn import config, evidence, fetch, study
-from rrn.data.sets import ImageSet
-from rrn.data.verify import verify
-from rrn.evidence import About, Evidence, Pictures
+from rrn import config
+from rrn.data.image_set import ImageSet
+from rrn.paper import study
+from rrn.pipeline import fetch
+from rrn.preparation.verification import verify
+from rrn.reliability import evidence
+from rrn.reliability.evidence import About, Evidence, Pictures
 
 CHARTS = (
     *("calibration", "overview", "partitions", "per_class", "per_class_gain", "reliability", "risk_coverage"),

@@ -9,11 +9,15 @@ from PIL import Image
 from small import small_settings, write_folder
 from trees import CITIES, FINE, FURTHER, VAL, write_camvid, write_cityscapes, write_voc
 
-from rrn import checkpoint, config, examine, predict, preset, train
+from rrn import config, evaluate, predict, train
 from rrn.config import IGNORE_INDEX
-from rrn.data import cityscapes, partitions, splits, verify, voc
-from rrn.data.files import DataError
-from rrn.data.sets import ImageSet
+from rrn.data import splits
+from rrn.data.decoding import DataError
+from rrn.data.formats import cityscapes, voc
+from rrn.data.image_set import ImageSet
+from rrn.pipeline import presets
+from rrn.preparation import partitions, verification
+from rrn.runs import checkpoint
 
 QUARTER = ["dataset.size=[256, 512]", "evaluate.window=[200, 200]", "evaluate.stride=[134, 134]"]
 """The sliding windows of Cityscapes on images of a quarter of the size."""
@@ -210,7 +214,7 @@ def test_camvid_gives_the_same_numbers_as_the_same_images_in_a_folder(tmp_path):
 
 
 def report_of(dataset, folder):
-    report = verify.verify(dataset)
+    report = verification.verify(dataset)
     report.require()
     return report
 
@@ -240,7 +244,7 @@ def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, mon
     smaller = QUARTER if kind == "cityscapes" else []
     named = ["dataset.test=val"] if kind == "folder" else [kind]
     items = [*named, *SHORT, *smaller, f"dataset.path={tree}", "split.protocol=seeded", "ablation.partitions=['1of4']"]
-    (tmp_path / "params.yaml").write_text(preset.apply(ROOT, items), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(presets.apply(ROOT, items), encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for variable in ("RRN_LAUNCH", "RRN_RESUME", "RRN_SCRATCH"):
@@ -255,7 +259,7 @@ def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, mon
     assert rows[-1]["step"] == 2
     model = checkpoint.load(runs / "train" / "1of4-rrn-0", settings, len(split.classes))
     extra = {"partition": "1of4", "method": "rrn", "seed": 0}
-    metrics = examine.report(model, settings, dataset, split, tmp_path / "out", extra)
+    metrics = evaluate.report(model, settings, dataset, split, tmp_path / "out", extra)
     assert 0 <= metrics["miou_mean"] <= 100
     pixels = np.genfromtxt(tmp_path / "out" / "per_class.csv", delimiter=",", skip_header=1, usecols=4).sum()
     labels = [dataset.label("val", name) for name in split.test]

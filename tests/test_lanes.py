@@ -6,7 +6,8 @@ import threading
 import pytest
 from conftest import PATIENCE
 
-from rrn import config, lanes
+from rrn import config
+from rrn.pipeline import scheduler
 
 WAITS = {"warmup@0": None, "train@a-0": "warmup@0", "train@b-0": "warmup@0", "evaluate@a-0": "train@a-0"}
 
@@ -17,7 +18,7 @@ def settings():
 
 
 def test_lanes_hold_the_stages_of_all_runs_each_after_the_one_it_reads(settings, root):
-    waits = lanes.order(settings.ablation)
+    waits = scheduler.order(settings.ablation)
     listed = subprocess.run(
         [sys.executable, "-m", "dvc", "stage", "list", "--name-only"],
         cwd=root,
@@ -34,9 +35,9 @@ def test_lanes_hold_the_stages_of_all_runs_each_after_the_one_it_reads(settings,
 
 
 def test_what_waits_for_a_changed_stage_is_affected():
-    assert lanes.affected(WAITS, []) == []
-    assert lanes.affected(WAITS, ["ablation", "train@a-0"]) == ["train@a-0", "evaluate@a-0"]
-    assert lanes.affected(WAITS, ["warmup@0"]) == list(WAITS)
+    assert scheduler.affected(WAITS, []) == []
+    assert scheduler.affected(WAITS, ["ablation", "train@a-0"]) == ["train@a-0", "evaluate@a-0"]
+    assert scheduler.affected(WAITS, ["warmup@0"]) == list(WAITS)
 
 
 def test_a_stage_begins_when_the_one_it_waits_for_has_ended_and_two_stand_side_by_side():
@@ -51,7 +52,7 @@ def test_a_stage_begins_when_the_one_it_waits_for_has_ended_and_two_stand_side_b
         ended.append(stage)
         return 0
 
-    assert lanes.run(list(WAITS), WAITS, 2, start) == 0
+    assert scheduler.run(list(WAITS), WAITS, 2, start) == 0
     assert sorted(ended) == sorted(WAITS)
 
 
@@ -68,13 +69,13 @@ def test_no_more_stages_than_lanes_run_at_a_time():
         return 0
 
     waits = dict.fromkeys("abcdefg")
-    assert lanes.run(list(waits), waits, 3, start) == 0
+    assert scheduler.run(list(waits), waits, 3, start) == 0
     assert len(most) == 7
     assert max(most) == 3
 
 
 def test_after_a_failure_what_runs_ends_and_nothing_begins(monkeypatch):
-    ended, waiting, noticed = [], lanes.wait, threading.Event()
+    ended, waiting, noticed = [], scheduler.wait, threading.Event()
     rounds = iter((lambda: None, noticed.set))
 
     def wait(running, **options):
@@ -88,24 +89,24 @@ def test_after_a_failure_what_runs_ends_and_nothing_begins(monkeypatch):
         ended.append(stage)
         return 0
 
-    monkeypatch.setattr(lanes, "wait", wait)
+    monkeypatch.setattr(scheduler, "wait", wait)
 
     waits = dict.fromkeys("abcd")
-    assert lanes.run(list(waits), waits, 2, start) == 7
+    assert scheduler.run(list(waits), waits, 2, start) == 7
     assert ended == ["b"]
 
 
 def test_what_has_changed_is_what_dvc_says(tmp_path):
     told = json.dumps({"train@a-0": [{"changed outs": {"x": "deleted"}}]})
     command = [sys.executable, "-c", f"import sys\nassert sys.argv[1:] == ['status', '--json']\nprint({told!r})"]
-    assert lanes.changed(command, tmp_path) == ["train@a-0"]
+    assert scheduler.changed(command, tmp_path) == ["train@a-0"]
     with pytest.raises(subprocess.CalledProcessError):
-        lanes.changed([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
+        scheduler.changed([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
 
 
 def test_every_line_of_a_stage_has_its_name(tmp_path, capsys):
     program = "import sys\nprint(*sys.argv[1:])\nprint()\nprint('went wrong', file=sys.stderr)\nraise SystemExit(5)"
-    assert lanes.reproduce([sys.executable, "-c", program], tmp_path, "train@a-0") == 5
+    assert scheduler.reproduce([sys.executable, "-c", program], tmp_path, "train@a-0") == 5
     assert sorted(capsys.readouterr().out.splitlines()) == [
         "train@a-0: --wait-for-lock repro --single-item train@a-0",
         "train@a-0: went wrong",
@@ -117,7 +118,7 @@ def test_every_line_of_a_stage_has_its_name(tmp_path, capsys):
     [
         (2, {}, False, False, 2),
         (1, {}, False, False, 1),
-        (64, {}, False, False, lanes.MOST),
+        (64, {}, False, False, scheduler.MOST),
         (4, {"threads": 2}, False, False, 2),
         (4, {"nproc": 2}, False, False, 2),
         (4, {"workers": 1}, False, False, 2),
@@ -135,4 +136,4 @@ def test_lanes_fit_the_machine(tmp_path, monkeypatch, settings, processors, chan
         monkeypatch.setenv("RRN_LAUNCH", "torchrun")
     if gpu:
         (tmp_path / "nvidiactl").touch()
-    assert lanes.fitting(settings.model_copy(update=changes), tmp_path) == expected
+    assert scheduler.fitting(settings.model_copy(update=changes), tmp_path) == expected

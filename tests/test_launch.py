@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from rrn import launch
+from rrn.training import launch
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ import tiny
 import torch
 from torch import nn
 
-from rrn import config, learner, models
+from rrn import config
 from rrn.config import SettingsError
-from rrn.learner import LossError
 from rrn.method import RRN
-from rrn.shortage import MemoryShortage
+from rrn.models.segmenter import Segmenter, counted, recomputing, speed_up
+from rrn.runtime.memory import MemoryShortage
+from rrn.training import learner
+from rrn.training.learner import LossError
 
 PLAIN = {"method": {"teacher_statistics": "running", "discriminator": {"dropout": 0.0}}}
 THRESHOLD = {
@@ -127,16 +129,16 @@ def test_norms_that_are_recomputed_keep_a_counter():
     norm = Strict(2).train()
     norm(torch.rand(2, 2, 3, 3))
     before = {name: value.clone() for name, value in norm.named_buffers()}
-    with models.recomputing(norm):
+    with recomputing(norm):
         norm(torch.rand(2, 2, 3, 3))
     assert all(torch.equal(value, before[name]) for name, value in norm.named_buffers())
 
 
 def test_an_encoder_without_stages_cannot_compute_again():
     settings = tiny.settings("cps", {"model": {"encoder": "mobilenet_v2"}, "speed": {"checkpointing": True}})
-    segmenter = models.Segmenter(settings.model, 3, pretrained=False)
+    network = Segmenter(settings.model, 3, pretrained=False)
     with pytest.raises(SettingsError, match=r"speed.checkpointing: true, but this encoder has no stages"):
-        models.speed_up(segmenter, settings.speed)
+        speed_up(network, settings.speed)
 
 
 @pytest.mark.parametrize("row", ["supervised", "cps_cutmix", "local_filter"])
@@ -454,7 +456,7 @@ def test_a_sound_step_has_the_statistics_of_one_that_is_asked():
 def test_statistics_are_chosen_not_computed(sound, what):
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm1d(2), nn.ReLU()))
     network.double()
-    buffers = models.counted(network)
+    buffers = counted(network)
     assert [tuple(buffer.shape) for buffer in buffers] == [(4,), (4,), (), (2,), (2,), ()]
     before = [buffer.clone() for buffer in buffers]
     kept = learner.Statistics(network)
@@ -462,12 +464,12 @@ def test_statistics_are_chosen_not_computed(sound, what):
         buffer.fill_(what if buffer.is_floating_point() else 7)
     spoiled = [buffer.clone() for buffer in buffers]
     kept.keep(torch.tensor(sound))
-    for buffer, expected in zip(models.counted(network), spoiled if sound else before, strict=True):
+    for buffer, expected in zip(counted(network), spoiled if sound else before, strict=True):
         torch.testing.assert_close(buffer, expected, rtol=0, atol=0, equal_nan=True)
-    assert all(a is b for a, b in zip(models.counted(network), buffers, strict=True))
+    assert all(a is b for a, b in zip(counted(network), buffers, strict=True))
 
 
 def test_a_network_without_norms_has_no_statistics():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4))
     learner.Statistics(network).keep(torch.tensor(False))
-    assert models.counted(network) == []
+    assert counted(network) == []

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from conftest import copy_repository, git
 
-from rrn import preset
+from rrn.pipeline import presets
 
 
 @pytest.fixture
@@ -16,9 +16,9 @@ def here(tmp_path, monkeypatch):
 
 
 def test_a_second_preset_says_what_the_first_one_left(here, capsys):
-    assert preset.main(["voc", "resnet50", "dataset.path=DIR2"]) == 0
+    assert presets.main(["voc", "resnet50", "dataset.path=DIR2"]) == 0
     assert capsys.readouterr().err == ""
-    assert preset.main(["lite0", "camvid", "dataset.path=DIR3"]) == 0
+    assert presets.main(["lite0", "camvid", "dataset.path=DIR3"]) == 0
     note = capsys.readouterr().err
     assert note.startswith("note: params.yaml keeps what was changed before: ")
     for kept in ("workers: 8", "method.discriminator.lr: 0.0001", "methods.cps: "):
@@ -30,14 +30,14 @@ def test_a_second_preset_says_what_the_first_one_left(here, capsys):
 
 def test_without_git_nothing_is_said_of_what_was_before(here, capsys):
     shutil.rmtree(here / ".git")
-    assert preset.main(["smoke"]) == 0
-    assert preset.main(["controls"]) == 0
+    assert presets.main(["smoke"]) == 0
+    assert presets.main(["controls"]) == 0
     assert capsys.readouterr().err == ""
 
 
 def test_single_settings_are_laid_on_without_a_note(here, capsys):
-    assert preset.main(["name=mine"]) == 0
-    assert preset.main(["train.steps=7"]) == 0
+    assert presets.main(["name=mine"]) == 0
+    assert presets.main(["train.steps=7"]) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -52,7 +52,7 @@ def test_single_settings_are_laid_on_without_a_note(here, capsys):
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(here, capsys, items, message):
     before = (here / "params.yaml").read_text()
-    assert preset.main([*items, "dataset.path=DIR2"]) == 1
+    assert presets.main([*items, "dataset.path=DIR2"]) == 1
     assert message in capsys.readouterr().err
     assert (here / "params.yaml").read_text() == before
 
@@ -66,7 +66,7 @@ def test_settings_in_git_that_cannot_be_read_are_no_obstacle_and_said(here, caps
     (here / "params.yaml").write_text(held)
     git(here, "commit", "--quiet", "--all", "--message", "broken")
     (here / "params.yaml").write_text(good)
-    assert preset.main(["smoke"]) == 0
+    assert presets.main(["smoke"]) == 0
     note = capsys.readouterr().err
     assert note.startswith(f"note: what was changed before cannot be told: params.yaml as git holds it{said}")
     assert note.count("\n") == 1

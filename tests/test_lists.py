@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rrn.data import files, lists
-from rrn.data.files import DataError
-from rrn.data.lists import Published
+from rrn.data import decoding
+from rrn.data.decoding import DataError
+from rrn.preparation import published_lists
+from rrn.preparation.published_lists import Published
 
 REAL = os.environ.get("RRN_SPLITS", "")
 real = pytest.mark.skipif(not REAL, reason="RRN_SPLITS does not name a folder of published lists")
@@ -42,9 +43,9 @@ def put(folder, text, entry=ENTRY):
 
 def test_a_list_is_fetched_once(tmp_path, mirror):
     put(mirror, "\n".join(IDS))
-    assert lists.ids(ENTRY, tmp_path / "cache") == IDS
+    assert published_lists.ids(ENTRY, tmp_path / "cache") == IDS
     put(mirror, "gone")
-    assert lists.ids(ENTRY, tmp_path / "cache") == IDS
+    assert published_lists.ids(ENTRY, tmp_path / "cache") == IDS
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["voc-cps-1of16-labeled.txt"]
 
 
@@ -55,7 +56,7 @@ def test_a_list_is_fetched_from_a_server(tmp_path, mirror, monkeypatch):
     with socketserver.TCPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("RRN_LISTS", f"http://127.0.0.1:{server.server_address[1]}/")
-        assert lists.ids(ENTRY, tmp_path / "cache") == IDS
+        assert published_lists.ids(ENTRY, tmp_path / "cache") == IDS
         server.shutdown()
 
 
@@ -74,7 +75,7 @@ def test_a_list_is_fetched_from_a_server(tmp_path, mirror, monkeypatch):
 )
 def test_ids_are_read_however_a_list_is_written(tmp_path, mirror, text):
     put(mirror, text)
-    assert lists.ids(ENTRY, tmp_path / "cache") == IDS
+    assert published_lists.ids(ENTRY, tmp_path / "cache") == IDS
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_ids_are_read_however_a_list_is_written(tmp_path, mirror, text):
 def test_another_list_is_refused_and_not_kept(tmp_path, mirror, text, message):
     put(mirror, text)
     with pytest.raises(DataError, match=message):
-        lists.ids(ENTRY, tmp_path / "cache")
+        published_lists.ids(ENTRY, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
@@ -108,70 +109,70 @@ def test_a_line_that_leads_out_of_the_data_set_is_named(tmp_path, line):
     path.write_bytes(f"{IDS[0]}\r\n\n{line}\n".encode())
     what = "leads out of the data set" if line in OUTSIDE else "names no image"
     with pytest.raises(DataError) as caught:
-        files.read_list(path, "")
+        decoding.read_list(path, "")
     assert str(caught.value).startswith(f"{path}, line 3: {line[:255]!r} {what}; write ")
 
 
 def test_a_list_that_is_no_text_is_named(tmp_path):
     (tmp_path / "train.txt").write_bytes(b"a\n\xff\n")
     with pytest.raises(DataError, match=r"train.txt is no UTF-8 text: .* byte 0xff"):
-        files.read_list(tmp_path / "train.txt", "")
+        decoding.read_list(tmp_path / "train.txt", "")
 
 
 def test_names_may_be_unusual(tmp_path):
     names = ["a b", "é ü", "...", "a..b", "a:b", "~x", "$(x)", "<b>", "日本"]
     (tmp_path / "train.txt").write_text("\n".join(names))
-    assert files.read_list(tmp_path / "train.txt", "") == names
+    assert decoding.read_list(tmp_path / "train.txt", "") == names
 
 
 def test_a_damaged_cache_is_named(tmp_path, mirror):
     put(mirror, "\n".join(IDS))
-    lists.ids(ENTRY, tmp_path)
+    published_lists.ids(ENTRY, tmp_path)
     path = tmp_path / ENTRY.file
     path.write_text("2007_000032\n")
     with pytest.raises(DataError, match=rf"{path} has 1 ids, .*delete it to fetch it again"):
-        lists.ids(ENTRY, tmp_path)
+        published_lists.ids(ENTRY, tmp_path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"is no UTF-8 text; delete it"):
-        lists.ids(ENTRY, tmp_path)
+        published_lists.ids(ENTRY, tmp_path)
 
 
 def test_no_network_says_what_to_do(tmp_path, mirror):
     message = r"cannot be fetched from file:///.*labeled.txt .*put it at .*voc-cps-1of16-labeled.txt, or name a mirror"
     with pytest.raises(DataError, match=message):
-        lists.ids(ENTRY, tmp_path / "cache")
+        published_lists.ids(ENTRY, tmp_path / "cache")
 
 
 def test_a_cache_that_cannot_be_written_says_so(tmp_path, mirror, monkeypatch):
     put(mirror, "\n".join(IDS))
     (tmp_path / "file").write_text("")
-    assert lists.ids(ENTRY, tmp_path / "file" / "cache") == IDS  # a folder of lists needs no cache
+    assert published_lists.ids(ENTRY, tmp_path / "file" / "cache") == IDS  # a folder of lists needs no cache
     monkeypatch.setenv("RRN_LISTS", mirror.as_uri())
     with pytest.raises(DataError, match=r"the list .* cannot be written .*make the folder writable, or name a folder"):
-        lists.ids(ENTRY, tmp_path / "file" / "cache")
+        published_lists.ids(ENTRY, tmp_path / "file" / "cache")
 
 
 def test_origins_are_public_repositories_at_a_commit(monkeypatch):
     monkeypatch.delenv("RRN_LISTS", raising=False)
     start = "https://raw.githubusercontent.com/some/where/0123456789abcdef/lists/labeled.txt"
-    assert lists.address(ENTRY) == start
-    for entry in lists.catalogue():
+    assert published_lists.address(ENTRY) == start
+    for entry in published_lists.catalogue():
         assert len(entry.commit) == 40 and len(entry.sha256) == 64
 
 
 def test_partitions_are_found_by_name_and_by_number_of_labels():
-    by_name, by_count = (lists.find("voc", "cps", name) for name in ("1of16", "662"))
+    by_name, by_count = (published_lists.find("voc", "cps", name) for name in ("1of16", "662"))
     assert by_name == by_count
     assert {role: entry.count for role, entry in by_name.items()} == {"labeled": 662, "unlabeled": 9920}
-    assert lists.find("voc", "u2pl", "662") != by_name
-    assert lists.find("cityscapes", "u2pl", "186")["labeled"].count == 186
+    assert published_lists.find("voc", "u2pl", "662") != by_name
+    assert published_lists.find("cityscapes", "u2pl", "186")["labeled"].count == 186
 
 
 def test_every_partition_has_both_lists_and_covers_the_train_images():
     totals = {"voc": 10582, "cityscapes": 2975}
-    for entry in lists.catalogue():
-        both = lists.find(entry.kind, entry.protocol, entry.partition)
-        assert tuple(both) == lists.ROLES
+    for entry in published_lists.catalogue():
+        both = published_lists.find(entry.kind, entry.protocol, entry.partition)
+        assert tuple(both) == published_lists.ROLES
         assert sum(part.count for part in both.values()) == totals[entry.kind]
 
 
@@ -186,7 +187,7 @@ def test_every_partition_has_both_lists_and_covers_the_train_images():
 )
 def test_what_does_not_exist_is_answered_by_what_does(kind, protocol, partition, message):
     with pytest.raises(DataError, match=message):
-        lists.find(kind, protocol, partition)
+        published_lists.find(kind, protocol, partition)
 
 
 @pytest.fixture
@@ -203,19 +204,19 @@ def origin(mirror):
 
 @real
 def test_the_real_lists_pass(tmp_path, origin):
-    paths = [path for kind in ("voc", "cityscapes") for path in lists.fetch_all(kind, tmp_path / "cache")]
-    assert len(paths) == len(lists.catalogue()) == len([e for e in origin if e["protocol"] != "common"])
+    paths = [path for kind in ("voc", "cityscapes") for path in published_lists.fetch_all(kind, tmp_path / "cache")]
+    assert len(paths) == len(published_lists.catalogue()) == len([e for e in origin if e["protocol"] != "common"])
     assert all(path.is_file() for path in paths)
-    fine = set(lists.ids(lists.find("voc", "classic", "1464")["labeled"], tmp_path / "cache"))
+    fine = set(published_lists.ids(published_lists.find("voc", "classic", "1464")["labeled"], tmp_path / "cache"))
     for protocol, share in {"cps": 93, "u2pl": 662}.items():
-        labeled = lists.ids(lists.find("voc", protocol, "662")["labeled"], tmp_path / "cache")
+        labeled = published_lists.ids(published_lists.find("voc", protocol, "662")["labeled"], tmp_path / "cache")
         assert (len(labeled), len(fine.intersection(labeled))) == (662, share)
 
 
 @real
 def test_one_protocol_s_list_is_not_another_s(tmp_path, origin, mirror):
-    cps, u2pl = (lists.find("voc", protocol, "662")["labeled"] for protocol in ("cps", "u2pl"))
+    cps, u2pl = (published_lists.find("voc", protocol, "662")["labeled"] for protocol in ("cps", "u2pl"))
     source = mirror / cps.repository / cps.commit / cps.path
     source.write_bytes((mirror / u2pl.repository / u2pl.commit / u2pl.path).read_bytes())
     with pytest.raises(DataError, match=r"is not the list of charlesCXK/TorchSemiSeg@5e0c29c02738"):
-        lists.ids(cps, tmp_path / "cache")
+        published_lists.ids(cps, tmp_path / "cache")

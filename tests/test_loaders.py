@@ -16,8 +16,7 @@ from PIL import Image
 from small import CROP, HEIGHT, WIDTH, partitioned, small_settings, write_folder
 
 from rrn.config import IGNORE_INDEX, Augment, Settings
-from rrn.data.files import DataError
-from rrn.data.loaders import (
+from rrn.data.batches import (
     Batch,
     Sampler,
     TrainingData,
@@ -27,7 +26,8 @@ from rrn.data.loaders import (
     training_loader,
     whole_images,
 )
-from rrn.data.sets import ImageSet
+from rrn.data.decoding import DataError
+from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
 from rrn.data.transforms import augment
 

@@ -7,11 +7,12 @@ import pytest
 from fake import Fake, random_batch
 from matplotlib import pyplot as plt
 
-from rrn import evidence, paper, reliability
-from rrn.evidence import Evidence
-from rrn.explore import Choice, Regions, class_table, region_table
-from rrn.qualitative import kept
-from rrn.regional import region_table as described
+from rrn.evaluation.region_tables import region_table as described
+from rrn.explorer.analysis import Choice, Regions, class_table, region_table
+from rrn.paper import comparisons
+from rrn.plotting.qualitative import kept
+from rrn.reliability import evidence, measures
+from rrn.reliability.evidence import Evidence
 
 COUNTS = [3, 43, 44, 60, 255]
 
@@ -41,14 +42,14 @@ def finished(request, tmp_path):
 
 
 def test_images_on_which_methods_differ_are_drawn(finished):
-    paper.qualitative(finished, "unlabeled", focus="rrn")
+    comparisons.qualitative(finished, "unlabeled", focus="rrn")
 
 
 def test_what_scores_are_worth_is_drawn_and_packed(finished, tmp_path):
     read = finished["rrn"]
     regions = read.last().assign(seed=0)
     assert kept(regions, read.about.rule).mean() == pytest.approx(0.75, abs=0.1)
-    paper.risk_coverage(regions, 0.75)
+    comparisons.risk_coverage(regions, 0.75)
     assert read.pack(tmp_path / "packed.zip", read.splits) == 3
     assert Evidence.read(tmp_path / "packed.zip").regions.columns.tolist() == read.regions.columns.tolist()
 
@@ -68,4 +69,4 @@ def test_they_are_described_and_written_by_an_evaluation(tmp_path, count):
     read = Evidence.read(tmp_path / "b.zip").regions
     counted = [column for column in table if ":" in column]
     assert len(counted) == 2 * count and read[counted].equals(table[counted])
-    assert reliability.summarise(table).assign(split="val")["class"].nunique() <= 1 + count
+    assert measures.summarise(table).assign(split="val")["class"].nunique() <= 1 + count

@@ -12,7 +12,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rrn import config, learner, method, models
+from rrn import config, method
+from rrn.models import segmenter
+from rrn.training import learner
 
 META = torch.device("meta")
 SPEEDS = {"merged": {"merged": True}, "checkpointing": {"checkpointing": True}}
@@ -125,8 +127,8 @@ def storage(tensor):
 @pytest.mark.parametrize("row", ["supervised", "rrn"])
 def test_a_step_keeps_the_statistics_of_batch_norm_in_a_few_operations(row):
     run = learner_of(tiny.settings(row, {"device": "meta"}))
-    norms, passes = len(models.counted(run.model)) // 3, 1 if row == "supervised" else 2
-    with Operators(models.counted(run.model)) as found:
+    norms, passes = len(segmenter.counted(run.model)) // 3, 1 if row == "supervised" else 2
+    with Operators(segmenter.counted(run.model)) as found:
         run.step(tiny.batch().to(META), 0)
     for learning in ("native_batch_norm", "native_batch_norm_backward", "add_"):
         assert found.names.pop(learning) == passes * norms > 40

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from test_models import same, state
 from torch import nn
 
-from rrn import distributed, draws, method, regions
+from rrn import method
 from rrn.config import IGNORE_INDEX
 from rrn.method import jensen_shannon, mix, one_hot, pair, ramp, weighted_cross_entropy
-from rrn.regions import best, normalized
-from rrn.reliability import keep_count
+from rrn.models import regions
+from rrn.models.regions import best, normalized
+from rrn.reliability.measures import keep_count
+from rrn.runtime import distributed, seeding
 
 THRESHOLD_0 = {"method": {"filter": {"keep": "threshold", "tau": 0.0}}}
 FILTERS = ("local_filter", "confidence_filter", "random_filter")
@@ -631,13 +633,13 @@ def test_a_half_is_rounded_up_as_float64_has_it(fraction, number, count):
 
 def test_initial_weights_and_dropout_are_drawn_by_seed_purpose_step_and_part(monkeypatch):
     """Nothing else, so that nothing has to be remembered; no two passes share their draws by accident."""
-    asked, seeded = [], draws.seeded
+    asked, seeded = [], seeding.seeded
 
     def noted(*arguments, **named):
         asked.append(inspect.signature(seeded).bind(*arguments, **named).arguments)
         return seeded(*arguments, **named)
 
-    monkeypatch.setattr(draws, "seeded", noted)
+    monkeypatch.setattr(seeding, "seeded", noted)
     network = tiny.model("rrn", seed=7)
     batch = tiny.batch()
     evidence = network.evidence(batch, network.count([batch]), part=3)

@@ -4,9 +4,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from rrn import regions
 from rrn.config import SettingsError
-from rrn.models import RegionDiscriminator, Segmenter, evaluating, frozen, teaching
+from rrn.models import regions
+from rrn.models.segmenter import RegionDiscriminator, Segmenter, evaluating, frozen, teaching
 
 
 def judge(channels=(6, 6, 6), input_stride=1, sees_image=True, dropout=0.5, classes=3):

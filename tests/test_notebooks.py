@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from rrn import strip
+from rrn.pipeline import strip
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXPLORER = "explore_pseudo_labels"

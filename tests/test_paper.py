@@ -20,10 +20,11 @@ from matplotlib.lines import Line2D
 from PIL import Image
 from test_figures import make_history
 
-from rrn import drawing, overview, paper, qualitative
 from rrn.config import Filter
-from rrn.drawing import METHOD_STYLE, SCORE_STYLE
-from rrn.evidence import About, Evidence, Pictures, Writer
+from rrn.paper import comparisons, overview
+from rrn.plotting import qualitative, style
+from rrn.plotting.style import METHOD_STYLE, SCORE_STYLE
+from rrn.reliability.evidence import About, Evidence, Pictures, Writer
 
 CLASSES = ("background", "brick", "grass", "water")
 METHODS = ("supervised", "cps_cutmix", "local_filter", "rrn")
@@ -57,7 +58,7 @@ def make_classes(seeds: int = 2) -> pd.DataFrame:
 
 def make_variants(**settings: tuple[object, ...]) -> pd.DataFrame:
     count = len(next(iter(settings.values())))
-    names = list(drawing.SWEEP_ROWS)[:count]
+    names = list(style.SWEEP_ROWS)[:count]
     rows = [{"method": "cps_cutmix", "miou_mean": 58.0, "miou_std": 1.0, "coverage": 1.0, "filter.by": "none"}]
     for place, name in enumerate(names):
         row = {"method": name, "miou_mean": 57.0 + place, "miou_std": 0.5, "coverage": 0.9, "filter.by": "region_score"}
@@ -127,15 +128,17 @@ QUOTED = pd.DataFrame(
 
 def draw(name: str, folder: Path) -> Figure:
     return {
-        "overview": paper.overview,
-        "training_curves": lambda: paper.training_curves(make_history(methods=METHODS)),
-        "risk_coverage": lambda: paper.risk_coverage(make_regions(), 0.9),
-        "reliability_diagram": lambda: paper.reliability_diagram(make_regions()),
-        "qualitative": lambda: paper.qualitative(make_evidences(folder), count=2),
-        "per_class_gain": lambda: paper.per_class_gain(make_classes()),
-        "sweep": lambda: paper.sweep(make_variants(grid=("2", "4", "8"))),
-        "sweep of several": lambda: paper.sweep(make_variants(filter__tau=("0.6", ""), filter__fraction=("", "0.9"))),
-        "partitions": lambda: paper.partitions(make_runs(), QUOTED),
+        "overview": comparisons.overview,
+        "training_curves": lambda: comparisons.training_curves(make_history(methods=METHODS)),
+        "risk_coverage": lambda: comparisons.risk_coverage(make_regions(), 0.9),
+        "reliability_diagram": lambda: comparisons.reliability_diagram(make_regions()),
+        "qualitative": lambda: comparisons.qualitative(make_evidences(folder), count=2),
+        "per_class_gain": lambda: comparisons.per_class_gain(make_classes()),
+        "sweep": lambda: comparisons.sweep(make_variants(grid=("2", "4", "8"))),
+        "sweep of several": lambda: comparisons.sweep(
+            make_variants(filter__tau=("0.6", ""), filter__fraction=("", "0.9"))
+        ),
+        "partitions": lambda: comparisons.partitions(make_runs(), QUOTED),
     }[name]()
 
 
@@ -148,7 +151,7 @@ FIGURES = [
 def save_all(folder: Path) -> None:
     """Draw and save every figure; another process calls it too."""
     for name in FIGURES:
-        paper.save(draw(name, folder), folder / name)
+        comparisons.save(draw(name, folder), folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +165,7 @@ def saved(tmp_path_factory):
 
 
 def test_every_figure_of_the_module_is_tried():
-    functions = set(paper.__all__) - {"save", "most_different"}
+    functions = set(comparisons.__all__) - {"save", "most_different"}
     assert functions == {name.split()[0] for name in FIGURES}
 
 
@@ -170,7 +173,7 @@ def test_every_figure_of_the_module_is_tried():
 def test_a_figure_has_the_width_of_a_paper_and_leaves_no_trace(name, tmp_path):
     before = plt.get_fignums(), plt.rcParams["font.size"]
     fig = draw(name, tmp_path)
-    assert fig.get_figwidth() in (drawing.COLUMN, drawing.PAGE)
+    assert fig.get_figwidth() in (style.COLUMN, style.PAGE)
     assert 1.2 <= fig.get_figheight() <= 9
     assert (plt.get_fignums(), plt.rcParams["font.size"]) == before
 
@@ -213,12 +216,15 @@ def test_files_are_the_same_bytes_in_another_process(saved, tmp_path):
 
 
 def test_the_paper_needs_no_torch_and_what_trains_does_not_need_the_paper():
-    code = "import sys, rrn.figures; print('rrn.paper' in sys.modules); import rrn.paper; print('torch' in sys.modules)"
+    code = (
+        "import sys, rrn.plotting.figures; print('rrn.paper.comparisons' in sys.modules)\n"
+        "import rrn.paper.comparisons; print('torch' in sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert run.stdout.split() == ["False", "False"]
     for notebook in ("1_prepare", "2_warmup", "3_train", "4_evaluate"):
         source = (ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8")
-        assert not re.search(r"\b(paper|trust|overview)\b\.", source), notebook
+        assert not re.search(r"\b(rrn\.paper|comparisons|reliability_plots|overview)\b", source), notebook
 
 
 # ---- training curves
@@ -226,26 +232,26 @@ def test_the_paper_needs_no_torch_and_what_trains_does_not_need_the_paper():
 
 def test_a_method_keeps_its_colour_dash_and_marker_whatever_stands_beside_it():
     for methods in (("rrn",), ("cps_cutmix", "rrn")):
-        line = paper.training_curves(make_history(methods=methods)).axes[0].lines[methods.index("rrn")]
+        line = comparisons.training_curves(make_history(methods=methods)).axes[0].lines[methods.index("rrn")]
         assert (to_hex(line.get_color()), line.get_marker()) == ("#ee6677", "o")
-    dashes = [line._dash_pattern for line in paper.training_curves(make_history(methods=METHODS)).axes[0].lines]
+    dashes = [line._dash_pattern for line in comparisons.training_curves(make_history(methods=METHODS)).axes[0].lines]
     assert dashes == [Line2D([], [], lw=1.2, ls=METHOD_STYLE[method].dash)._dash_pattern for method in METHODS]
     assert len({str(dash) for dash in dashes}) == 3  # rrn and cps_cutmix are solid, and differ in the marker
 
 
 def test_curves_and_bands_show_the_data():
-    axis = paper.training_curves(make_history(methods=METHODS)).axes[0]
+    axis = comparisons.training_curves(make_history(methods=METHODS)).axes[0]
     assert axis.lines[1].get_xydata().tolist() == [[50, 51.5], [100, 101.5]]
     assert len(axis.collections) == len(METHODS)
     top = axis.collections[1].get_paths()[0].vertices[:, 1].max()
     assert top == pytest.approx(101.5 + np.std([0, 1], ddof=1))
-    assert not paper.training_curves(make_history(seeds=1)).axes[0].collections  # no deviation
+    assert not comparisons.training_curves(make_history(seeds=1)).axes[0].collections  # no deviation
 
 
 def test_what_no_method_has_is_no_panel_and_who_has_nothing_no_line():
-    titles = [axis.get_ylabel() for axis in paper.training_curves(make_history(methods=("supervised",))).axes]
+    titles = [axis.get_ylabel() for axis in comparisons.training_curves(make_history(methods=("supervised",))).axes]
     assert [title for title in titles if title] == ["val mIoU (%)", "supervised loss"]
-    fig = paper.training_curves(make_history(methods=METHODS))
+    fig = comparisons.training_curves(make_history(methods=METHODS))
     kept = next(axis for axis in fig.axes if axis.get_ylabel() == "regions kept")
     assert len(kept.lines) == len(METHODS) - 1
 
@@ -259,7 +265,7 @@ def line_of(axis, score):
 
 
 def test_risk_grows_with_coverage_as_counted_by_hand():
-    axis = paper.risk_coverage(make_regions(), coverage=0.9).axes[0]
+    axis = comparisons.risk_coverage(make_regions(), coverage=0.9).axes[0]
     coverage, risk = line_of(axis, "region_score").get_data()
     values = dict(zip(np.round(coverage).astype(int), risk, strict=True))
     assert values[50] == pytest.approx(0)
@@ -271,16 +277,16 @@ def test_risk_grows_with_coverage_as_counted_by_hand():
 
 
 def test_scores_that_a_row_lacks_are_not_drawn_and_one_seed_has_no_band():
-    fig = paper.risk_coverage(make_regions(seeds=1, scored=False))
+    fig = comparisons.risk_coverage(make_regions(seeds=1, scored=False))
     names = [text.get_text() for text in fig.legends[0].texts]
     assert names == ["confidence", "certainty", "agreement", "everything kept"]
     assert not fig.axes[0].collections
-    assert len(paper.risk_coverage(make_regions()).axes[0].collections) == len(SCORE_STYLE)
-    assert len(paper.reliability_diagram(make_regions(scored=False)).axes) == 6
+    assert len(comparisons.risk_coverage(make_regions()).axes[0].collections) == len(SCORE_STYLE)
+    assert len(comparisons.reliability_diagram(make_regions(scored=False)).axes) == 6
 
 
 def test_a_reliability_diagram_shows_accuracy_by_bin_and_the_calibration_error():
-    fig = paper.reliability_diagram(make_regions())
+    fig = comparisons.reliability_diagram(make_regions())
     upper, lower = fig.axes[0], fig.axes[len(SCORE_STYLE)]
     middles, accuracy = line_of(upper, "region_score").get_data()
     held = np.isfinite(accuracy)
@@ -291,7 +297,7 @@ def test_a_reliability_diagram_shows_accuracy_by_bin_and_the_calibration_error()
     assert [entry.get_text() for entry in upper.get_legend().texts] == [text]
     heights = np.array([bar.get_height() for bar in lower.patches])
     assert heights[[6, 13]] == pytest.approx([50, 50]) and heights.sum() == pytest.approx(100)
-    alone = paper.reliability_diagram(make_regions(seeds=1)).axes[0].get_legend()
+    alone = comparisons.reliability_diagram(make_regions(seeds=1)).axes[0].get_legend()
     assert alone.texts[0].get_text() == "ECE 0.075"
 
 
@@ -299,7 +305,7 @@ def test_a_reliability_diagram_shows_accuracy_by_bin_and_the_calibration_error()
 
 
 def test_gains_are_paired_over_seeds_and_end_with_the_mean_of_the_classes():
-    fig = paper.per_class_gain(make_classes())
+    fig = comparisons.per_class_gain(make_classes())
     axis = fig.axes[0]
     assert [text.get_text() for text in axis.get_xticklabels()] == [*CLASSES, "mean"]
     first = axis.containers[0]
@@ -312,14 +318,14 @@ def test_gains_are_paired_over_seeds_and_end_with_the_mean_of_the_classes():
 def test_gains_need_the_reference_and_somebody_else():
     for kept in ("cps_cutmix", "rrn"):
         with pytest.raises(ValueError, match=f"no method to compare with cps_cutmix, the table has {kept}; list"):
-            paper.per_class_gain(make_classes().query("method == @kept"))
+            comparisons.per_class_gain(make_classes().query("method == @kept"))
 
 
 # ---- sweeps
 
 
 def test_one_setting_by_numbers_is_a_curve_in_its_order():
-    fig = paper.sweep(make_variants(grid=("16", "2", "4")))
+    fig = comparisons.sweep(make_variants(grid=("16", "2", "4")))
     axis = fig.axes[0]
     curve = axis.containers[0].lines[0]
     assert curve.get_xydata().tolist() == [[2, 58], [4, 59], [16, 57]]
@@ -340,10 +346,10 @@ def test_one_setting_by_numbers_is_a_curve_in_its_order():
     ],
 )
 def test_several_settings_or_words_are_a_line_each(settings):
-    fig = paper.sweep(make_variants(**settings))
+    fig = comparisons.sweep(make_variants(**settings))
     axis = fig.axes[0]
     assert len(fig.axes) == 1  # all keep the same
-    assert [text.get_text() for text in axis.get_yticklabels()] == list(drawing.SWEEP_ROWS.values())[:2]
+    assert [text.get_text() for text in axis.get_yticklabels()] == list(style.SWEEP_ROWS.values())[:2]
     assert [container.lines[0].get_xydata().tolist() for container in axis.containers] == [[[57, 0]], [[58, 1]]]
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the first above
 
@@ -355,33 +361,33 @@ def test_how_much_is_kept_is_the_axis_where_only_what_decides_it_varies():
         filter__keep=("fraction", "fraction", "threshold", "threshold"),
     )
     table["coverage"] = [1.0, 0.9, 0.5, 0.95, 0.4]
-    fig = paper.sweep(table)
+    fig = comparisons.sweep(table)
     curves = [container.lines[0].get_xydata().tolist() for container in fig.axes[0].containers]
     assert curves == [[[50, 58], [90, 57]], [[40, 60], [95, 59]]]
     assert [text.get_text() for text in fig.legends[0].texts] == ["best share", "threshold", "CPS + CutMix"]
-    assert fig.get_figwidth() == drawing.COLUMN
+    assert fig.get_figwidth() == style.COLUMN
 
 
 def test_a_sweep_shows_what_its_variants_keep_where_that_varies():
     table = make_variants(filter__keep=("threshold", "fraction"))
     table["coverage"] = [1.0, 0.5, 0.75]
-    fig = paper.sweep(table)
+    fig = comparisons.sweep(table)
     assert [bar.get_width() for bar in fig.axes[1].patches] == [50, 75]
-    assert fig.get_figwidth() == drawing.PAGE
+    assert fig.get_figwidth() == style.PAGE
 
 
 def test_a_sweep_without_the_reference_or_without_deviations_is_drawn_too():
     table = make_variants(grid=("2", "4")).query("method != 'cps_cutmix'").assign(miou_std=np.nan)
-    fig = paper.sweep(table)
+    fig = comparisons.sweep(table)
     assert [text.get_text() for text in fig.legends[0].texts] == ["variants"]
-    assert not paper.sweep(table.assign(grid=["few", "many"])).legends
+    assert not comparisons.sweep(table.assign(grid=["few", "many"])).legends
 
 
 # ---- partitions
 
 
 def test_partitions_are_in_the_order_of_their_size_and_quoted_numbers_say_so():
-    fig = paper.partitions(make_runs(), QUOTED)
+    fig = comparisons.partitions(make_runs(), QUOTED)
     axis = fig.axes[0]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["1/16", "1/4", "all"]
     assert axis.containers[0].lines[0].get_ydata().tolist() == [52, 51, 53]
@@ -395,13 +401,13 @@ def test_partitions_are_in_the_order_of_their_size_and_quoted_numbers_say_so():
 
 def test_without_quoted_numbers_there_is_no_hollow_marker():
     for quoted in (None, QUOTED.iloc[:0]):
-        fig = paper.partitions(make_runs(), quoted)
+        fig = comparisons.partitions(make_runs(), quoted)
         assert [text.get_text() for text in fig.legends[0].texts] == ["CPS + CutMix", "RRN"]
 
 
 def test_numbers_of_images_come_before_shares():
     runs = make_runs().assign(partition=lambda table: table["partition"].replace({"1of4": "183", "all": "92"}))
-    labels = [text.get_text() for text in paper.partitions(runs).axes[0].get_xticklabels()]
+    labels = [text.get_text() for text in comparisons.partitions(runs).axes[0].get_xticklabels()]
     assert labels == ["92", "183", "1/16"]
 
 
@@ -412,11 +418,11 @@ def test_images_are_chosen_where_methods_differ_most_ties_by_id(tmp_path):
     first = make_evidence(tmp_path, "cps_cutmix", {"d": 0.5, "a": 0.25, "b": 0.5, "c": 1.0, "only": 0.0})
     second = make_evidence(tmp_path, "rrn", {"c": 0.75, "a": 0.5, "b": 1.0, "d": 0.5})
     evidences = {"cps_cutmix": first, "rrn": second}
-    assert paper.most_different(evidences) == ["b", "a", "c", "d"]  # deviations 1/4, 1/8, 1/8, 0
-    assert paper.most_different(evidences, count=2) == ["b", "a"]
+    assert comparisons.most_different(evidences) == ["b", "a", "c", "d"]  # deviations 1/4, 1/8, 1/8, 0
+    assert comparisons.most_different(evidences, count=2) == ["b", "a"]
     with pytest.MonkeyPatch.context() as patch:  # alone it differs from nothing, and no picture is opened
         patch.setattr(Evidence, "pictures", None)
-        assert paper.most_different({"cps_cutmix": first}, count=2) == ["a", "b"]
+        assert comparisons.most_different({"cps_cutmix": first}, count=2) == ["a", "b"]
 
 
 def test_neighbours_of_a_chosen_image_are_passed_over(tmp_path):
@@ -424,8 +430,12 @@ def test_neighbours_of_a_chosen_image_are_passed_over(tmp_path):
     first = make_evidence(tmp_path, "cps_cutmix", dict.fromkeys(names, 0.0))
     gains = dict.fromkeys(names, 0.0) | {"frame_05": 1.0, "frame_06": 0.75, "frame_07": 0.5, "frame_04": 0.25}
     evidences = {"cps_cutmix": first, "rrn": make_evidence(tmp_path, "rrn", gains)}
-    assert paper.most_different(evidences, count=3) == ["frame_05", "frame_07", "frame_00"]  # 2 apart: 12 / (2 * 3)
-    assert paper.most_different(evidences, count=1) == ["frame_05"]
+    assert comparisons.most_different(evidences, count=3) == [
+        "frame_05",
+        "frame_07",
+        "frame_00",
+    ]  # 2 apart: 12 / (2 * 3)
+    assert comparisons.most_different(evidences, count=1) == ["frame_05"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 7])
@@ -434,13 +444,13 @@ def test_as_many_images_are_shown_as_there_are(images, count, tmp_path):
     gains = {f"{place:02d}": (7 * place % images) / images for place in range(images)}
     first = make_evidence(tmp_path, "cps_cutmix", dict.fromkeys(gains, 0.0))
     evidences = {"cps_cutmix": first, "rrn": make_evidence(tmp_path, "rrn", gains)}
-    assert len(paper.most_different(evidences, count=count)) == min(images, count)
+    assert len(comparisons.most_different(evidences, count=count)) == min(images, count)
 
 
 def test_images_in_common_are_needed(tmp_path):
     evidences = {m: make_evidence(tmp_path, m, {m: 0.5}) for m in ("cps_cutmix", "rrn")}
     with pytest.raises(ValueError, match=r"cps_cutmix, rrn has no test image in common; run `dvc repro evaluate`"):
-        paper.most_different(evidences)
+        comparisons.most_different(evidences)
 
 
 @pytest.mark.parametrize(
@@ -469,36 +479,39 @@ def test_the_rule_of_a_row_says_what_is_kept(rule, kept):
 )
 def test_qualitative_names_the_method_whose_pseudo_labels_it_shows(methods, title, tmp_path):
     evidences = {m: make_evidence(tmp_path, m, {"a": 0.5}, value=place) for place, m in enumerate(methods)}
-    fig = paper.qualitative(evidences)
+    fig = comparisons.qualitative(evidences)
     assert fig.get_suptitle() == f"pseudo-labels of: {title}, seed 0"
     focus = next(m for m in methods if METHOD_STYLE[m].label == title)
     shown = fig.axes[2].images[0].get_array()
-    assert (shown == drawing.palette(len(CLASSES))[methods.index(focus)]).all()
+    assert (shown == style.palette(len(CLASSES))[methods.index(focus)]).all()
 
 
 def test_qualitative_shows_the_pseudo_labels_of_the_row_that_is_asked_for(tmp_path):
     evidences = {m: make_evidence(tmp_path, m, {"a": 0.5}) for m in ("cps_cutmix", "rrn", "local_filter")}
-    assert paper.qualitative(evidences, focus="local_filter").get_suptitle() == "pseudo-labels of: local filter, seed 0"
+    assert (
+        comparisons.qualitative(evidences, focus="local_filter").get_suptitle()
+        == "pseudo-labels of: local filter, seed 0"
+    )
 
 
 def test_qualitative_drops_the_worst_regions_of_the_whole_split(tmp_path):
     evidence = make_evidence(tmp_path, "rrn", {"a": 0.5, "b": 0.5}, value=1)
     evidence.regions.loc[evidence.regions["id"] == "b", "region_score"] = 1.0
-    fig = paper.qualitative({"rrn": evidence}, count=1)
+    fig = comparisons.qualitative({"rrn": evidence}, count=1)
     titles = [re.sub(r"\n", " ", axis.get_title()) for axis in fig.axes[:7]]
     assert titles[4:] == ["region score 1", "kept of 1", "RRN"]
     scores = fig.axes[4].images[0].get_array()
     assert scores[0, 0] == 0 and scores[15, 23] == pytest.approx(5 / 6)
     white = (fig.axes[5].images[0].get_array() == 255).all(axis=2)
     assert white[:8].all() and not white[8:].any()  # 9 of 12 are kept: all 6 of b, the best 3 of a
-    without = paper.qualitative({"cps_cutmix": make_evidence(tmp_path, "cps_cutmix", {"a": 0.5})})
+    without = comparisons.qualitative({"cps_cutmix": make_evidence(tmp_path, "cps_cutmix", {"a": 0.5})})
     assert "region score 1" not in [re.sub(r"\n", " ", axis.get_title()) for axis in without.axes]
     assert not (without.axes[4].images[0].get_array()[8:] == 255).all(axis=2).any()
 
 
 def test_titles_of_many_methods_do_not_overlap(tmp_path):
-    methods = [row for row in METHOD_STYLE if row not in drawing.SWEEP_ROWS][4:14]
-    fig = paper.qualitative({m: make_evidence(tmp_path, m, {"a": 0.5}, RULE) for m in methods})
+    methods = [row for row in METHOD_STYLE if row not in style.SWEEP_ROWS][4:14]
+    fig = comparisons.qualitative({m: make_evidence(tmp_path, m, {"a": 0.5}, RULE) for m in methods})
     fig.draw_without_rendering()
     boxes = sorted((axis.title.get_window_extent() for axis in fig.axes[:16]), key=lambda box: box.x0)
     assert len(boxes) == 16
@@ -509,7 +522,7 @@ def test_titles_of_many_methods_do_not_overlap(tmp_path):
 
 
 def test_the_overview_is_true_to_its_own_numbers():
-    fig = paper.overview()
+    fig = comparisons.overview()
     texts = [text.get_text() for text in fig.axes[0].texts]
     for own, other in ((1, 2), (2, 1)):
         assert rf"$\sum W_{own}\,\mathrm{{CE}}(z_{other},q_{own})$" in texts  # what one says teaches the other

@@ -4,12 +4,13 @@ import pytest
 from conftest import python
 from tiny import params, repository, write_params
 
-from rrn import config, places, preset
+from rrn import config
 from rrn.config import SettingsError
-from rrn.data import __main__ as data
-from rrn.data import lists
-from rrn.data.sets import ImageSet
+from rrn.data.image_set import ImageSet
+from rrn.pipeline import presets
 from rrn.predict import parser
+from rrn.preparation import command, published_lists
+from rrn.runtime import places
 
 HOME = "/home/somebody"
 MEANT = {
@@ -33,7 +34,7 @@ def variables(monkeypatch):
 def here(tmp_path, monkeypatch):
     """A tiny repository as the current folder."""
     monkeypatch.chdir(repository(tmp_path / "repository"))
-    monkeypatch.setattr(preset.buildable, "require_or_note", lambda root, settings: None)  # there are no such weights
+    monkeypatch.setattr(presets.buildable, "require_or_note", lambda root, settings: None)  # there are no such weights
     return tmp_path / "repository"
 
 
@@ -54,35 +55,35 @@ def test_a_path_that_dvc_would_not_find_is_refused_with_the_one_to_write(here, t
 @pytest.mark.parametrize("text", LITERAL)
 def test_other_paths_stay_as_they_are(here, text):
     assert config.load(overrides={"dataset": {"path": text}}).dataset.path == text
-    assert preset.main([f"dataset.path={text}", f"model.weights={text}"]) == 0
+    assert presets.main([f"dataset.path={text}", f"model.weights={text}"]) == 0
     assert config.load().dataset.path == config.load().model.weights == text == places.expanded(text)
 
 
 @pytest.mark.parametrize("text", [text for text in MEANT if text != "~"])  # which YAML reads as null
 def test_a_preset_writes_paths_out(here, text):
     before = (here / "params.yaml").read_text()
-    assert preset.main([f"dataset.path={text}", f"model.weights=timm/a1@{text}/model.safetensors", "threads=3"]) == 0
+    assert presets.main([f"dataset.path={text}", f"model.weights=timm/a1@{text}/model.safetensors", "threads=3"]) == 0
     settings = config.load()
     assert settings.dataset.path == MEANT[text]
     assert settings.model.weights == f"timm/a1@{MEANT[text]}/model.safetensors"
     assert (here / "params.yaml").read_text() != before
     (here / "presets").mkdir()
     (here / "presets/mine.yaml").write_text(f"dataset:\n  path: {text}\n")
-    assert preset.main(["mine", "threads=2"]) == 0
+    assert presets.main(["mine", "threads=2"]) == 0
     assert config.load().dataset.path == MEANT[text]
 
 
 @pytest.mark.parametrize("text", MEANT)
 def test_programs_mean_what_a_shell_would(text, monkeypatch):
-    for command in (["voc", f"--root={text}"], ["lists", f"--root={text}", "voc"]):
-        assert str(data.parser().parse_args(command).root) == MEANT[text]
+    for line in (["voc", f"--root={text}"], ["lists", f"--root={text}", "voc"]):
+        assert str(command.parser().parse_args(line).root) == MEANT[text]
     arguments = parser().parse_intermixed_args([text, f"{text}/in", f"{text}/more", f"{text}/out"])
     assert [*map(str, (arguments.run, *arguments.images, arguments.out))] == [
         *(MEANT[text] + more for more in ("", "/in", "/more", "/out"))
     ]
     monkeypatch.setenv("RRN_LISTS", text)
     wanted = f"file://{MEANT[text]}/".replace(" ", "%20")
-    assert all(lists.address(published).startswith(wanted) for published in lists.catalogue())
+    assert all(published_lists.address(published).startswith(wanted) for published in published_lists.catalogue())
 
 
 def test_scratch_means_it_too(here, monkeypatch):

@@ -6,10 +6,13 @@ import torch
 from conftest import ROOT, copy_repository
 from ruamel.yaml import YAML
 
-from rrn import config, preset, shortage, tables
-from rrn.data.loaders import _equal_sizes
-from rrn.inference import scaled
-from rrn.models import Segmenter
+from rrn import config
+from rrn.data.batches import _equal_sizes
+from rrn.evaluation.inference import scaled
+from rrn.models.segmenter import Segmenter
+from rrn.paper import tables
+from rrn.pipeline import presets
+from rrn.runtime import memory
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,7 @@ def repository(tmp_path_factory):
 def here(repository, monkeypatch):
     """A copy of the repository as the current folder; params.yaml is put back afterwards."""
     monkeypatch.chdir(repository)
-    monkeypatch.setattr(preset.buildable, "require_or_note", lambda root, settings: None)  # see test_buildable.py
+    monkeypatch.setattr(presets.buildable, "require_or_note", lambda root, settings: None)  # see test_buildable.py
     text = (repository / "params.yaml").read_text()
     yield repository
     (repository / "params.yaml").write_text(text)
@@ -32,14 +35,14 @@ def comments(text):
     return re.findall(r"#.*", text)
 
 
-@pytest.mark.parametrize("name", preset.names(ROOT))
+@pytest.mark.parametrize("name", presets.names(ROOT))
 def test_every_preset_is_valid_and_keeps_all_comments(here, name):
     before = (here / "params.yaml").read_text()
-    assert preset.main([name, "dataset.path=../elsewhere"]) == 0
+    assert presets.main([name, "dataset.path=../elsewhere"]) == 0
     after = (here / "params.yaml").read_text()
     assert after != before
     assert comments(after) == comments(before)
-    expected = config.merge(config.read(here / "params.yaml"), preset.load(here, name))
+    expected = config.merge(config.read(here / "params.yaml"), presets.load(here, name))
     expected["dataset"]["path"] = "../elsewhere"
     assert config.read(here / "params.yaml") == expected
     for method in config.load(root=here).ablation.methods:
@@ -48,18 +51,18 @@ def test_every_preset_is_valid_and_keeps_all_comments(here, name):
 
 def test_only_what_differs_is_changed(here):
     before = (here / "params.yaml").read_text().splitlines()
-    assert preset.main(["model.weights=null", "train.steps=7"]) == 0
+    assert presets.main(["model.weights=null", "train.steps=7"]) == 0
     after = (here / "params.yaml").read_text().splitlines()
     changed = [line for line, old in zip(after, before, strict=True) if line != old]
     assert changed == ["  steps: 7"]
 
 
 def test_presets_add_up_and_twice_is_once(here):
-    assert preset.main(["lite0", "smoke"]) == 0
+    assert presets.main(["lite0", "smoke"]) == 0
     once = (here / "params.yaml").read_text()
     settings = config.load(root=here)
     assert (settings.model.weights, settings.name) == ("lite0", "smoke")
-    assert preset.main(["lite0", "smoke"]) == 0
+    assert presets.main(["lite0", "smoke"]) == 0
     assert (here / "params.yaml").read_text() == once
 
 
@@ -68,14 +71,14 @@ def test_presets_add_up_and_twice_is_once(here):
     ("data", "crop", "regions", "steps"), [("voc", 512, 128, 39700), ("cityscapes", 800, 160, 44500)]
 )
 def test_the_settings_of_the_literature(here, data, crop, regions, steps, encoder):
-    assert preset.main([data, encoder, f"name={data}_{encoder}", "dataset.path=../elsewhere"]) == 0
+    assert presets.main([data, encoder, f"name={data}_{encoder}", "dataset.path=../elsewhere"]) == 0
     settings = config.load("rrn", root=here)
     assert (settings.name, settings.dataset.kind, settings.dataset.test) == (f"{data}_{encoder}", data, "val")
     assert (settings.augment.crop, settings.region) == (crop, regions)
     assert settings.warmup.steps + settings.train.steps == steps
     assert (settings.model.encoder, settings.model.weights) == (f"tu-{encoder}s", "timm")
     for processes in (2, 4):
-        assert preset.main([f"nproc={processes}"]) == 0
+        assert presets.main([f"nproc={processes}"]) == 0
 
 
 @pytest.mark.parametrize("name", ["lite0", "smoke", "controls", "partitions", "sweep-grid", "sweep-objective"])
@@ -153,7 +156,7 @@ TRUNK = {
 
 def laid(items):
     """Return params.yaml with presets on it, as plain values."""
-    return YAML(typ="safe", pure=True).load(preset.apply(ROOT, items))
+    return YAML(typ="safe", pure=True).load(presets.apply(ROOT, items))
 
 
 @pytest.mark.parametrize("encoder", ["resnet50", "resnet101"])
@@ -188,7 +191,7 @@ COMBINED = [["lite0", "camvid"], ["lite0", "camvid", "camvid_controls"], ["lite0
 COMBINED += [[data, encoder] for data in LITERATURE for encoder in ("resnet50", "resnet101")]
 
 
-@pytest.mark.parametrize("items", [[], *([name] for name in preset.names(ROOT)), *COMBINED], ids="+".join)
+@pytest.mark.parametrize("items", [[], *([name] for name in presets.names(ROOT)), *COMBINED], ids="+".join)
 def test_the_bound_of_pixels_changes_no_batch_of_a_committed_preset(items):
     settings = config.resolve(laid([*items, "dataset.path=../elsewhere"]))
     data, protocol = settings.dataset, settings.evaluate
@@ -198,7 +201,7 @@ def test_the_bound_of_pixels_changes_no_batch_of_a_committed_preset(items):
     shapes = np.array([size] * 70)
     bounded = _equal_sizes(shapes, protocol.batch, protocol.pixels)
     assert bounded.tolist() == _equal_sizes(shapes, protocol.batch).tolist()
-    assert {shortage.at_once(each, protocol.batch, protocol.pixels) for each in looked_at} == {protocol.batch}
+    assert {memory.at_once(each, protocol.batch, protocol.pixels) for each in looked_at} == {protocol.batch}
 
 
 STUDIES = {
@@ -255,7 +258,7 @@ def test_the_study_of_partitions_reaches_from_a_32nd_to_an_eighth():
 
 
 def test_published_camvid_has_a_test_split(here):
-    assert preset.main(["lite0", "camvid", "camvid_public", "dataset.path=../elsewhere"]) == 0
+    assert presets.main(["lite0", "camvid", "camvid_public", "dataset.path=../elsewhere"]) == 0
     data = config.load(root=here).dataset
     assert (data.kind, data.void, data.test, data.size) == ("camvid", None, "test", (120, 160))
 
@@ -276,20 +279,20 @@ def test_published_camvid_has_a_test_split(here):
 )
 def test_nothing_is_written_if_something_is_wrong(here, capsys, items, message):
     before = (here / "params.yaml").read_text()
-    assert preset.main(items) == 1
+    assert presets.main(items) == 1
     assert message in capsys.readouterr().err
     assert (here / "params.yaml").read_text() == before
 
 
 def test_an_unknown_key_in_a_preset_names_the_file(here, capsys):
     (here / "presets" / "mine.yaml").write_text("train: {stesp: 3}\n")
-    assert preset.main(["mine"]) == 1
+    assert presets.main(["mine"]) == 1
     (here / "presets" / "mine.yaml").unlink()
     assert "presets/mine.yaml: params.yaml has no setting 'train.stesp'" in capsys.readouterr().err
 
 
 def test_without_arguments_it_lists_the_presets(here, capsys):
-    assert preset.main([]) == 2
+    assert presets.main([]) == 2
     assert (
         "presets: camvid, camvid_controls, camvid_public, cityscapes, controls, lite0, partitions, resnet101, "
         "resnet50, smoke, sweep-grid, sweep-objective, sweep-threshold, voc" in capsys.readouterr().err

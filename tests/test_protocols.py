@@ -10,10 +10,11 @@ import pytest
 from small import small_settings
 from trees import FINE, FURTHER, VAL, write_voc
 
-from rrn.data import lists, partitions, verify, voc
-from rrn.data.files import DataError
-from rrn.data.lists import Published
-from rrn.data.sets import ImageSet
+from rrn.data.decoding import DataError
+from rrn.data.formats import voc
+from rrn.data.image_set import ImageSet
+from rrn.preparation import partitions, published_lists, verification
+from rrn.preparation.published_lists import Published
 
 LABELED = [*FINE[:3], FURTHER[0]]
 UNLABELED = [*FINE[3:], *FURTHER[1:]]
@@ -35,7 +36,7 @@ def opened(tree, tmp_path):
     """The tree, its settings and its report; lists are cached elsewhere in each test."""
     settings = settings_of(tree)
     dataset = ImageSet.open(settings, tree)
-    report = verify.verify(dataset)
+    report = verification.verify(dataset)
     report.require()
     return dataset, settings, report
 
@@ -56,12 +57,12 @@ def publish(tmp_path, monkeypatch, tree):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
         (tmp_path / "lists.json").write_text(json.dumps(entries))
-        monkeypatch.setattr(lists, "CATALOGUE", tmp_path / "lists.json")
+        monkeypatch.setattr(published_lists, "CATALOGUE", tmp_path / "lists.json")
         monkeypatch.setenv("RRN_LISTS", str(tmp_path / "mirror"))
-        lists.catalogue.cache_clear()
+        published_lists.catalogue.cache_clear()
 
     yield write
-    lists.catalogue.cache_clear()
+    published_lists.catalogue.cache_clear()
     for path in (tree / "lists").glob("*"):
         path.unlink()
 
@@ -124,7 +125,7 @@ def test_labels_of_unlabeled_images_are_not_needed(opened, publish, tmp_path):
     folder = dataset.layout.root / voc.FURTHER
     hidden = [path.rename(path.with_suffix(".away")) for path in folder.glob("*.png") if path.stem != FURTHER[0]]
     try:
-        again = verify.verify(dataset)
+        again = verification.verify(dataset)
         again.require()
         after = partitions.make(dataset, settings, "1of4", again)
     finally:

@@ -7,7 +7,9 @@ import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from rrn import collect, config, preset
+from rrn import config
+from rrn.paper import collect
+from rrn.pipeline import presets
 
 COLUMNS = ["method", "dataset", "backbone", "crop", "lists", "partition", "miou", "epoch", "source"]
 with collect.QUOTED.open(encoding="utf-8", newline="") as stream:
@@ -15,7 +17,7 @@ with collect.QUOTED.open(encoding="utf-8", newline="") as stream:
 
 
 def settings_of(*items):
-    return config.resolve(YAML(typ="safe", pure=True).load(preset.apply(ROOT, [*items, "dataset.path=../elsewhere"])))
+    return config.resolve(YAML(typ="safe", pure=True).load(presets.apply(ROOT, [*items, "dataset.path=../elsewhere"])))
 
 
 def test_every_number_has_its_protocol_and_source():

@@ -10,9 +10,9 @@ import pytest
 import torch
 from fake import CLASSES, Fake, make_batch, random_batch
 
-from rrn import reliability as rel
-from rrn.data.loaders import WholeBatch
-from rrn.regional import COLUMNS, look, region_table
+from rrn.data.batches import WholeBatch
+from rrn.evaluation.region_tables import COLUMNS, look, region_table
+from rrn.reliability import measures as rel
 
 SCORED = Fake(score=torch.ones(1))
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrn import regions
+from rrn.models import regions
 
 
 @given(st.integers(1, 300), st.data())

@@ -16,7 +16,7 @@ from conftest import ROOT
 from PIL import Image
 from studies import make_runs, make_settings
 
-from rrn import collect, inline, report, tables, typeset
+from rrn.paper import collect, inline, report, table_format, tables
 
 HOSTILE = 'sky</td><script>alert("&")</script>'
 
@@ -66,7 +66,7 @@ def repository(tmp_path):
         tables.ablation(runs).write(folder)
         classes = runs.assign(**{"class": HOSTILE, "iou_mean": runs["miou_mean"], "iou_ensemble": 1.0, "pixels": 9})
         tables.per_class(classes).write(folder)
-        typeset.Table("a_table", pd.DataFrame(), ["x|y"], [["p|q"]], 1, "Of bars.").write(folder)
+        table_format.Table("a_table", pd.DataFrame(), ["x|y"], [["p|q"]], 1, "Of bars.").write(folder)
         draw(folder / "figures" / "learning_curves_1of16.png")
     settings = make_settings(["cps_cutmix", "rrn"], [0, 1, 2])
     (tmp_path / "results/shapes/settings.json").write_text(json.dumps(collect.about(settings)))
@@ -201,7 +201,11 @@ def test_each_figure_gets_its_share(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("ablation.md", "no table\n", "results/shapes/ablation.md is no table as `rrn.typeset` writes it: run"),
+        (
+            "ablation.md",
+            "no table\n",
+            "results/shapes/ablation.md is no table as `rrn.paper.table_format` writes it: run",
+        ),
         ("ablation.md", "| a | b |\n| :-- | --: |\n| 1 |\n", "results/shapes/ablation.md is no table as"),
         ("settings.json", "{", "results/shapes/settings.json is not as the ablation stage writes it (Expecting"),
         ("settings.json", "[]", "results/shapes/settings.json is not as the ablation stage writes it ('list'"),

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from conftest import git
 
-from rrn import alone, config, fetch, repro
-from rrn import git as held
+from rrn import config
+from rrn.pipeline import fetch, repro
+from rrn.pipeline import git as held
+from rrn.runtime import locking
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +211,7 @@ def quiet(monkeypatch):
 
 
 def test_a_second_one_is_refused_before_it_does_anything(quiet, root, capsys):
-    with alone.writing(root / "dvc.lock"):
+    with locking.writing(root / "dvc.lock"):
         assert repro.main([]) == 3
     assert quiet == []
     assert capsys.readouterr().err.startswith(f"error: {root / 'dvc.lock'} is being written by another process, pid ")

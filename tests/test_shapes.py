@@ -1,4 +1,4 @@
-"""The embedded data set: what lies in data/shapes is what rrn.data.shapes renders."""
+"""The embedded data set: what lies in data/shapes is what rrn.preparation.shapes renders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from conftest import python
 from PIL import Image
 
-from rrn.data import shapes
+from rrn.preparation import shapes
 
 ROOT = Path(__file__).resolve().parents[1] / "data" / "shapes"
 SAMPLE = [
@@ -109,7 +109,7 @@ def test_write_makes_the_folder_layout(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("arguments", [["--help"], [], ["a", "b"]])
 def test_a_wrong_command_line_shows_the_usage_and_writes_nothing(tmp_path: Path, arguments: list[str]) -> None:
     """An option is not taken for the name of a folder."""
-    result = python(tmp_path, "-m", "rrn.data.shapes", *arguments)
+    result = python(tmp_path, "-m", "rrn.preparation.shapes", *arguments)
     assert result.returncode != 0
-    assert "usage: python -m rrn.data.shapes DIR" in result.stderr
+    assert "usage: python -m rrn.preparation.shapes DIR" in result.stderr
     assert not list(tmp_path.iterdir())

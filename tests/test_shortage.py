@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rrn import shortage
-from rrn.shortage import MemoryShortage
+from rrn.runtime import memory
+from rrn.runtime.memory import MemoryShortage
 
 SAID = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nand more"),
@@ -17,7 +17,7 @@ SAID = {
 
 
 def fail(error, ways=dict):
-    with shortage.explained("a picture", ways):
+    with memory.explained("a picture", ways):
         raise error
 
 
@@ -45,6 +45,6 @@ def test_other_errors_stay_what_they_are():
 def test_a_real_shortage_on_the_cpu_is_recognised():
     with (
         pytest.raises(MemoryShortage, match=r"^a tensor does not fit into memory"),
-        shortage.explained("a tensor", dict),
+        memory.explained("a tensor", dict),
     ):
         torch.empty(1 << 60, dtype=torch.uint8)

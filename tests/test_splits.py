@@ -10,10 +10,11 @@ import pytest
 from small import CLASSES, partitioned, small_settings, verified, write_folder
 
 from rrn.config import Settings
-from rrn.data import partitions, splits
-from rrn.data.files import DataError
-from rrn.data.sets import ImageSet
+from rrn.data import splits
+from rrn.data.decoding import DataError
+from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
+from rrn.preparation import partitions
 
 
 @pytest.fixture(scope="module")

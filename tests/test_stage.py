@@ -17,7 +17,8 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from ruamel.yaml import YAML
 
-from rrn import alone, devices, stage
+from rrn.pipeline import gpus, stage
+from rrn.runtime import locking
 
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -230,7 +231,7 @@ def test_results_do_not_depend_on_the_processor_or_on_what_the_user_set(tmp_path
 
 def test_the_runner_does_not_compile_a_grammar_that_it_never_uses(tmp_path):
     path = notebook(tmp_path / "a.ipynb")
-    program = "import sys\nfrom rrn import stage\nstage.main(sys.argv[1:])\nprint('lark' in sys.modules)"
+    program = "import sys\nfrom rrn.pipeline import stage\nstage.main(sys.argv[1:])\nprint('lark' in sys.modules)"
     command = [sys.executable, "-c", program, str(path), str(tmp_path / "b.ipynb")]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "False"
@@ -256,7 +257,7 @@ def wait_for(path):
 SLOW = """
 import os, time
 from pathlib import Path
-from rrn.interrupts import Signals
+from rrn.runtime.signals import Signals
 with Signals() as signals:
     Path("pid").write_text(str(os.getpid()))
     while not signals.asked:
@@ -292,7 +293,7 @@ def test_a_second_run_of_any_stage_is_refused_at_once_and_told_who_holds_it(root
     monkeypatch.setenv("RRN_DEVICES", "0")  # nor does it wait for a device
     book, output = re.findall(r"build/notebooks/(\S+) (\S+ipynb)", STAGES[name]["cmd"])[0]
     output = tmp_path / output.replace("${name}", "n").replace("${key}", "k")
-    with alone.writing(output), devices.taken():
+    with locking.writing(output), gpus.taken():
         assert stage.main([str(root / "notebooks" / book), str(output)]) == 3
     error = capsys.readouterr().err
     assert error.startswith(f"error: {output} is being written by another process, pid {os.getpid()} on ")

@@ -13,9 +13,9 @@ from hypothesis import strategies as some
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from rrn import state
-from rrn.state import DamagedError
-from rrn.whole import WriteError
+from rrn.runs import state
+from rrn.runs.state import DamagedError
+from rrn.runtime.atomic_io import WriteError
 
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool)
 LEAVES = some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False) | some.text()

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from small import HEIGHT, WIDTH, small_settings, verified, write_folder
 
-from rrn.data.report import Report
-from rrn.data.sets import ImageSet
+from rrn.data.image_set import ImageSet
+from rrn.preparation.report import Report
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import json
 
 import nbformat
 
-from rrn import strip
+from rrn.pipeline import strip
 
 
 def executed(path):

@@ -10,10 +10,13 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 from studies import make_history, make_reliability, make_settings, write_run
 
-from rrn import config, evidence, paper, tracking
+from rrn import config
 from rrn.data import splits
-from rrn.evidence import About, Evidence, Pictures
-from rrn.study import EMBEDDED, Study
+from rrn.paper import comparisons
+from rrn.paper.study import EMBEDDED, Study
+from rrn.reliability import evidence
+from rrn.reliability.evidence import About, Evidence, Pictures
+from rrn.runtime import tracking
 
 MEANS = {"cps_cutmix": (40, 42), "rrn": (46, 47), "local_filter": (41, 43)}
 CLASSES = ("sky", "road")
@@ -157,11 +160,13 @@ def written(study, out):
 def test_pictures_and_trust_are_of_the_test_images_and_of_all_seeds(make, monkeypatch):
     study, asked = make(explore="rrn"), {}
     monkeypatch.setattr(
-        paper,
+        comparisons,
         "qualitative",
         lambda evidences, split, focus: asked.update(split=split, methods=list(evidences), focus=focus),
     )
-    monkeypatch.setattr(paper, "risk_coverage", lambda regions, coverage: asked.update(regions=regions, share=coverage))
+    monkeypatch.setattr(
+        comparisons, "risk_coverage", lambda regions, coverage: asked.update(regions=regions, share=coverage)
+    )
     list(study.pictures()), list(study.trust())
     assert (asked["split"], asked["methods"], asked["focus"]) == ("test", list(MEANS), "rrn")
     assert set(asked["regions"]["split"]) == {"test"} and set(asked["regions"]["seed"]) == {0, 1}
@@ -183,7 +188,7 @@ def test_variants_are_drawn_against_the_reference_of_a_study_beside(make, monkey
     runs = study.runs.assign(name="main").query("method == 'cps_cutmix'")
     study.runs = pd.concat([study.runs.query("method != 'cps_cutmix'"), runs])
     seen = []
-    monkeypatch.setattr(paper, "sweep", lambda table: seen.append(table))
+    monkeypatch.setattr(comparisons, "sweep", lambda table: seen.append(table))
     next(study.results())
     reference = seen[0][seen[0]["method"] == "cps_cutmix"]
     assert reference["miou_mean"].tolist() == [41]

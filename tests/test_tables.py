@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from studies import make_history, make_reliability, make_runs, make_settings
 
-from rrn import paired, report, tables, typeset
+from rrn.paper import report, statistics, table_format, tables
+from rrn.runtime import csv_files
 
 STUDY = {"cps_cutmix": (40, 42, 44), "rrn": (46, 47, 51)}
 T_OF_TWO, T_OF_ONE = 4.302653, 12.706205  # quantiles 0.975 of Student's t, as printed in any table
@@ -20,17 +21,17 @@ def numbers(means, **more):
 
 
 def test_interval_by_hand():
-    found = paired.paired(pd.Series([6.0, 5.0, 7.0]))
+    found = statistics.paired(pd.Series([6.0, 5.0, 7.0]))
     assert found["difference"] == 6 and found["difference_std"] == 1
     assert found["difference_high"] - 6 == pytest.approx(T_OF_TWO / math.sqrt(3), abs=1e-5)
     assert 6 - found["difference_low"] == pytest.approx(T_OF_TWO / math.sqrt(3), abs=1e-5)
-    two = paired.paired(pd.Series([1.0, 3.0, math.nan]))
+    two = statistics.paired(pd.Series([1.0, 3.0, math.nan]))
     assert two["difference_high"] == pytest.approx(2 + T_OF_ONE, abs=1e-5)
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan]])
 def test_there_is_no_interval_of_one(values):
-    assert all(map(math.isnan, paired.paired(pd.Series(values, dtype=float)).values()))
+    assert all(map(math.isnan, statistics.paired(pd.Series(values, dtype=float)).values()))
 
 
 def test_numbers_by_hand():
@@ -173,7 +174,7 @@ def test_markdown_and_latex():
 
 def test_a_wide_table_spans_the_page():
     for columns, wide in ((8, False), (9, True)):
-        text = typeset.Table("x", pd.DataFrame(), ["a"] * columns, [["1"] * columns], 1, "c").latex()
+        text = table_format.Table("x", pd.DataFrame(), ["a"] * columns, [["1"] * columns], 1, "c").latex()
         lines = text.splitlines()
         assert lines[0] == r"\begin{table*}" * wide + r"\begin{table}" * (not wide)
         assert lines[-1] == lines[0].replace("begin", "end") and text.count("{") == text.count("}")
@@ -193,7 +194,7 @@ def test_the_caption_names_the_split_and_the_seeds():
 
 
 def test_latex_escapes_everything_and_markdown_keeps_its_cells():
-    table = typeset.Table("x", pd.DataFrame(), [r"a&b_%#{}$\x~^"], [["p|q"]], 1, "50 % †")
+    table = table_format.Table("x", pd.DataFrame(), [r"a&b_%#{}$\x~^"], [["p|q"]], 1, "50 % †")
     assert r"a\&b\_\%\#\{\}\$\textbackslash{}x\textasciitilde{}\textasciicircum{} \\" in table.latex()
     assert r"\caption{50 \% $^\dagger$}" in table.latex()
     assert table.markdown().splitlines()[2] == r"| p\|q |"
@@ -207,9 +208,9 @@ ODD = [
 
 def test_names_of_classes_with_marks_are_words_in_every_file(tmp_path):
     numbers = pd.DataFrame({"class": ODD, "iou_mean": 1.0})
-    table = typeset.Table("t", numbers, ["class", "rrn"], [[name, "**1.00**"] for name in ODD], 1, "Of marks.")
+    table = table_format.Table("t", numbers, ["class", "rrn"], [[name, "**1.00**"] for name in ODD], 1, "Of marks.")
     table.write(tmp_path)
-    assert typeset.read_csv(tmp_path / "t.csv")["class"].tolist() == ODD
+    assert csv_files.read_csv(tmp_path / "t.csv")["class"].tolist() == ODD
     shown = report.read_table(tmp_path / "t.md").rows
     assert [row[0] for row in shown] == [report.Cell(name, False, False) for name in ODD]
     assert all(row[1] == report.Cell("1.00", True, True) for row in shown)

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from studies import make_history
 
-from rrn import tracking, trust
+from rrn.paper import reliability_plots
+from rrn.runtime import tracking
 
 METRICS = {"partition": "1of16", "method": "rrn", "seed": 2, "miou_1": 50.5, "miou_mean": 51.25, "miou_ensemble": 52.0}
 
@@ -77,7 +78,7 @@ def test_points_of_risk_are_what_the_figure_draws_means_over_seeds_and_segmenter
     regions = pd.DataFrame({**scores, "region_score": math.nan, "product": math.nan, "pixels": 100})
     regions[["seed", "segmenter"]] = runs
     regions["right"] = [100, 0, 100, 0, 80, 20, 80, 20]
-    points = trust.risk_points(regions)
+    points = reliability_plots.risk_points(regions)
     assert set(points["score"]) == {"confidence", "certainty", "agreement"}, (
         "scores that the row does not have are left out"
     )

@@ -12,15 +12,19 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from rrn import checkpoint, config, distributed, learner, reliability, replay, state, train
-from rrn.checkpoint import ResumeError, Scratch
+from rrn import config, train
 from rrn.config import SettingsError
-from rrn.data.files import DataError
-from rrn.inference import EvaluationShortage
-from rrn.interrupts import Signals, Stopped
-from rrn.learner import LossError
+from rrn.data.decoding import DataError
+from rrn.evaluation.inference import EvaluationShortage
 from rrn.method import RRN
-from rrn.whole import WriteError
+from rrn.reliability import measures
+from rrn.runs import checkpoint, state
+from rrn.runs.checkpoint import ResumeError, Scratch
+from rrn.runtime import distributed
+from rrn.runtime.atomic_io import WriteError
+from rrn.runtime.signals import Signals, Stopped
+from rrn.training import learner, replay
+from rrn.training.learner import LossError
 
 KEY = ("train", "1of4", "rrn", 0)
 
@@ -496,9 +500,9 @@ def test_a_training_is_diagnosed_by_the_rule_of_its_row(warm, rule, coverage):
     changes = {"train": {"steps": 1}, "method": {"filter": rule}}
     list(train.run(*KEY, warm / "rule", changes))
     found = pd.read_csv(warm / "rule" / "reliability.csv")
-    assert set(found["score"]) == set(reliability.SCORES)
+    assert set(found["score"]) == set(measures.SCORES)
     assert set(found["split"]) == {"val", "unlabeled"}
-    kept = found.loc[found["class"] == reliability.EVERYTHING, "coverage"]
+    kept = found.loc[found["class"] == measures.EVERYTHING, "coverage"]
     assert kept.notna().all() and kept.mean() == pytest.approx(coverage, abs=0.08)  # of pixels: regions hold void
     assert kept.max() < 0.45 if coverage < 1 else kept.min() == 1
 

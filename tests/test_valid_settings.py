@@ -6,13 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_bad_settings import examples
 
-from rrn import config, evaluate, learner, regional
+from rrn import config
 from rrn.config import SettingsError
-from rrn.data.loaders import WholeBatch
-from rrn.inference import Predictor, require_fit
-from rrn.learner import Learner
+from rrn.data.batches import WholeBatch
+from rrn.evaluation import metrics, region_tables
+from rrn.evaluation.inference import Predictor, require_fit
 from rrn.method import RRN
-from rrn.reliability import summarise
+from rrn.reliability.measures import summarise
+from rrn.training import learner
+from rrn.training.learner import Learner
 
 SIZE = (19, 23)
 whole = st.just({"mode": "whole", "window": None, "stride": None})
@@ -97,9 +99,9 @@ def test_settings_are_refused_or_learn_and_are_measured(change, row, classes):
     images = torch.randint(256, (2, 3, *SIZE), dtype=torch.uint8, generator=draw)
     labels = torch.randint(classes, (2, *SIZE), generator=draw)
     names = [f"class {number}" for number in range(classes)]
-    seen = list(regional.look(predictor, [WholeBatch(images, labels, ("a", "b"))]))
-    metrics = evaluate.evaluate(seen, names).metrics()
-    assert all(0 <= value <= 100 for value in metrics.values())
-    table = summarise(regional.describe(predictor, seen[0], names), *evaluate.cut(settings.method.filter))
+    seen = list(region_tables.look(predictor, [WholeBatch(images, labels, ("a", "b"))]))
+    values = metrics.evaluate(seen, names).metrics()
+    assert all(0 <= value <= 100 for value in values.values())
+    table = summarise(region_tables.describe(predictor, seen[0], names), *metrics.cut(settings.method.filter))
     assert ("region_score" in set(table["score"])) == settings.method.uses_discriminators
     assert table["coverage"].dropna().between(0, 1).all()

@@ -16,12 +16,13 @@ from PIL.PngImagePlugin import PngInfo
 from small import CLASSES, HEIGHT, REPOSITORY, SPLITS, WIDTH, png, small_settings, write_folder
 
 from rrn.config import Settings
-from rrn.data import files, verify
-from rrn.data.cityscapes import Cityscapes
-from rrn.data.files import DataError
-from rrn.data.sets import ImageSet
-from rrn.data.verify import Report
-from rrn.data.voc import VOC, colour
+from rrn.data import decoding
+from rrn.data.decoding import DataError
+from rrn.data.formats.cityscapes import Cityscapes
+from rrn.data.formats.voc import VOC, colour
+from rrn.data.image_set import ImageSet
+from rrn.preparation import verification
+from rrn.preparation.verification import Report
 
 Change = Callable[[Path], object]
 
@@ -42,7 +43,7 @@ def dataset(root: Path, settings: Settings) -> ImageSet:
 
 
 def verified(dataset: ImageSet) -> Report:
-    return verify.verify(dataset, workers=1)
+    return verification.verify(dataset, workers=1)
 
 
 def save(pixels: np.ndarray, path: Path) -> None:
@@ -146,7 +147,7 @@ def bomb(width: int, height: int) -> Change:
 
 
 def enlarge(path: Path) -> None:
-    os.truncate(path, files.MOST_BYTES + 1)
+    os.truncate(path, decoding.MOST_BYTES + 1)
 
 
 def saved(kind: str, **options: object) -> Change:
@@ -399,28 +400,28 @@ def test_the_checksum_changes_with_what_is_read_and_with_nothing_else(root: Path
 def test_other_processes_find_the_same(dataset: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     cut(0.5)(dataset.image_path("val", "val001"))
     alone = verified(dataset)
-    monkeypatch.setattr(verify, "FEW", 0)
-    monkeypatch.setattr(verify, "CHUNK", 5)
-    together = verify.verify(dataset, workers=2)
+    monkeypatch.setattr(verification, "FEW", 0)
+    monkeypatch.setattr(verification, "CHUNK", 5)
+    together = verification.verify(dataset, workers=2)
     assert (together.problems, together.checksum) == (alone.problems, alone.checksum)
     for split, pixels in alone.pixels.items():
         np.testing.assert_array_equal(together.pixels[split], pixels)
 
 
 def test_prints_summary_notes_and_problems(root: Path, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.report(settings, root.parent) == 0
+    assert verification.report(settings, root.parent) == 0
     printed = capsys.readouterr().out
     assert "no problems" in printed and "note" not in printed
     (root / "classes.txt").write_text("\n".join((*CLASSES, "rare")))
-    assert verify.report(settings, root.parent) == 0
+    assert verification.report(settings, root.parent) == 0
     assert "note: no label shows 'rare'" in capsys.readouterr().out
     cut(0.5)(root / "images/val/val001.jpg")
     cut(0.5)(root / "labels/test/test001.png")
-    assert verify.report(settings, root.parent) == 1
+    assert verification.report(settings, root.parent) == 1
     printed = capsys.readouterr().out
     assert "2 problems" in printed and "val001.jpg" in printed and "test001.png" in printed
     with pytest.raises(DataError, match=r"dataset.path: there is no folder"):
-        verify.report(small_settings(Path("nowhere")), REPOSITORY)
+        verification.report(small_settings(Path("nowhere")), REPOSITORY)
 
 
 # ---- what is kept
@@ -661,5 +662,5 @@ def test_real_data_have_no_problems(variable: str, data: dict[str, object]) -> N
         pytest.skip(f"{variable} names no folder of the real data")
     root = Path(os.environ[variable]).resolve()
     dataset = ImageSet.open(small_settings(root, dataset=data), root)
-    report = verify.verify(dataset)
+    report = verification.verify(dataset)
     assert report.problems == () and len(report.ids[dataset.train]) > 30

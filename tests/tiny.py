@@ -13,10 +13,10 @@ from torch import Tensor
 from rrn import config, train
 from rrn.config import IGNORE_INDEX
 from rrn.data import splits
-from rrn.data.loaders import Batch
-from rrn.data.sets import ImageSet
-from rrn.learner import add
+from rrn.data.batches import Batch
+from rrn.data.image_set import ImageSet
 from rrn.method import RRN, Counts, Evidence, Terms
+from rrn.training.learner import add
 
 torch.set_num_threads(1)
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"

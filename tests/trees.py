@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rrn.data import camvid, cityscapes, voc
+from rrn.data.formats import camvid, cityscapes, voc
 
 FINE = [f"2007_{number:06d}" for number in range(8)]
 FURTHER = [f"2008_{number:06d}" for number in range(8)]

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from rrn.data.files import DataError, Pixels, Size
+from rrn.data.decoding import DataError, Pixels, Size
 
 FORMAT = "decoded pixels, 1"
 """Part of every digest; another way to lay out the file is another number."""

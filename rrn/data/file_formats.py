@@ -121,7 +121,7 @@ def tiff_tags(file: BinaryIO) -> Mapping[int, Any]:
     """Return the tags of the first picture of a TIFF.
 
     Raises:
-        Exception: of many kinds, where it is broken: see `rrn.data.files.UNREADABLE`.
+        Exception: of many kinds, where it is broken: see `rrn.data.decoding.UNREADABLE`.
     """
     file.seek(0)
     header = file.read(8)

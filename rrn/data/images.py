@@ -15,9 +15,9 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from rrn.data import cache, files
-from rrn.data.files import DataError, Pixels, Size
-from rrn.data.sets import ImageSet
+from rrn.data import cache, decoding
+from rrn.data.decoding import DataError, Pixels, Size
+from rrn.data.image_set import ImageSet
 
 ABSENT = (-1, -1)
 """State of a file that cannot be looked at."""
@@ -217,5 +217,5 @@ def _status(path: Path, what: str) -> bytes:
     try:
         found = path.stat()
     except OSError as error:
-        raise files.unreadable(error, path, what) from error
+        raise decoding.unreadable(error, path, what) from error
     return f"{path} {found.st_size} {found.st_mtime_ns}\n".encode(errors="surrogateescape")

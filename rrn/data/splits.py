@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from rrn import whole
-from rrn.data.files import CONTROL, DataError
-from rrn.data.layouts import Colour
+from rrn.data.decoding import CONTROL, DataError
+from rrn.data.formats.base import Colour
+from rrn.runtime import atomic_io
 
 NAME = "split.json"
 
@@ -67,7 +67,7 @@ class Split:
 def write(split: Split, folder: Path) -> Path:
     """Write `split` as split.json into `folder`, made if missing; return the file."""
     path = folder / NAME
-    whole.write(path, json.dumps(asdict(split), indent=2, sort_keys=True) + "\n")
+    atomic_io.write(path, json.dumps(asdict(split), indent=2, sort_keys=True) + "\n")
     return path
 
 

@@ -1,0 +1,96 @@
+"""How good the segmenters are, and what a score of their pseudo-labels is worth.
+
+One confusion matrix per data set gives mIoU; a table with one row per region gives the reliability
+of scores (`rrn.reliability.measures`). Both come from one look at the images (`region_tables`).
+Nothing is trained here; `rrn.evaluate` writes all that is known of a finished run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from rrn.config import IGNORE_INDEX, Filter
+from rrn.evaluation.region_tables import Seen
+from rrn.reliability.measures import Threshold
+
+SEGMENTERS = ("segmenter 1", "segmenter 2", "ensemble")
+
+
+def confusion_matrix(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Count pixels by true and predicted class.
+
+    Args:
+        prediction: classes, integer [...], below `classes` wherever `labels` is not 255.
+        labels: true classes, integer [...], 255 = ignore.
+        classes: number of classes C.
+
+    Returns:
+        int64 [C, C], rows = truth, columns = prediction.
+    """
+    return multiclass_confusion_matrix(
+        prediction.flatten(),
+        labels.flatten(),
+        classes,
+        ignore_index=IGNORE_INDEX,
+        validate_args=False,
+    )
+
+
+def iou(matrix: Tensor) -> Tensor:
+    """Return IoU float64 [C], 0..1, of a matrix [C, C]; NaN for a class that occurs nowhere."""
+    matrix = matrix.double()
+    hit = matrix.diagonal()
+    return hit / (matrix.sum(0) + matrix.sum(1) - hit)
+
+
+def miou(matrix: Tensor) -> float:
+    """Return the mean IoU, 0..1, over the classes in truth or prediction; NaN if none is."""
+    return float(iou(matrix).nanmean())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Confusion matrices of one data set: one of SEGMENTERS -> int64 [C, C] on the CPU."""
+
+    classes: tuple[str, ...]
+    matrices: Mapping[str, Tensor]
+
+    def metrics(self) -> dict[str, float]:
+        """Return miou_1, miou_2, their mean; miou_ensemble and its pixel_accuracy; per cent."""
+        one, two, both = (100 * miou(self.matrices[name]) for name in SEGMENTERS)
+        matrix = self.matrices["ensemble"].double()
+        values = {"miou_1": one, "miou_2": two, "miou_mean": (one + two) / 2, "miou_ensemble": both}
+        return {**values, "pixel_accuracy": 100 * float(matrix.trace() / matrix.sum())}
+
+    def per_class(self) -> pd.DataFrame:
+        """Return class, iou_1, iou_2, iou_ensemble (per cent, NaN if absent), pixels (truth)."""
+        ious = [100 * iou(self.matrices[name]).numpy() for name in SEGMENTERS]
+        columns = dict(zip(("iou_1", "iou_2", "iou_ensemble"), ious, strict=True))
+        pixels = self.matrices["ensemble"].sum(1).numpy()
+        return pd.DataFrame({"class": list(self.classes), **columns, "pixels": pixels})
+
+
+def evaluate(seen: Iterable[Seen], classes: Sequence[str]) -> Evaluation:
+    """Compare both segmenters, and the mean of their probabilities, with the labels of what `region_tables.look` saw."""
+    count = len(classes)
+    total = torch.zeros(3, count, count, dtype=torch.int64)
+    for batch in seen:
+        matrices = [confusion_matrix(prediction, batch.batch.labels, count) for prediction in batch.predictions]
+        total += torch.stack(matrices).cpu()
+    return Evaluation(tuple(classes), dict(zip(SEGMENTERS, total, strict=True)))
+
+
+def cut(rule: Filter) -> tuple[float, Threshold | None]:
+    """Return where a row cuts the regions, as `measures.summarise` wants it: the share, or score and threshold.
+
+    The controls keep as many regions as the region score would.
+    """
+    if rule.keep == "fraction":
+        return rule.fraction, None
+    return 0.5, ("region_score", rule.tau) if rule.by != "none" else None

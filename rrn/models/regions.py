@@ -1,0 +1,98 @@
+"""Regions: the fixed squares of an image that a pseudo-label is judged in. Index arithmetic and ranks; nothing learnt.
+
+A region of `grid` = (rows, columns) holds the cells whose `floor(index * grid / size)` is its own, so that every pixel
+lies in exactly one region, on the image and on a feature map of any size alike (adaptive pooling would overlap).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rrn.runtime import distributed
+
+Grid = tuple[int, int]
+"""Rows and columns of regions."""
+
+
+def grid_of(height: int, width: int, region: int) -> Grid:
+    """Return the grid that covers height x width pixels with squares of `region` pixels, the last ones padded."""
+    return -(-height // region), -(-width // region)
+
+
+def pad_to_regions(values: Tensor, region: int) -> Tensor:
+    """Zero-pad [..., H, W] on the right and below to whole regions."""
+    height, width = values.shape[-2:]
+    return F.pad(values, (0, -width % region, 0, -height % region))
+
+
+def cells(size: int, grid: int, device: torch.device | None = None) -> Tensor:
+    """Return the region index (int64 [size]) of each of `size` positions along one side."""
+    return torch.arange(size, device=device) * grid // size
+
+
+@lru_cache(maxsize=64)
+def _membership(size: int, grid: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return which positions along one side lie in which region, 1 or 0 [size, grid]; made once, to be read only."""
+    return (cells(size, grid, device)[:, None] == torch.arange(grid, device=device)).to(dtype)
+
+
+def region_sum(values: Tensor, grid: Grid) -> Tensor:
+    """Sum float values [..., H, W] over each region: [..., rows, columns]; in full precision also under autocast."""
+    sides = zip(values.shape[-2:], grid, strict=True)
+    rows, columns = (_membership(size, count, values.device, values.dtype) for size, count in sides)
+    with full_precision(values.device):
+        return rows.T @ values @ columns
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Suspend autocast: half precision counts to 256 only, and ties scores that differ."""
+    active = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if active else nullcontext()
+
+
+def region_mean(values: Tensor, weight: Tensor, grid: Grid) -> Tensor:
+    """Mean of values [B, K, H, W] over each region, weighted by weight [B, 1, H, W] >= 0; 0 where the weight is 0."""
+    total = region_sum(weight, grid)
+    return region_sum(values * weight, grid) / torch.where(total > 0, total, 1.0)
+
+
+def spread(values: Tensor, height: int, width: int) -> Tensor:
+    """Give every pixel the value of its region: [..., rows, columns] -> [..., height, width]."""
+    rows = cells(height, values.shape[-2], values.device)
+    columns = cells(width, values.shape[-1], values.device)
+    return values[..., rows[:, None], columns]
+
+
+def best(ranking: Tensor, relevant: Tensor, count: Tensor) -> Tensor:
+    """Mark the `count` relevant entries of highest ranking over all processes; no read back to the host.
+
+    Args:
+        ranking: float [N, rows, columns].
+        relevant: bool, the same shape.
+        count: scalar tensor.
+    """
+    mine = torch.where(relevant, ranking, -torch.inf)
+    everyone = distributed.gathered(mine.flatten())
+    order = everyone.argsort(descending=True, stable=True)
+    position = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    start = distributed.rank() * mine.numel()
+    return relevant & (position[start : start + mine.numel()].view_as(mine) < count)
+
+
+def normalized(rating: Tensor, kept: Tensor, area: Tensor) -> Tensor:
+    """Scale ratings so that their mean over the pixels of what is kept is 1, for each branch; 0 if nothing is kept.
+
+    Args:
+        rating: [2, N, rows, columns], at least 0.
+        kept: bool, the same shape.
+        area: valid pixels of each region [N, rows, columns].
+    """
+    rated = rating * kept
+    pixels = distributed.total((kept * area).sum((1, 2, 3), keepdim=True))
+    mass = distributed.total((rated * area).sum((1, 2, 3), keepdim=True))
+    return rated * pixels / torch.where(mass > 0, mass, 1.0)

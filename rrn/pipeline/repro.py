@@ -1,0 +1,235 @@
+"""The front door: `python -m rrn.repro [--jobs N] [--compare] [arguments of dvc repro]`.
+
+Fetches the data that ships with the repository (`rrn.fetch`), moves runs that params.yaml does not list out of
+the way, and runs the pipeline with the programs of this environment, runs of the ablation side by
+side where processors are free. `--compare` then states how far the results lie from those that git
+holds, which is what counts on another kind of machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+
+from rrn import config
+from rrn.data.decoding import DataError
+from rrn.data.image_set import ImageSet
+from rrn.pipeline import buildable, fetch, git, scheduler
+from rrn.runtime import atomic_io, locking, tracking
+
+KEYS = ["name", "partition", "method"]
+TOLERANCE = 2.0
+"""Default of --tolerance, in points of IoU: a few times the deviation between seeds."""
+
+DVC = fetch.DVC
+
+
+def dvc(root: Path, *arguments: str) -> int:
+    """Run dvc and return its exit status; Ctrl-C, which it and its stage hear too, lets them end first.
+
+    `subprocess.call` would kill it after a quarter of a second, while its stage still saves.
+    """
+    with subprocess.Popen([*DVC, *arguments], cwd=root) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does in a terminal: stop what was started here, too, stages before their dvc.
+
+    dvc itself would end at once, and its stage go on.
+    """
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(*_: Any) -> None:
+    """Interrupt the programs that a terminal would; they save, and are waited for."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == os.getpgrp():
+                process.send_signal(signal.SIGINT)
+    raise KeyboardInterrupt
+
+
+def ahead(root: Path, settings: config.Settings, jobs: int) -> int:
+    """Run the warmups, trainings and evaluations that have changed, `jobs` at a time; return the first bad status."""
+    if status := dvc(root, "repro", "prepare"):
+        return status
+    waits = scheduler.order(settings.ablation)
+    stages = scheduler.affected(waits, scheduler.changed(DVC, root))
+    return scheduler.run(stages, waits, jobs, lambda stage: scheduler.reproduce(DVC, root, stage))
+
+
+def set_aside(root: Path, settings: config.Settings) -> list[Path]:
+    """Move folders and metrics of runs that the lists of `ablation:` do not name to runs/<name>/aside.
+
+    The ablation stage depends on whole folders; what is left of removed rows would be hashed too. What was moved
+    there before stays: a folder of the same name gets a number.
+
+    Returns:
+        The folders and files as they were called.
+    """
+    lists = settings.ablation
+    partitions, seeds = lists.partitions, [str(seed) for seed in lists.seeds]
+    full = {"-".join(key) for key in itertools.product(partitions, lists.methods, seeds)}
+    runs = root / "runs" / settings.name
+    listed = {
+        runs / "prepare": set(partitions),
+        runs / "warmup": {"-".join(key) for key in itertools.product(partitions, seeds)},
+        runs / "train": full,
+        runs / "evaluate": full,
+        tracking.run_folder(root, settings.name): {f"{key}.json" for key in full},
+    }
+    stale = [path for folder, names in listed.items() for path in sorted(folder.glob("*")) if path.name not in names]
+    for path in stale:
+        place = runs / "aside" / (path.parent.name if path.is_dir() else "metrics")
+        place.mkdir(parents=True, exist_ok=True)
+        path.rename(_free(place / path.name))
+    return stale
+
+
+def keep_changes(root: Path, name: str) -> list[Path]:
+    """Move what was changed or added by hand in outputs of stages to runs/<name>/aside, since dvc would delete it.
+
+    These are single files of runs/<name>, and the whole of results/<name>, of which dvc has no copy.
+
+    Returns:
+        What was moved, as it was called.
+
+    Raises:
+        fetch.FetchError: dvc failed and has said why.
+        subprocess.CalledProcessError: the same.
+    """
+    runs, results = root / "runs" / name, root / "results" / name
+    differing = fetch.by_hand({**fetch.status(DVC, root), "unknown": []})
+    paths = [root / path for part in differing.values() for path in part]
+    moved = {path: runs / "aside" / path.relative_to(runs) for path in paths if path.is_relative_to(runs)}
+    if results.exists() and results in scheduler.changed_outputs(DVC, root, "ablation"):
+        moved[results] = runs / "aside" / "results"
+    for path, target in moved.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(_free(target))
+    return list(moved)
+
+
+def _free(path: Path) -> Path:
+    """Return a path that nothing has: the path itself, or path.2, path.3, ..."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
+    return next(each for each in itertools.chain([path], numbered) if not os.path.lexists(each))
+
+
+def deviations(committed: pd.DataFrame, here: pd.DataFrame) -> pd.DataFrame:
+    """Return the differences of the columns miou_mean*; NaN where only one side has the row."""
+    keys = [key for key in KEYS if key in committed and key in here]
+    numbers = [str(c) for c in here if str(c).startswith("miou_mean") and c in committed]
+    pair = committed[[*keys, *numbers]].merge(
+        here[[*keys, *numbers]], how="outer", on=keys, suffixes=(" committed", " here")
+    )
+    pair = pair.set_index(keys)
+    for column in numbers:
+        pair[f"{column} deviation"] = pair[f"{column} here"] - pair[f"{column} committed"]
+    return pair
+
+
+def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: list[str]) -> int:
+    """Fetch the data and run the pipeline; return the first bad exit status.
+
+    Args:
+        root: the repository.
+        settings: of params.yaml.
+        jobs: stages at a time; None: as many as fit.
+        rest: arguments of `dvc repro`, which then takes one stage at a time.
+
+    Raises:
+        fetch.FetchError: see `rrn.pipeline.fetch.fetch`; nothing was run or moved.
+        DataError: there is no such data set; likewise.
+    """
+    fetch.fetch(DVC, root)
+    ImageSet.open(settings, root)  # dvc would say less of data that are not there
+    for folder in set_aside(root, settings):
+        print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
+    for path in () if "--dry" in rest else keep_changes(root, settings.name):
+        print(f"{path.relative_to(root)} is not as dvc.lock says: moved to runs/{settings.name}/aside/")
+    jobs = 1 if rest else jobs or scheduler.fitting(settings)
+    return (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
+
+
+def compare(root: Path, name: str, tolerance: float) -> int:
+    """Print the deviations of results/<name>/ablation.csv from the committed file.
+
+    Returns:
+        0, or 1 if a deviation is larger than `tolerance` or cannot be stated.
+    """
+    file = f"results/{name}/ablation.csv"
+    try:
+        committed = git.committed(root, file)
+    except git.GitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not (root / file).exists():
+        print(f"error: the working tree has no {file} to compare", file=sys.stderr)
+        return 1
+    table = deviations(pd.read_csv(io.StringIO(committed)), pd.read_csv(root / file))
+    worst = table.filter(like=" deviation").abs().to_numpy()
+    same = bool((worst <= tolerance).all())
+    print(table.round(2).to_string())
+    print(f"{'within' if same else 'NOT within'} {tolerance} points of what git holds")
+    return 0 if same else 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the first exit status that is not 0; 3 if another one runs, 130 if stopped."""
+    parser = argparse.ArgumentParser(prog="python -m rrn.repro", description=__doc__)
+    parser.add_argument("--jobs", type=int, help="stages at a time; by default as many as processors allow")
+    parser.add_argument("--compare", action="store_true", help="compare with the committed results")
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="in points of IoU")
+    args, rest = parser.parse_known_args(argv)
+    try:
+        root = config.find_root()
+        settings = config.load(root=root)
+        buildable.require_or_note(root, settings)
+    except (config.SettingsError, FileNotFoundError, atomic_io.WriteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if args.jobs is not None and (rest or args.jobs < 1):
+        parser.error("--jobs wants a number from 1, and no arguments of dvc repro, which takes one stage at a time")
+    path = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    os.environ["PATH"] = os.pathsep.join(path)  # stages find the programs of this environment
+    try:
+        if args.compare:  # whether that can be done is said before hours of work
+            git.committed(root, f"results/{settings.name}/ablation.csv")
+        with locking.writing(root / "dvc.lock"), stoppable():
+            status = reproduced(root, settings, args.jobs, rest)
+    except (locking.BusyError, atomic_io.WriteError, fetch.FetchError, git.GitError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3 if isinstance(error, locking.BusyError) else 1
+    except subprocess.CalledProcessError as error:  # dvc has said why
+        return error.returncode
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return status or (compare(root, settings.name, args.tolerance) if args.compare else 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

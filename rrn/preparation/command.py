@@ -1,0 +1,102 @@
+"""Get the paper's data sets onto the disk, and look at what is there: `python -m rrn.data voc --root DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rrn import config
+from rrn.data.decoding import DataError
+from rrn.preparation import download
+from rrn.preparation.archives import RECORDS, Record, records
+from rrn.runtime.places import place
+
+OBTAIN: Mapping[str, Callable[[Path, Record], None]] = {
+    "voc": download.obtain_voc,
+    "camvid": download.obtain_camvid,
+    "cityscapes": download.obtain_cityscapes,
+}
+HELP = {
+    "voc": "download VOC 2012 and SBD, lay out train, val and train_aug (needs scipy)",
+    "camvid": "download CamVid in the layout of the SegNet tutorial",
+    "cityscapes": "unpack the two archives of Cityscapes that you put into DIR",
+}
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    arguments = parser().parse_args(argv)
+    try:
+        return run(arguments)
+    except (DataError, config.SettingsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {_disk_trouble(error, arguments)}", file=sys.stderr)
+    return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the subcommands."""
+    top = argparse.ArgumentParser(prog="python -m rrn.data", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    for kind in OBTAIN:
+        command = commands.add_parser(kind, help=HELP[kind])
+        command.add_argument("--root", type=place, required=True, metavar="DIR", help="where the data set shall lie")
+        command.add_argument(
+            "--archives", type=place, default=RECORDS, metavar="FILE", help="a copy of archives.json, for a mirror"
+        )
+    verify = commands.add_parser("verify", help="check the data set that params.yaml names")
+    verify.add_argument("--out", type=place, metavar="DIR", help="keep what was found there, for the prepare stage")
+    lists = commands.add_parser("lists", help="fetch the published partition lists")
+    lists.add_argument("--root", type=place, required=True, metavar="DIR", help="the folder of dataset.path")
+    lists.add_argument("kind", choices=("voc", "cityscapes"))
+    return top
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a subcommand; return its exit status.
+
+    Raises:
+        DataError: what is wrong, and what to do.
+        config.SettingsError: params.yaml cannot be used (verify).
+        OSError: the disk is full, or a folder or what was found (verify) cannot be written.
+    """
+    if arguments.command == "verify":
+        from rrn.preparation import verification
+
+        root = config.find_root()
+        return verification.report(config.load(root=root), root, arguments.out)
+    root = arguments.root.resolve()
+    if arguments.command == "lists":
+        from rrn.preparation import published_lists
+
+        print(*published_lists.fetch_all(arguments.kind, root / "lists"), sep="\n")
+        return 0
+    record = records(arguments.archives)[arguments.command]
+    root.mkdir(parents=True, exist_ok=True)
+    OBTAIN[arguments.command](root, record)
+    print(f"{arguments.command} is complete: {', '.join(f'{n} {split}' for split, n in record.counts.items())} images")
+    print(f"params.yaml: dataset.kind: {arguments.command}, dataset.path: {root}, dataset.void: null")
+    return 0
+
+
+def _disk_trouble(error: OSError, arguments: argparse.Namespace) -> str:
+    """Say what went wrong with the disk."""
+    if arguments.command == "verify":
+        return str(error)
+    if error.errno in FULL:
+        free = shutil.disk_usage(arguments.root).free / 1e9
+        return (
+            f"the disk of {arguments.root} is full ({free:.1f} GB free); make room and run the command again, "
+            "it goes on where it was"
+        )
+    return f"{error}; name a folder that can be written"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

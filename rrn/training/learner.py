@@ -1,0 +1,322 @@
+"""One step of learning: gradients, precision, and updates that a bad loss cannot reach. No equation of the method.
+
+Nothing in a step waits for the device, on one GPU (with several, synchronized batch norm does). Whether losses and
+gradients are finite stays there as a flag; from the first step that is not, no update is applied, so that weights and
+optimizers are those in which it went wrong, until the host asks (`require_finite`). fp16 is the exception: its scaler
+skips steps whose gradients overflow, and reads them back for that; there only losses count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+
+from rrn import config
+from rrn.data.batches import Batch
+from rrn.method import RRN, Terms, ramp
+from rrn.models.segmenter import counted, recomputing, speed_up
+from rrn.runtime import distributed, memory
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class LossError(FloatingPointError):
+    """A loss, a gradient or a weight is not finite.
+
+    Attributes:
+        step: the first that went wrong; weights, statistics and optimizers are still those before it. None: they are
+            spoiled.
+    """
+
+    def __init__(self, message: str, step: int | None = None) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class Statistics:
+    """What batch norm has counted so far, to go back to: some large kernels, however many norms there are.
+
+    Args:
+        module: whose norms; their buffers stay the tensors that they are for as long as this lives.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        kinds: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in counted(module):
+            kinds.setdefault(buffer.dtype, []).append(buffer.view(-1))
+        self._kinds = [(buffers, torch.cat(buffers)) for buffers in kinds.values()]
+
+    def keep(self, sound: Tensor) -> None:
+        """Go back to them unless `sound`, a bool scalar on their device, which is not waited for."""
+        for buffers, before in self._kinds:
+            kept = torch.where(sound, torch.cat(buffers), before)  # what is not finite would survive a product
+            torch._foreach_copy_(buffers, kept.split([len(buffer) for buffer in buffers]))
+
+
+class Learner:
+    """The networks of a run while they learn.
+
+    Args:
+        model: in training mode, on its device.
+        settings: precision, speed, optimizer, and those of the discriminators.
+        schedule: of the stage.
+        decay: whether the learning rate decays over the stage.
+
+    Raises:
+        SettingsError: `speed.accumulate` takes a batch in parts, and the row needs the whole of it.
+    """
+
+    def __init__(self, model: RRN, settings: config.Settings, schedule: config.Schedule, decay: bool) -> None:
+        require_whole_batch(settings)
+        self.model, self.settings, self.schedule, self.decay = model, settings, schedule, decay
+        self.device, self.half = model.device, settings.precision == "fp16"
+        self.optimizers = optimizers(model, settings)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half)
+        self.spoiled = torch.full((), -1, dtype=torch.int64, device=self.device)
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of the segmenters in a step."""
+        return learning_rate(step, self.settings.optimizer, self.schedule, self.decay)
+
+    def step(self, batch: Batch, step: int) -> Terms:
+        """Learn from one batch on the device; return the loss terms and measures, scalars, still there.
+
+        Raises:
+            MemoryShortage: the device, or the computer, has no memory left for it; says what would need less.
+        """
+        with memory.explained("a step", lambda: _needing_less(self.settings)):
+            return self._step(batch, step)
+
+    def _step(self, batch: Batch, step: int) -> Terms:
+        """Learn from one batch."""
+        for group in self.optimizers["segmenters"].param_groups:
+            group["lr"] = self.rate(step)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        statistics = Statistics(self.model)
+        terms = self._gradients(batch, step)
+        values = distributed.total(torch.stack(list(terms.values())))
+        for networks in self.optimizers:
+            distributed.sum_gradients(getattr(self.model, networks).parameters())
+        sound = self._note_spoiled(values, step)
+        self._update(sound)
+        distributed.average(b for name, b in self.model.segmenters.named_buffers() if "running_" in name)
+        if self.device.type != "cpu" or not sound:
+            statistics.keep(sound)
+        return dict(zip(terms, values, strict=True))
+
+    def _gradients(self, batch: Batch, step: int) -> Terms:
+        """Take the gradients of all losses, each as soon as it is known; return the terms and measures."""
+        terms, measures = Terms(), Terms()
+        parts = batch.parts(self.settings.speed.accumulate)
+        counts = self.model.count(parts)
+        for number, part in enumerate(parts):
+            evidence = self.model.evidence(part, counts, number)
+            merged = self.settings.speed.merged
+            self._descend(self.model.segmenter_losses(part, evidence, step, merged), terms)
+            self._descend(self.model.discriminator_losses(evidence, step), terms)
+            add(measures, evidence.measures)
+        return terms | measures
+
+    def _descend(self, losses: Iterator[Terms], terms: Terms) -> None:
+        """Take the gradient of each loss before the next one is computed, and add its value to `terms`."""
+        while True:
+            with self._precision():
+                found = next(losses, None)
+            if found is None:
+                return
+            with recomputing(self.model.segmenters) if self.settings.speed.checkpointing else nullcontext():
+                self.scaler.scale(torch.stack(list(found.values())).sum()).backward()
+            add(terms, {name: value.detach() for name, value in found.items()})
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """Return the context of mixed precision; none in fp32."""
+        wanted = PRECISIONS[self.settings.precision]
+        return nullcontext() if wanted == torch.float32 else torch.autocast(self.device.type, dtype=wanted)
+
+    def _note_spoiled(self, values: Tensor, step: int) -> Tensor:
+        """Keep the first step whose losses (and measures) or gradients are not finite; return whether none is so far.
+
+        Both stay on the device.
+        """
+        finite = values.isfinite().all()
+        if not self.half:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            finite = finite & torch.nn.utils.get_total_norm(gradients, math.inf).isfinite()
+        before = self.spoiled < 0
+        self.spoiled = torch.where(before & ~finite, step, self.spoiled)
+        return before & finite
+
+    def _update(self, sound: Tensor) -> None:
+        """Let the optimizers take their step if it and all before it are `sound`."""
+        if (self.half or self.device.type == "cpu") and not sound:
+            return
+        spoiled = (~sound).float()
+        for optimizer in self.optimizers.values():
+            if optimizer.defaults["fused"] and not self.half:  # those ask on the device
+                vars(optimizer).update(grad_scale=None, found_inf=spoiled)
+            self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def require_finite(self, history: list[Terms], done: int, run: str) -> Tensor:
+        """Read the terms of the last steps back.
+
+        Args:
+            history: what `step` returned for them.
+            done: number of steps done.
+            run: which run, for the message.
+
+        Returns:
+            float64 [steps, terms] on the CPU.
+
+        Raises:
+            LossError: one is not finite, or a gradient was not.
+        """
+        values = torch.stack([torch.stack(list(terms.values())) for terms in history]).double().cpu()
+        found = dict[int, tuple[int, int]]()
+        for index, term in (~values.isfinite()).nonzero().tolist():
+            found.setdefault(done - len(values) + index, (index, term))
+        steps = [*found, int(self.spoiled)] if self.spoiled >= 0 else [*found]
+        if not steps:
+            return values
+        first, what = min(steps), "a gradient is not finite"
+        if first in found:
+            name, value = list(history[0])[found[first][1]], values[found[first]].item()
+            what = f"loss {name!r} is {value}"
+        raise LossError(f"{what} at step {first} of {run}; its update was not applied", first)
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next step depends on, beside the settings: dictionaries, numbers and tensors."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": {name: _moments(optimizer) for name, optimizer in self.optimizers.items()},
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+        self.model.load_state_dict(state["model"])
+        for name, optimizer in self.optimizers.items():
+            _restore(optimizer, state["optimizers"][name])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+    """Return what an optimizer remembers of each parameter, by its number; the settings say the rest."""
+    return {str(number): moments for number, moments in optimizer.state_dict()["state"].items()}
+
+
+def _restore(optimizer: torch.optim.Optimizer, moments: dict[str, dict[str, Any]]) -> None:
+    """Let an optimizer remember, tensors laid out as the parameters are."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    laid = {
+        int(number): {name: _laid_as(parameters[int(number)], value) for name, value in kept.items()}
+        for number, kept in moments.items()
+    }
+    optimizer.load_state_dict({"state": laid, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _laid_as(parameter: Tensor, value: Any) -> Any:
+    """Return a value, channels last where it is a tensor of the parameter's shape and the parameter is."""
+    alike = isinstance(value, Tensor) and value.shape == parameter.shape
+    return torch.empty_like(parameter, device=value.device, dtype=value.dtype).copy_(value) if alike else value
+
+
+def _needing_less(settings: config.Settings) -> memory.Ways:
+    """Say what would need less memory in a step, and what each costs."""
+    speed, parts = settings.speed, 2 * settings.speed.accumulate
+    sizes = settings.batch.labeled, settings.batch.unlabeled
+    divisible = all(size % (settings.nproc * parts) == 0 for size in sizes) and not _needs_whole_batch(settings.method)
+    return {
+        "speed.checkpointing: true computes activations twice": not speed.checkpointing,
+        f"speed.accumulate: {parts} takes a batch in parts, each with its own statistics of batch norm": divisible,
+        "precision: bf16 takes half of the activations": settings.precision == "fp32",
+        "nproc: more processes share a batch, with a GPU each": True,
+        "batch.labeled, batch.unlabeled, augment.crop: with smaller ones it is another training": True,
+    }
+
+
+def require_whole_batch(settings: config.Settings) -> None:
+    """Refuse to take a batch in parts where a row depends on it as a whole: sums can be taken in parts, ranks cannot.
+
+    Raises:
+        SettingsError: says what depends on it.
+    """
+    reason = _needs_whole_batch(settings.method)
+    if settings.speed.accumulate > 1 and reason:
+        raise config.SettingsError(
+            f"speed.accumulate: {settings.speed.accumulate} takes a batch in parts, but method.{reason}; "
+            "set speed.accumulate: 1, and speed.checkpointing: true to save memory"
+        )
+
+
+def _needs_whole_batch(row: config.Method) -> str:
+    """Return why a row needs a batch as a whole, or nothing."""
+    judge = row.discriminator
+    reasons = {
+        f"filter.by: {row.filter.by} ranks the regions of the whole batch": row.filter.by != "region_score",
+        f"filter.keep: {row.filter.keep} ranks the regions of the whole batch": row.filter.keep != "threshold",
+        f"rho: {row.rho} is scaled to a mean of 1 over the whole batch": row.rho != "none",
+        f"discriminator.objective: {judge.objective} pairs images of the whole batch": judge.objective != "accuracy",
+    }
+    return next((reason for reason, holds in reasons.items() if holds and row.uses_discriminators), "")
+
+
+def add(terms: Terms, more: Terms) -> None:
+    """Add the values of `more` to those of the same name in `terms`."""
+    for name, value in more.items():
+        terms[name] = terms[name] + value if name in terms else value
+
+
+def prepare_for(model: RRN, device: torch.device, speed: config.Speed) -> RRN:
+    """Move the networks to a device, channels last, and make them as fast and as small as `speed` says.
+
+    On CUDA batch norm is synchronized over processes, and cuDNN tries out which of its convolutions is the fastest for
+    each size that comes: crops have one (`rrn.evaluation.inference.many_sizes` stops it for whole images).
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        if distributed.world() > 1:
+            model.segmenters = convert_sync_batchnorm(model.segmenters)  # torch's own would drop timm's activations
+    for segmenter in model.segmenters:
+        speed_up(segmenter, speed)
+    return model.to(device).to(memory_format=torch.channels_last)
+
+
+def optimizers(model: RRN, settings: config.Settings) -> dict[str, torch.optim.Optimizer]:
+    """Build SGD for the segmenters, without weight decay on norms and biases, and Adam for the discriminators.
+
+    Fused, but for SGD on the CPU, whose last bits would differ from those of the results in the repository, and SGD in
+    fp16, which would begin with a momentum that nobody has set where the scaler skips the first step.
+    """
+    options, judge = settings.optimizer, settings.method.discriminator
+    weights = [p for p in model.segmenters.parameters() if p.ndim > 1]
+    others = [p for p in model.segmenters.parameters() if p.ndim <= 1]
+    built: dict[str, torch.optim.Optimizer] = {
+        "segmenters": torch.optim.SGD(
+            [
+                {"params": weights, "weight_decay": options.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=options.lr,
+            momentum=options.momentum,
+            fused=model.device.type == "cuda" and settings.precision != "fp16",
+        )
+    }
+    if model.discriminators:
+        fused = model.device.type != "meta"  # its square roots are exact; the others' depend on the processor
+        parameters = model.discriminators.parameters()
+        built["discriminators"] = torch.optim.Adam(parameters, lr=judge.lr, betas=judge.betas, fused=fused)
+    return built
+
+
+def learning_rate(step: int, optimizer: config.Optimizer, schedule: config.Schedule, decay: bool) -> float:
+    """Return the learning rate of a step: a linear ramp, then constant, or poly decay to 0 over the stage."""
+    rate = optimizer.lr * ramp(step, schedule.lr_ramp)
+    return rate * (1 - step / schedule.steps) ** optimizer.poly if decay else rate
