@@ -114,7 +114,10 @@ LINES = ["", "   ", "\f", "# said", "        # said \\", "#: 'said", '# """']
 BESIDE = ["", "  # said", "\t# '", "  # noqa", "   ", "  # \\"]
 
 
-@given(st.randoms(use_true_random=False), st.sampled_from(["rrn/runtime/source.py", "rrn/runtime/seeding.py", "rrn/runtime/atomic_io.py"]))
+@given(
+    st.randoms(use_true_random=False),
+    st.sampled_from(["rrn/runtime/source.py", "rrn/runtime/seeding.py", "rrn/runtime/atomic_io.py"]),
+)
 def test_remarks_do_not_matter(chance: random.Random, name):
     text = (ROOT / name).read_text()
     left = source.bare(text)
