@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -142,8 +143,9 @@ def started(rival: Rival, part: Part) -> Running:
     before = allocated(part.device)
     build = reference if rival.row == "reference" else ours
     step = build(settings, rival, part.device, batch)
-    switches = lambda: switched(rival, part.device)  # noqa: E731 (a context is entered once)
-    running = Running(step, 0, switches, settings.batch.labeled + 2 * settings.batch.unlabeled)
+    running = Running(
+        step, 0, partial(switched, rival, part.device), settings.batch.labeled + 2 * settings.batch.unlabeled
+    )
     running.take(1)
     wait(part.device)
     running.state = allocated(part.device) - before

@@ -77,7 +77,7 @@ class Evaluation:
 
 
 def evaluate(seen: Iterable[Seen], classes: Sequence[str]) -> Evaluation:
-    """Compare both segmenters, and the mean of their probabilities, with the labels of what `region_tables.look` saw."""
+    """Compare both segmenters, and the mean of their probabilities, with the labels that `region_tables.look` saw."""
     count = len(classes)
     total = torch.zeros(3, count, count, dtype=torch.int64)
     for batch in seen:

@@ -19,7 +19,7 @@ from rrn.runtime import atomic_io, places
 
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch")
 """Which build the networks."""
-CODE = Path(__file__).resolve().parents[1]
+CODE = Path(__file__).resolve().parents[2]
 """Where this package lies, for the child process that tries settings of another folder."""
 TRIAL = [sys.executable, "-m", "rrn.training.trial"]
 """Tries settings that it reads from its input."""

@@ -1,7 +1,8 @@
 """Published lists of labeled and unlabeled images: fetched from their origin, checked, cached. No torch.
 
-`lists.json` says where each list lies (a public repository at a pinned commit), how many ids it has and what their
-sha256 is. Equal sizes are not equal lists: 662 images of `cps` hold 93 finely annotated ones, 662 of `u2pl` hold 662.
+`published_lists.json` says where each list lies (a public repository at a pinned commit), how many ids it has and what
+their sha256 is. Equal sizes are not equal lists: 662 images of `cps` hold 93 finely annotated ones, 662 of `u2pl` hold
+662.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from rrn.data.decoding import DataError, ids_of
 from rrn.runtime import places
 
-CATALOGUE = Path(__file__).with_name("lists.json")
+CATALOGUE = Path(__file__).with_name("published_lists.json")
 ORIGIN = "https://raw.githubusercontent.com"
 """Where repositories are read; `RRN_LISTS` names another address, or a folder, with <repository>/<commit>/<path>."""
 TIMEOUT = 30

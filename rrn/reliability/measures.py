@@ -1,8 +1,8 @@
 """Does a score know where pseudo-labels are wrong? Numbers in, numbers out; no torch, no files.
 
-Everything starts from a table with one row per region and segmenter (`rrn.evaluation.region_tables`): its scores, and how
-many of its valid pixels there are and are right, in all and by the class of the pseudo-label. Pixels themselves are
-never kept: memory stays flat. All measures are exact over the pixels, each with its region's score.
+Everything starts from a table with one row per region and segmenter (`rrn.evaluation.region_tables`): its scores, and
+how many of its valid pixels there are and are right, in all and by the class of the pseudo-label. Pixels themselves
+are never kept: memory stays flat. All measures are exact over the pixels, each with its region's score.
 """
 
 from __future__ import annotations
