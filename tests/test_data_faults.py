@@ -189,7 +189,7 @@ def test_a_killed_worker_stops_the_run_with_the_setting_that_helps(
     expected = (
         f"of 2 processes that prepare batches pid {workers[0].pid} was killed by signal 9: most likely for lack of"
     )
-    assert f"\nrrn.data.workers.WorkerError: {expected} memory, or /dev/shm is full; " in errors
+    assert f"\nrrn.data.prefetch.WorkerError: {expected} memory, or /dev/shm is full; " in errors
     assert "lower workers (now 2; with 0 there is no such process), then give the same command again" in errors
     require_gone(workers)
 

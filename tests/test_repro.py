@@ -308,7 +308,7 @@ def test_ctrl_c_waits_for_dvc_whose_stage_still_saves(tmp_path, monkeypatch):
 def test_only_stages_that_changed_go_ahead(monkeypatch):
     settings, started = config.load(root=None), []
     monkeypatch.setattr(repro, "dvc", lambda root, *arguments: 0)
-    monkeypatch.setattr(repro.lanes, "changed", lambda command, root: ["train@1of16-rrn-0", "ablation"])
-    monkeypatch.setattr(repro.lanes, "reproduce", lambda command, root, stage: started.append(stage) or 0)
+    monkeypatch.setattr(repro.scheduler, "changed", lambda command, root: ["train@1of16-rrn-0", "ablation"])
+    monkeypatch.setattr(repro.scheduler, "reproduce", lambda command, root, stage: started.append(stage) or 0)
     assert repro.ahead(None, settings, 2) == 0
     assert started == ["train@1of16-rrn-0", "evaluate@1of16-rrn-0"]

@@ -51,7 +51,7 @@ def test_it_begins_with_the_rows_own_rule(explorer):
     assert (explorer.rule.value, explorer.keep.value, explorer.value.value) == ("region_score", "fraction", 0.75)
     assert (explorer.score.value, explorer.rho.value, explorer.id.value) == ("region_score", "agreement", "val_0")
     assert {bytes(image.value)[:4] for image in (explorer.image, explorer.curves)} == {b"\x89PNG"}
-    said = widget.explore.summary(explorer.regions, explorer.choice)
+    said = widget.analysis.summary(explorer.regions, explorer.choice)
     assert html.escape(said) in explorer.summary.value and said.startswith("This image: kept ")
 
 
@@ -90,8 +90,8 @@ def test_every_control_changes_the_picture(explorer, control, value):
 def test_while_a_slider_moves_the_picture_goes_first_and_the_rest_follows_once(explorer, monkeypatch):
     monkeypatch.setattr(widget, "REST", 0.05)
     drawn = []
-    figure = widget.dashboard.split_figure
-    monkeypatch.setattr(widget.dashboard, "split_figure", lambda *given: drawn.append(given) or figure(*given))
+    figure = widget.split_view.split_figure
+    monkeypatch.setattr(widget.split_view, "split_figure", lambda *given: drawn.append(given) or figure(*given))
 
     async def moved():
         pictures, before = [], explorer.curves.value
@@ -204,7 +204,7 @@ def test_names_cannot_act_as_html(tmp_path):
     assert "&lt;script&gt;x" in explorer.summary.value and "<script>x" not in explorer.summary.value
     regions = Regions(Evidence.read(path), "val")
     assert regions.about.classes[1] == "<b>disc</b>"
-    table = widget.explore.region_table(regions, widget.explore.default(regions)).assign(score="<b>x</b>")
+    table = widget.analysis.region_table(regions, widget.analysis.default(regions)).assign(score="<b>x</b>")
     assert "&lt;b&gt;x&lt;/b&gt;" in widget.table_html(table)
 
 
