@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import os
 
-from rrn.pipeline.stage import PORTABLE
+from rrn.runtime.portable import PORTABLE
 
 CLASSES, STEPS = 8, 2
 

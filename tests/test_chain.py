@@ -14,6 +14,11 @@ METHODS = ["cps_cutmix", "rrn"]
 JOINED = ["ablation", "report"]
 ROW = ["train@1of16-rrn-0", "evaluate@1of16-rrn-0", "ablation"]
 
+DRAWN = {"prepare", "evaluate", "ablation"}
+TRAINED = {"warmup", "train", "evaluate"}
+COMPUTED = {"verify", "prepare", "warmup", "train", "evaluate", "ablation", "report"}
+"""Stages that depend on a figure, on the method, and on what all share; `--dry` names no others that read theirs."""
+
 pytestmark = pytest.mark.chain
 
 
@@ -116,6 +121,48 @@ def test_a_notebook_that_was_run_by_hand_runs_no_stage(repository):
     path.write_text(text)
     assert ran(result.stdout) == ["notebooks"]
     assert python(repository, "-m", "dvc", "repro", "notebooks").returncode == 0
+
+
+@pytest.fixture
+def code(repository):
+    """Edit a file of rrn/ and run the stage that copies code; return what else would run. It is put back afterwards."""
+    texts = {}
+
+    def edit(name, old, new):
+        path = repository / "rrn" / name
+        text = texts.setdefault(path, path.read_text())
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        assert ran(python(repository, "-m", "dvc", "repro", "--dry").stdout) == ["notebooks"]
+        result = python(repository, "-m", "dvc", "repro", "notebooks")
+        assert result.returncode == 0, result.stdout + result.stderr
+        return {name.split("@")[0] for name in ran(python(repository, "-m", "dvc", "repro", "--dry").stdout)}
+
+    yield edit
+    for path, text in texts.items():
+        path.write_text(text)
+    assert python(repository, "-m", "dvc", "repro", "notebooks").returncode == 0
+
+
+def test_a_docstring_and_a_comment_run_nothing_but_the_copy(code):
+    assert code("method.py", '"""', '# said\n\n"""Said. ') == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "again"),
+    [
+        ("plotting/paper.mplstyle", "lines.linewidth", "lines.markersize: 3\nlines.linewidth", DRAWN),
+        ("plotting/figures.py", "\nTERMS = {", "\nMORE = 1\nTERMS = {", DRAWN),
+        ("paper/tables.py", "\n\n\n", "\n\n\nMORE = 1\n", {"ablation", "report"}),
+        ("explorer/widget.py", "\n\n\n", "\n\n\nMORE = 1\n", set()),
+        ("pipeline/stage.py", "\n\n\n", "\n\n\nMORE = 1\n", set()),
+        ("method.py", "\n\n\n", "\n\n\nMORE = 1\n", TRAINED),
+        ("training/learner.py", "\n\n\n", "\n\n\nMORE = 1\n", TRAINED - {"evaluate"}),
+        ("runtime/portable.py", '"avx2"', '"default"', COMPUTED),
+    ],
+)
+def test_code_runs_the_stages_again_whose_rooms_it_is_of(code, name, old, new, again):
+    assert code(name, old, new) == again
 
 
 def test_changing_a_row_runs_that_row_only(repository, params):

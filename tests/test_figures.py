@@ -69,7 +69,6 @@ def make_images(count: int = 3, height: int = 16, width: int = 24) -> tuple[np.n
 
 def draw(name: str) -> Figure:
     images, labels = make_images()
-    mask = np.zeros((3, 1, 16, 24), bool)
     frequencies = {"class": CLASSES, "labeled": [4, 3, 2, 1], "unlabeled": [5, 3, 2, 2], "val": [10, 10, 10, 10]}
     return {
         "loss_curves": lambda: figures.loss_curves(make_history(1).query("method == 'rrn'")),
@@ -78,7 +77,6 @@ def draw(name: str) -> Figure:
         "class_frequencies": lambda: figures.class_frequencies(pd.DataFrame(frequencies)),
         "per_class": lambda: figures.per_class(make_classes()),
         "samples": lambda: figures.samples(images, labels, CLASSES),
-        "batch": lambda: figures.batch(images, labels, (images, images), mask, CLASSES),
     }[name]()
 
 
@@ -151,7 +149,7 @@ def test_a_figure_has_the_width_of_a_paper_and_leaves_no_trace(name):
     assert fig.legends or any(axis.get_legend() for axis in fig.axes)
 
 
-@pytest.mark.parametrize("name", ["reliability_curves", "batch"])
+@pytest.mark.parametrize("name", ["reliability_curves", "samples"])
 def test_files_are_the_same_bytes_on_a_rerun_without_a_date(name, tmp_path):
     files = [figures.save(draw(name), tmp_path / folder / "1.5_x") for folder in ("one", "two")]
     for first, second in zip(*files, strict=True):
@@ -159,7 +157,7 @@ def test_files_are_the_same_bytes_on_a_rerun_without_a_date(name, tmp_path):
         assert first.read_bytes() == second.read_bytes()
     png, pdf = files[0]
     with Image.open(png) as image:
-        assert image.width == {"batch": 700}.get(name, 1440) and set(image.info) == {"dpi"}
+        assert image.width == {"samples": 700}.get(name, 1440) and set(image.info) == {"dpi"}
     text = pdf.read_bytes()
     assert b"CreationDate" not in text
     assert b"/FontFile2" in text and b"/Type3" not in text
@@ -258,20 +256,6 @@ def test_pictures_may_have_channels_first_or_last():
     assert [text.get_text() for text in first.legends[0].texts] == [*CLASSES, "void"]
     second = figures.samples(images[1:], labels[1:], CLASSES)
     assert [text.get_text() for text in second.legends[0].texts] == list(CLASSES)
-
-
-def test_a_batch_shows_the_mix_and_does_without_unlabeled_images():
-    images, labels = make_images()
-    mask = np.zeros((3, 1, 16, 24), bool)
-    mask[0, 0, :8] = True
-    fig = figures.batch(images, labels, (images, 255 - images), mask, CLASSES)
-    shown = [axis.images[0].get_array() for axis in fig.axes if axis.images]
-    assert len(shown) == 15
-    assert np.array_equal(shown[12][:8], 255 - images[0, :8])
-    assert np.array_equal(shown[12][8:], images[0, 8:])
-    none = images[:0]
-    alone = figures.batch(images, labels, (none, none), mask[:0], CLASSES)
-    assert len([axis for axis in alone.axes if axis.images]) == 6
 
 
 def test_places_without_an_image_are_empty():

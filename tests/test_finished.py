@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -124,10 +125,16 @@ def test_one_gpu_is_the_first_one(monkeypatch):
         checkpoint.device_of("cuda")
 
 
-def test_the_code_is_all_source_of_the_package_and_the_version_of_torch():
-    files = sorted((ROOT / "rrn").rglob("*.py"))
-    assert len(files) > 50
-    assert checkpoint.code() == {"rrn": checkpoint.digest(*files), "torch": torch.__version__}
+def test_the_code_is_all_source_of_the_package_without_remarks_and_the_version_of_torch(tmp_path, monkeypatch):
+    assert checkpoint.PACKAGE == ROOT / "rrn"
+    monkeypatch.setattr(checkpoint, "PACKAGE", shutil.copytree(ROOT / "rrn", tmp_path / "rrn"))
+    found = [checkpoint.code()]
+    path = tmp_path / "rrn" / "runtime" / "seeding.py"
+    for text in (f'"""Other words."""\n# and more\n{path.read_text()}\n# at the end', path.read_text() + "more = 1\n"):
+        path.write_text(text)
+        found.append(checkpoint.code())
+    assert found[0] == found[1] != found[2]
+    assert {one["torch"] for one in found} == {torch.__version__}
 
 
 def test_a_value_in_place_of_a_section_is_one_difference():

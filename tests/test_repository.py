@@ -187,31 +187,53 @@ PLAIN = [stage for stage in STAGES if stage not in RUNS and stage != "notebooks"
 """Stages that run a module, not a notebook."""
 
 
+def code_of_stage(stage):
+    """Return what a stage depends on of the code: rooms, and modules that lie in rrn/ itself."""
+    return {dep for dep in STAGES[stage]["deps"] if "rrn" in dep.split("/")}
+
+
+def places(modules):
+    """Return where modules lie in the copy of the code that has no comments and docstrings: a room, or the module."""
+    return {"/".join(["build", *name.split("/")[:2]]) for name in modules}
+
+
 @pytest.mark.parametrize("stage", RUNS)
-def test_stages_depend_on_what_their_notebooks_import(stage):
-    listed = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
-    assert listed == closure(notebook_of(stage))
+def test_stages_depend_on_the_rooms_that_their_notebooks_import(stage):
+    assert code_of_stage(stage) == places(closure(notebook_of(stage)))
     assert f"build/notebooks/{notebook_of(stage).name}" in STAGES[stage]["deps"]
-    files = {
-        "rrn/plotting/style.py": "rrn/plotting/paper.mplstyle",
-        "rrn/preparation/published_lists.py": "rrn/preparation/published_lists.json",
-        "rrn/paper/collect.py": "rrn/paper/quoted.csv",
-    }
-    for module, file in files.items():
-        assert (module in listed) == (file in STAGES[stage]["deps"])
 
 
 @pytest.mark.parametrize("stage", PLAIN)
-def test_stages_without_a_notebook_depend_on_their_module(stage):
+def test_stages_without_a_notebook_depend_on_the_rooms_of_their_module(stage):
     (module,) = re.findall(r"python -m rrn\.(\w+)", STAGES[stage]["cmd"])
     name = f"rrn/{module}.py" if f"rrn/{module}.py" in MODULES else f"rrn/{module}/__main__.py"
-    assert {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")} == {name} | closure(MODULES[name])
-    templates = {
-        f"{module.rpartition('/')[0]}/{file}"
-        for module in {name} | closure(MODULES[name])
-        for file in re.findall(r'"(\w+\.jinja)"', MODULES[module].read_text())
-    }
-    assert {dep for dep in STAGES[stage]["deps"] if dep.endswith(".jinja")} == templates
+    assert code_of_stage(stage) == places({name} | closure(MODULES[name]))
+
+
+def test_the_copies_that_stages_depend_on_are_made_of_all_notebooks_and_all_code():
+    made = STAGES["notebooks"]
+    assert (made["deps"], made["outs"]) == (["notebooks", "rrn"], ["build/notebooks", "build/rrn"])
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 200
+
+
+def test_no_training_depends_on_how_anything_is_drawn():
+    idle = {f"build/rrn/{name}" for name in ("plotting", "paper", "explorer", "pipeline", "preparation")}
+    for stage in ("warmup", "train"):
+        assert not code_of_stage(stage) & idle
+
+
+def test_what_computes_depends_on_the_switches_that_decide_the_bits():
+    assert "rrn/runtime/portable.py" in MODULES
+    assert [stage for stage in RUNS if "build/rrn/runtime" not in STAGES[stage]["deps"]] == []
+
+
+def test_files_of_the_package_lie_in_the_room_that_reads_them():
+    """So that the stages that depend on the room depend on the file, too."""
+    others = [path for path in tracked("rrn") if path.suffix != ".py"]
+    assert others
+    for path in others:
+        readers = {room(name) for name, module in MODULES.items() if path.name in module.read_text()}
+        assert readers == {room(path.relative_to(ROOT).as_posix())}, path
 
 
 def test_the_data_are_hashed_by_one_stage_and_known_to_the_others_by_their_checksum():

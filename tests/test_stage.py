@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 
 from rrn.pipeline import gpus, stage
 from rrn.runtime import locking
+from rrn.runtime.portable import PORTABLE
 
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -222,11 +223,11 @@ def test_other_paths_in_outputs_stay(tmp_path, run, home):
 
 
 def test_results_do_not_depend_on_the_processor_or_on_what_the_user_set(tmp_path, run):
-    names = sorted(stage.PORTABLE)
+    names = sorted(PORTABLE)
     path = notebook(tmp_path / "a.ipynb", f"import os, torch\nprint([os.environ[n] for n in {names}])")
     result = run(path, tmp_path / "b.ipynb", ATEN_CPU_CAPABILITY="default", MKL_CBWR="AUTO")
     assert result.returncode == 0, result.stderr
-    assert str([stage.PORTABLE[name] for name in names]) in result.stdout
+    assert str([PORTABLE[name] for name in names]) in result.stdout
 
 
 def test_the_runner_does_not_compile_a_grammar_that_it_never_uses(tmp_path):

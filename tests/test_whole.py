@@ -123,6 +123,7 @@ def full(*_):
         (lambda: presets.main(["smoke"]), "params.yaml"),
         (lambda: report.main(), "results/report.html"),
         (lambda: strip.main(["notebooks", "build"]), "build/"),
+        (lambda: strip.main(["build"]), "build/.notebooks.part/"),
     ],
 )
 def test_commands_end_with_one_line_and_a_status(light_copy, monkeypatch, capsys, command, path):

@@ -22,15 +22,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from rrn.pipeline import gpus
-from rrn.runtime import atomic_io, locking
+from rrn.runtime import atomic_io, locking, portable
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
 PIXELS = ("image/png", "image/jpeg")
 """Outputs that are no text."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
-PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
-"""Lets torch's libraries use only kernels that every x86-64 processor with AVX2 has: the same bits on all of them."""
 UNUSED = ("rfc3987_syntax", cast(Any, None))
 """A grammar of web addresses that jsonschema, behind nbformat, compiles in 0.7 s if it finds it; no stage needs it."""
 
@@ -94,8 +92,8 @@ def pin_kernel(folder: Path) -> str:
     """Make a kernel in `folder` that can only be this interpreter, and return its name.
 
     Kernels, start-up files and plotting back ends of the user are out of reach of a stage; cells
-    that start programs find those of this environment. Results do not depend on the processor, see `PORTABLE`.
-    Where this process is killed, the kernel ends too.
+    that start programs find those of this environment. Results do not depend on the processor
+    (`rrn.runtime.portable`). Where this process is killed, the kernel ends too.
     """
     spec = folder / "kernels" / "rrn-stage"
     spec.mkdir(parents=True)
@@ -105,7 +103,7 @@ def pin_kernel(folder: Path) -> str:
     for variable, first in (("JUPYTER_PATH", folder), ("PATH", Path(sys.executable).parent)):
         paths = [str(first), os.environ.get(variable, "")]
         os.environ[variable] = os.pathsep.join(filter(None, paths))
-    os.environ.update(PORTABLE)
+    os.environ.update(portable.PORTABLE)
     os.environ["JUPYTER_RUNTIME_DIR"] = str(folder / "runtime")
     os.environ["IPYTHONDIR"] = str(folder / "ipython")
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"

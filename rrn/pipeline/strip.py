@@ -1,8 +1,8 @@
-"""Notebooks without outputs, in one canonical form.
+"""Notebooks without outputs, and code without comments and docstrings: what the stages depend on.
 
-`python -m rrn.strip SOURCE TARGET` writes output-free copies, which is what the stages depend on;
-`python -m rrn.strip SOURCE SOURCE` strips in place, before a commit;
-`python -m rrn.strip --check SOURCE` exits with 1 if a notebook is not in that form.
+`python -m rrn.strip BUILD` writes such copies of notebooks/ and rrn/ to BUILD/notebooks and BUILD/rrn;
+`python -m rrn.strip SOURCE TARGET` writes those of the notebooks in SOURCE, in place before a commit: SOURCE SOURCE;
+`python -m rrn.strip --check SOURCE` exits with 1 if a notebook there is not in that form.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from pathlib import Path
 
 import nbformat
 
-from rrn.runtime import atomic_io
+from rrn.runtime import atomic_io, source
 
+CODE = {".py", ".csv", ".jinja", ".json", ".mplstyle"}
+"""Files of the package: its modules, and what they read."""
 METADATA = {
     "kernelspec": {
         "name": "python3",
@@ -38,34 +40,52 @@ def canonical(text: str) -> str:
     return nbformat.writes(notebook) + "\n"
 
 
-def strip(source: Path, target: Path) -> None:
-    """Write canonical copies of the notebooks in `source` to `target`."""
-    for path in sorted(source.glob("*.ipynb")):
-        text = canonical(path.read_text(encoding="utf-8"))
-        atomic_io.write(target / path.name, text)
+def strip(notebooks: Path, target: Path) -> None:
+    """Write canonical copies of the notebooks in a folder to `target`."""
+    for path in sorted(notebooks.glob("*.ipynb")):
+        atomic_io.write(target / path.name, canonical(path.read_text(encoding="utf-8")))
 
 
-def unstripped(source: Path) -> list[Path]:
-    """Return the notebooks in `source` that are not in canonical form."""
-    texts = {path: path.read_text(encoding="utf-8") for path in sorted(source.glob("*.ipynb"))}
+def strip_code(package: Path, target: Path) -> None:
+    """Write copies of the files of a package to `target`, its modules without comments and docstrings."""
+    for path in sorted(package.rglob("*")):
+        if path.suffix in CODE and not path.name.startswith("."):
+            atomic_io.write(target / path.relative_to(package), source.contents(path))
+
+
+def build(target: Path) -> None:
+    """Write what the stages depend on; each folder is there whole, with nothing of before in it, or not at all."""
+    for folder, copy in (Path("notebooks"), strip), (Path("rrn"), strip_code):
+        with atomic_io.folder(target / folder) as unfinished:
+            copy(folder, unfinished)
+
+
+def unstripped(notebooks: Path) -> list[Path]:
+    """Return the notebooks in a folder that are not in canonical form."""
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted(notebooks.glob("*.ipynb"))}
     return [path for path, text in texts.items() if text != canonical(text)]
 
 
 def main(argv: list[str]) -> int:
     """Run the command line."""
-    if len(argv) != 2:
+    if len(argv) not in (1, 2) or argv == ["--check"]:
         print(__doc__, file=sys.stderr)
         return 2
-    if argv[0] != "--check":
-        try:
-            strip(Path(argv[0]), Path(argv[1]))
-        except atomic_io.WriteError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        return 0
-    found = unstripped(Path(argv[1]))
+    if argv[0] == "--check":
+        return _check(Path(argv[1]))
+    try:
+        build(Path(argv[0])) if len(argv) == 1 else strip(*map(Path, argv))
+    except atomic_io.WriteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _check(notebooks: Path) -> int:
+    """Name the notebooks that are not in canonical form; return 1 if there are any."""
+    found = unstripped(notebooks)
     for path in found:
-        print(f"{path} has outputs or extra metadata: python -m rrn.strip {argv[1]} {argv[1]}")
+        print(f"{path} has outputs or extra metadata: python -m rrn.strip {notebooks} {notebooks}")
     return int(bool(found))
 
 

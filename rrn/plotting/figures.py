@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from rrn.plotting.pictures import batch, samples
+from rrn.plotting.pictures import samples
 from rrn.plotting.style import (
     COLUMN,
     HATCHES,
@@ -41,7 +41,6 @@ from rrn.reliability.measures import EVERYTHING
 __all__ = [
     "METHOD_STYLE",
     "STYLE",
-    "batch",
     "class_frequencies",
     "class_reliability",
     "loss_curves",

@@ -1,4 +1,4 @@
-"""Figures made of images: samples and training batches.
+"""Figures made of images.
 
 A label map has the same colours everywhere; void is white and hatched.
 """
@@ -38,38 +38,6 @@ def samples(
     for start in range(0, len(photos), columns):
         line = slice(start, start + columns)
         rows += [("image", list(photos[line])), ("label", list(maps[line]))]
-    return _sheet(rows, classes, colours)
-
-
-@styled
-def batch(
-    images: Any,
-    labels: Any,
-    unlabeled: Any,
-    mix: Any,
-    classes: Sequence[str],
-    colours: ArrayLike = (),
-    columns: int = 6,
-) -> Figure:
-    """Draw what one training step sees: labeled images, their labels, u0, u1 and the mix of both.
-
-    Args:
-        images: labeled, uint8 [B, 3, H, W] or [B, H, W, 3], array or tensor.
-        labels: integers [B, H, W], 255 = void or padding.
-        unlabeled: u0 and u1, like `images`.
-        mix: CutMix mask [B, (1,) H, W], true where u1 stands; None where nothing is mixed.
-        classes: names.
-        colours: of the classes, uint8 [C, 3]; empty: ours.
-        columns: most images shown.
-    """
-    first, second = (pictures(half)[:columns] for half in unlabeled)
-    rows = [("labeled", list(pictures(images)[:columns])), ("label", list(np.asarray(labels)[:columns]))]
-    if len(first):
-        rows += [("unlabeled u0", list(first)), ("unlabeled u1", list(second))]
-    if len(first) and mix is not None:
-        mask = np.asarray(mix)[: len(first)].astype(bool)
-        mask = mask.reshape(len(first), *mask.shape[-2:], 1)
-        rows.append(("CutMix of both", list(np.where(mask, second, first))))
     return _sheet(rows, classes, colours)
 
 

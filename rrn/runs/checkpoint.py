@@ -14,6 +14,7 @@ import re
 import shutil
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
@@ -25,13 +26,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from rrn import config
-from rrn.runtime import places
+from rrn.runtime import places, source
 from rrn.runtime import atomic_io
 from rrn.limits import Byte, PositiveInt
 from rrn.method import RRN
 from rrn.schema import Section
 from rrn.runs.state import (DamagedError, read, save_tensors, write)
 
+PACKAGE = Path(__file__).parents[1]
 NETWORKS = ("segmenters", "discriminators")
 DESCRIPTION = "run.json"
 TRAINING = re.compile(r"(^|/)runs/(?P<name>[^/]+)/train/(?P<key>[^/]+)$")
@@ -257,15 +259,20 @@ def differences(before: Any, after: Any, where: str = "") -> list[str]:
 
 def digest(*paths: Path) -> str:
     """Return 12 hexadecimal digits of the contents of files, in the order given."""
-    contents = hashlib.sha256()
-    for path in paths:
-        contents.update(hashlib.sha256(path.read_bytes()).digest())
-    return contents.hexdigest()[:12]
+    return _digest(path.read_bytes() for path in paths)
 
 
 def code() -> dict[str, str]:
-    """Return 12 hexadecimal digits of the package's source, and the version of torch: either may change a bit."""
-    return {"rrn": digest(*sorted(Path(__file__).parents[1].rglob("*.py"))), "torch": torch.__version__}
+    """Return what may change a bit: 12 hexadecimal digits of all code, not of its remarks, and the version of torch."""
+    return {"rrn": _digest(map(source.contents, sorted(PACKAGE.rglob("*.py")))), "torch": torch.__version__}
+
+
+def _digest(files: Iterable[bytes]) -> str:
+    """Return 12 hexadecimal digits of what files hold."""
+    contents = hashlib.sha256()
+    for held in files:
+        contents.update(hashlib.sha256(held).digest())
+    return contents.hexdigest()[:12]
 
 
 def write_weights(model: RRN, out: Path) -> None:

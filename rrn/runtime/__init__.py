@@ -7,4 +7,5 @@ seeding: every random draw, a function of (seed, purpose, step, index).
 distributed: sums over processes, gradients summed after backward; what was dealt, put back in order.
 memory: memory that does not suffice, told with the settings that need less.
 tracking: metrics of runs and rows, and curves, as files that DVC shows.
+source: code without its remarks; portable: the switches that decide the bits.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,27 @@ def file(path: Path, lasting: bool = False) -> Iterator[Path]:
                 _synchronise(path.parent)
         except BaseException:
             unfinished.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which takes the place of `path` when all went well and is removed when not.
+
+    Raises:
+        WriteError: see `file`.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
+    with explained(path):
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            if path.exists():
+                shutil.rmtree(path)
+            unfinished.rename(path)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
             raise
 
 
