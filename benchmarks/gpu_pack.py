@@ -2,14 +2,14 @@
 
     python benchmarks/gpu_pack.py scratch/pack --megabytes 38 --data voc_animals
 
-    FOLDER/wheels/*.whl    for Python 3.12 on Linux, x86-64, of the versions in requirements.lock; they are archives:
-                           `python -m zipfile -e WHEEL FOLDER/site` unpacks one where PYTHONPATH names FOLDER/site
+    FOLDER/wheels/*.whl    for Python 3.12 on Linux, x86-64, of the versions in requirements.lock
     FOLDER/data/NAME       a folder data set (docs/data.md): longer side at most 240 pixels, void 255, fewer images
 
-All of it together is at most --megabytes, in millions of bytes. The splits that are scored on are kept whole where they
-fit into half of the room for images; train has what is left. Of a split that does not fit, images evenly spread over
-it are taken, so that the same command packs the same images. Each pack works alone. The data lie where RRN_VOC_ANIMALS,
-RRN_IDD_LITE and RRN_CAMVID say, else in a folder ../shared/NAME beside the repository, or where --source says.
+`gpu.py --pack FOLDER` unpacks the one and trains on the other. All of it together is at most --megabytes, in millions
+of bytes. The splits that are scored on are kept whole where they fit into half of the room for images; train has what
+is left. Of a split that does not fit, images evenly spread over it are taken, so that the same command packs the same
+images. Each pack works alone. The data lie where RRN_VOC_ANIMALS, RRN_IDD_LITE and RRN_CAMVID say, else in a folder
+../shared/NAME beside the repository, or where --source says.
 """
 
 from __future__ import annotations

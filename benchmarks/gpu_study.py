@@ -130,8 +130,13 @@ class Pace:
 # ---- in processes of their own
 
 
-def end_together() -> None:
-    """Let this process end when the one that runs the study does; it is a child of another."""
+def become_training() -> None:
+    """Let this process end when the one that runs the study does, and start its loaders as any training does.
+
+    Processes hand on the way in which they were started, and a loader ends at once where the process that it knows as
+    its parent is not its parent.
+    """
+    multiprocessing.set_start_method("fork", force=True)
 
     def wait_for_it() -> None:
         study = multiprocessing.parent_process()
@@ -144,7 +149,7 @@ def end_together() -> None:
 
 def train_seed(repository: Repository, seed: int, pipe: Connection) -> None:
     """Warm up, train all rows, and send the lines to report; or why that failed, as a text."""
-    end_together()
+    become_training()
     try:
         list(repository.training("warmup", None, seed).fit())
         pipe.send([_trained(repository, name, seed) for name in ROWS])
@@ -167,7 +172,7 @@ def _trained(repository: Repository, name: str, seed: int) -> dict[str, Any]:
 
 def train_in_rounds(repository: Repository, seed: int, size: Size, pipe: Connection) -> None:
     """Take some steps of the last row, then a round of steps each time that `pipe` asks for one, until it says no."""
-    end_together()
+    become_training()
     repository.skip_warmup(seed)
     run = repository.training("train", ROWS[-1], seed)
     batches = enumerate(run.batches(0, size.before + size.steps * size.rounds * len(size.sides)))
@@ -362,7 +367,7 @@ class Study:
 def changes(part: Part, size: Size) -> dict[str, Any]:
     """Return the differences to params.yaml."""
     if part.small:
-        return {**CHANGES, "device": "cpu", "workers": 0, **TINY, **STEPS_SMALL}
+        return {**CHANGES, "device": "cpu", "workers": 1, **TINY, **STEPS_SMALL}
     values = {"device": part.device.type, "workers": LOADERS // max(size.sides)}
     crop = {"augment": {"crop": CROP if part.data else CROP_EMBEDDED}}
     return {**CHANGES, **values, **crop, "model": config.read(LITE0)["model"]}

@@ -124,8 +124,9 @@ def test_every_line_of_a_stage_has_its_name(tmp_path, capsys):
         (4, {"workers": 1}, False, False, 2),
         (8, {"nproc": 2, "workers": 1}, False, False, 2),
         (2, {"threads": 8}, False, False, 1),
-        (4, {}, True, False, 1),
-        (4, {"device": "cpu"}, True, False, 4),
+        (4, {"device": "auto"}, True, False, 1),
+        (4, {"device": "cuda"}, True, False, 1),
+        (4, {}, True, False, 4),  # the embedded study is of the CPU
         (4, {}, False, True, 1),
     ],
 )
