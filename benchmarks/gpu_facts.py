@@ -36,12 +36,12 @@ def tensor_cores_in_fp32(wanted: bool) -> Iterator[None]:
             switch.allow_tf32 = value
 
 
-def operations(precision: str, device: torch.device, small: bool) -> list[float]:
-    """Return how many operations a second a large matrix product does, 10**12, turn by turn; fp32 without TF32."""
+def operations(precision: str, device: torch.device, small: bool, tf32: bool = False) -> list[float]:
+    """Return how many operations a second a large matrix product does, 10**12, turn by turn."""
     side = SIDE[small]
     first, second = (torch.randn(side, side, device=device, dtype=PRECISIONS[precision]) for _ in range(2))
     found = []
-    with tensor_cores_in_fp32(False):
+    with tensor_cores_in_fp32(tf32):
         for turn in range(WARMUP + TURNS):
             wait(device)
             start = time.perf_counter()
@@ -96,6 +96,8 @@ def main() -> None:
     def rates() -> Iterator[Row]:
         for precision in PRECISIONS:
             yield row(f"matrix product, {precision}", "rate", "T/s", operations(precision, part.device, part.small))
+        found = operations("fp32", part.device, part.small, tf32=True)
+        yield row("matrix product, TF32", "rate", "T/s", found)
         yield row("copy within the device", "rate", "MB/s", copied(part.device, part.small))
 
     part.run("rates", rates)

@@ -227,15 +227,13 @@ def timed(rivals: Mapping[str, Running], found: Mapping[str, list[float]]) -> It
         yield row(name, "images a second", "images/s", [rivals[name].images / value for value in seconds])
 
 
-def costs(name: str, running: Running, seconds: list[float], rates: Mapping[str, float]) -> Iterator[Row]:
-    """Yield operations of a step, and its share of the GPU's peak."""
+def costs(name: str, rival: Rival, running: Running, seconds: list[float], part: Part) -> Iterator[Row]:
+    """Yield operations of a step, and its share of what the GPU does in a matrix product of the same precision."""
     with FlopCounterMode(display=False) as counted:
         running.take(1)
-    operations_done = float(counted.get_total_flops())
-    yield row(name, "operations a step", "count", [operations_done])
-    precision = name.split(", ")[1]
-    achieved = [operations_done / 1e12 / value / rates[precision] for value in seconds]
-    yield row(name, f"share of the rate of a matrix product, {precision}", "share", achieved)
+    done, rate = float(counted.get_total_flops()), max(operations(rival.precision, part.device, part.small, rival.tf32))
+    yield row(name, "operations a step", "count", [done])
+    yield row(name, "share of the rate of a matrix product", "share", [done / 1e12 / each / rate for each in seconds])
 
 
 def peak(running: Running, device: torch.device) -> int:
@@ -294,9 +292,8 @@ def first(part: Part) -> Iterator[Row]:
     for name, other in COMPARED:
         yield ratio(f"{name} / {other}", "a step", found[name], found[other])
     yield from memory(rivals, part)
-    rates = {precision: max(operations(precision, part.device, part.small)) for precision in ("bf16", "fp32")}
     for name, running in rivals.items():
-        yield from costs(name, running, found[name], rates)
+        yield from costs(name, FIRST[name], running, found[name], part)
 
 
 def memory(rivals: Mapping[str, Running], part: Part) -> Iterator[Row]:
@@ -311,24 +308,27 @@ def memory(rivals: Mapping[str, Running], part: Part) -> Iterator[Row]:
             yield ratio(f"{name} / {other}", "peak memory", [peaks[name]], [peaks[other]])
 
 
-def counted(part: Part) -> Iterator[Row]:
+def counted(rivals: Mapping[str, Rival], part: Part) -> Iterator[Row]:
     """Count kernels, or operators on a CPU."""
     what = "kernels a step" if part.device.type == "cuda" else "operators a step"
-    for name, rival in FIRST.items():
-        if rival.precision == "bf16":
-            yield row(name, what, "count", [kernels(started(rival, part))])
+    for name, rival in rivals.items():
+        release()
+        yield row(name, what, "count", [kernels(started(rival, part))])
 
 
 def later(case: str, part: Part) -> Iterator[Row]:
     """Measure one change beside what it is compared with."""
     name, rival, other, base = LATER[case]
-    rivals = {name: started(rival, part), other: started(base, part)}
-    found = turns(rivals, part, part.left() / 3)
-    yield from timed({name: rivals[name]}, {name: found[name]})
-    if other not in FIRST:
-        yield from timed({other: rivals[other]}, {other: found[other]})
+    both = {name: rival, other: base}
+    running = {known: started(each, part) for known, each in both.items()}
+    found = turns(running, part, part.left() / 3)
+    new = {known: each for known, each in running.items() if known not in FIRST}
+    yield from timed(new, {known: found[known] for known in new})
     yield ratio(f"{name} / {other}", "a step", found[name], found[other])
-    yield from memory({known: running for known, running in rivals.items() if known not in FIRST}, part)
+    yield from memory(new, part)
+    for known, each in new.items():
+        if "compile" not in both[known].speed:  # operations of what is compiled cannot be counted
+            yield from costs(known, both[known], each, found[known], part)
 
 
 def main() -> None:
@@ -337,10 +337,13 @@ def main() -> None:
     if part.small:
         torch.set_num_threads(1)
     part.run("rrn, cps_cutmix, reference", lambda: first(part))
-    part.run("kernels", lambda: counted(part))
+    in_bf16 = {name: rival for name, rival in FIRST.items() if rival.precision == "bf16"}
+    part.run("kernels", lambda: counted(in_bf16, part))
     for case in LATER:
         release()
         part.run(case, lambda case=case: later(case, part), COMPILING if case == "compile" and not part.small else 0)
+    others = {name: rival for name, rival, _, _ in LATER.values() if "compile" not in rival.speed}
+    part.run("kernels of the others", lambda: counted(others, part))
 
 
 def release() -> None:
