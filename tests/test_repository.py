@@ -339,11 +339,32 @@ def test_pages_map_every_room():
     assert not missing
 
 
-@pytest.mark.parametrize(("page", "name"), [("README.md", "shapes"), ("docs/camvid.md", "camvid_controls")])
+@pytest.mark.parametrize(("page", "name"), [("docs/results.md", "shapes"), ("docs/camvid.md", "camvid_controls")])
 def test_pages_show_the_tables_of_the_results(page, name):
     table, caption = (ROOT / "results" / name / "ablation.md").read_text().strip().split("\n\n")
     text = (ROOT / page).read_text()
     assert table in text and caption in text
+
+
+def test_readme_shows_the_means_and_differences_of_the_results():
+    text = (ROOT / "results" / "shapes" / "ablation.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| 1of16 |")
+    ]
+    readme = re.findall(
+        r"^\| (?:\*\*)?(\w+)[^|]* \| (.+?) \| (.*?) \|$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert [list(row) for row in readme if "±" in row[1]] == [[row[1], row[3], row[5]] for row in rows]
+
+
+def test_readme_is_read_in_one_sitting():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 100 and max(map(len, lines)) <= 140
+    screen = "\n".join(lines[:30])
+    assert all(
+        word in screen
+        for word in ("overview.png", "| **rrn** |", "make environment", "make repro", "method.py", "train.py")
+    )
 
 
 def test_the_page_of_experiments_shows_the_means_of_the_results():
