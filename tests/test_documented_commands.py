@@ -17,7 +17,7 @@ from rrn import config, predict
 from rrn.pipeline import presets, repro
 from rrn.preparation import command as data_command
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = ("python", "make", "dvc")
 OTHERS = ("conda", ".venv/bin/pip", ".venv/bin/jupyter")
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
