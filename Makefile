@@ -3,7 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3.11
+PYTHON ?=
+PYTHONS = $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3.13 python3)
 VENV ?= .venv
 BIN = $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/bin
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -14,11 +15,11 @@ help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 22
 
 environment: ## make .venv with the locked packages, if that is not done
-	@for python in "$(PYTHON)" "$(BIN)/python"; do \
-	  if "$$python" -I -c '' 2> /dev/null; then exec "$$python" -I rrn/environment.py "$(VENV)" "$(PYTHON)"; fi; \
+	@for python in $(PYTHONS) "$(BIN)/python"; do \
+	  if "$$python" -I -c '' 2> /dev/null; then exec "$$python" -I rrn/environment.py "$(VENV)" $(PYTHONS); fi; \
 	done; \
 	needed=$$(sed -n 's/^requires-python = "\(.*\)"/\1/p' pyproject.toml); \
-	echo "error: there is no Python $(PYTHON) that runs; Python $$needed is needed: name one," \
+	echo "error: there is no Python $(or $(PYTHON),at all) that runs; Python $$needed is needed: name one," \
 	  "\`make environment PYTHON=...\`" >&2; exit 1
 
 data: environment ## fetch the embedded data

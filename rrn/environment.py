@@ -1,4 +1,4 @@
-"""The environment: `python -I rrn/environment.py VENV PYTHON` makes it where there is none that fits.
+"""The environment: `python -I rrn/environment.py VENV PYTHON...` makes it where there is none that fits.
 
 `require` tells a Python that is another one. All of this runs on any Python 3, without packages: it is
 for those who have not got the right one yet.
@@ -28,7 +28,7 @@ class EnvironmentMissingError(RuntimeError):
 
 
 def wanted() -> str:
-    """Return the versions of Python that pyproject.toml asks for, such as `>=3.11.4,<3.12`."""
+    """Return the versions of Python that pyproject.toml asks for, such as `>=3.11.4,<3.14`."""
     (found,) = re.findall(r'^requires-python = "(.+)"', PROJECT.read_text(encoding="utf-8"), re.MULTILINE)
     return str(found)
 
@@ -53,19 +53,19 @@ def version_of(python: str) -> str:
     return told.decode().strip()
 
 
-def make(venv: Path, python: str) -> None:
-    """Make a virtual environment by `python`, again where its own Python does not fit or has no pip.
+def make(venv: Path, *pythons: str) -> None:
+    """Make a virtual environment by the first of `pythons` that fits, again where its own does not or has no pip.
 
     One that fits is kept, with all that was installed into it, and so is whatever is no virtual environment.
 
     Raises:
-        EnvironmentMissingError: `python` does not fit, or `venv` is something else.
+        EnvironmentMissingError: no Python fits, or `venv` is something else.
         subprocess.CalledProcessError: Python's own `venv` failed, and has said why.
     """
     own = str(venv / "bin" / "python")
     if fits(version_of(own)) and _has_pip(own):
         return
-    _require_fitting(python)
+    python = _first_fitting(pythons)
     _require_ours(venv)
     subprocess.check_call([python, "-m", "venv", "--clear", str(venv)])
 
@@ -76,12 +76,15 @@ def _has_pip(python: str) -> bool:
     return any(subprocess.call(each, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0 for each in asked)
 
 
-def _require_fitting(python: str) -> None:
-    """Refuse a Python that does not fit."""
-    version = version_of(python)
-    if not fits(version):
-        what = f"{python} is Python {version}" if version else f"there is no Python {python} that runs"
-        raise EnvironmentMissingError(f"{what}; Python {wanted()} is needed: name one, `make environment PYTHON=...`")
+def _first_fitting(pythons: "tuple[str, ...]") -> str:
+    """Return the first Python that fits; say of the others what they are where none does."""
+    versions = {python: version_of(python) for python in pythons}
+    for python, version in versions.items():
+        if fits(version):
+            return python
+    found = [f"{python} is Python {version}" for python, version in versions.items() if version]
+    what = ", ".join(found) or f"there is no Python {', '.join(pythons)} that runs"
+    raise EnvironmentMissingError(f"{what}; Python {wanted()} is needed: name one, `make environment PYTHON=...`")
 
 
 def _require_ours(venv: Path) -> None:
@@ -139,10 +142,10 @@ def require() -> None:
     raise SystemExit(f"error: {text}") if sys.argv[:1] == ["-m"] else ImportError(text)
 
 
-def main(venv: str, python: str) -> int:
+def main(venv: str, *pythons: str) -> int:
     """Make the environment; return 0, or the exit status of what failed."""
     try:
-        make(Path.cwd() / venv, python)
+        make(Path.cwd() / venv, *pythons)
         install(Path.cwd() / venv)
     except EnvironmentMissingError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -46,10 +46,10 @@ def stub(path, version):
     return path
 
 
-def make(clone, *words):
+def make(clone, *words, **more):
     """Make the environment; return the exit status, what was said, and what Pythons were told to do."""
     outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PYTHON", "VENV"}
-    own = {name: value for name, value in os.environ.items() if name not in outer}
+    own = {name: value for name, value in os.environ.items() if name not in outer} | more
     command = ["make", "--silent", "environment", *words]
     done = subprocess.run(command, cwd=clone, env=own, capture_output=True, text=True, check=False)
     log = clone.parents[1] / "log"
@@ -61,7 +61,7 @@ def make(clone, *words):
 MADE = ["-m venv --clear", "-m pip install"]
 
 
-@pytest.mark.parametrize("version", ["3.11.4", "3.11.15"])
+@pytest.mark.parametrize("version", ["3.11.4", "3.11.15", "3.12.0", "3.13.7"])
 def test_an_environment_is_made_once(clone, version):
     python = stub(clone / "pythons" / "a python", version)
     assert make(clone, f"PYTHON={python}") == (0, "", MADE)
@@ -69,7 +69,7 @@ def test_an_environment_is_made_once(clone, version):
     assert make(clone, f"PYTHON={python}") == (0, "", [])
 
 
-@pytest.mark.parametrize("version", ["3.11.2", "3.11.3", "3.10.13", "3.12.0", "3.6.15", "4.0.0"])
+@pytest.mark.parametrize("version", ["3.11.2", "3.11.3", "3.10.13", "3.14.0", "3.6.15", "4.0.0"])
 def test_a_python_that_does_not_fit_is_told_before_anything_is_made(clone, version):
     python = stub(clone / "pythons" / "python", version)
     status, said, told = make(clone, f"PYTHON={python}")
@@ -78,6 +78,41 @@ def test_a_python_that_does_not_fit_is_told_before_anything_is_made(clone, versi
         f"error: {python} is Python {version}; Python {WANTED} is needed: name one, `make environment PYTHON=...`"
     )
     assert said.splitlines()[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "taken"),
+    [
+        ({"python3.11": "3.11.9", "python3.13": "3.13.1"}, "python3.11"),
+        ({"python3.11": "3.11.2", "python3.12": "3.12.1", "python3.13": "3.13.1"}, "python3.12"),
+        ({"python3.13": "3.13.1", "python3": "3.9.2"}, "python3.13"),
+        ({"python3": "3.12.4"}, "python3"),
+    ],
+)
+def test_without_a_name_the_first_python_that_fits_is_taken(clone, found, taken):
+    pythons = {name: stub(clone / "pythons" / name, version) for name, version in found.items()}
+    assert make(clone, PATH=path_of_these_alone(clone)) == (0, "", MADE)
+    assert (clone / ".venv/bin/python").read_text() == pythons[taken].read_text()
+
+
+def test_without_a_name_and_without_one_that_fits_all_that_were_found_are_named(clone):
+    for name, version in (("python3.11", "3.11.2"), ("python3", "3.9.2")):
+        stub(clone / "pythons" / name, version)
+    status, said, told = make(clone, PATH=path_of_these_alone(clone))
+    assert status == 2 and told == []
+    assert said.splitlines()[0] == (
+        f"error: python3.11 is Python 3.11.2, python3 is Python 3.9.2; Python {WANTED} is needed: name one, "
+        "`make environment PYTHON=...`"
+    )
+
+
+def path_of_these_alone(clone):
+    """Return a PATH with the Pythons of the test and no others, but with the programs that make needs."""
+    programs = clone / "programs"
+    programs.mkdir()
+    for name in ("bash", "sh", "sed", "id", "make", "rm", "mkdir", "touch", "cp", "dirname", "test"):
+        (programs / name).symlink_to(shutil.which(name))
+    return f"{clone / 'pythons'}{os.pathsep}{programs}"
 
 
 def test_a_python_that_is_not_there_is_one_sentence(clone):
@@ -90,7 +125,7 @@ def test_a_python_that_is_not_there_is_one_sentence(clone):
 
 
 def of_another_version(venv):
-    stub(venv / "bin/python", "3.12.1")
+    stub(venv / "bin/python", "3.14.1")
     (venv / "bin/pip").touch()
 
 
@@ -180,8 +215,8 @@ def test_every_recipe_works_in_a_folder_whose_name_has_spaces(clone):
 
 
 def test_the_readme_says_which_python_is_needed():
-    assert WANTED == ">=3.11.4,<3.12"
-    assert "Python 3.11.4" in (ROOT / "README.md").read_text()
+    assert WANTED == ">=3.11.4,<3.14"
+    assert "Python 3.11.4 to 3.13" in (ROOT / "README.md").read_text()
 
 
 # ---- a Python that is not that of the environment
@@ -212,7 +247,7 @@ def test_an_import_by_a_foreign_python_says_the_same():
     assert result.stderr.endswith(f"ImportError: {FOREIGN.removeprefix('error: ')}papermill, pydantic, torch; {CURE}")
 
 
-@pytest.mark.parametrize("version", [(3, 11, 2), (3, 12, 0), (3, 9, 18)])
+@pytest.mark.parametrize("version", [(3, 11, 2), (3, 14, 0), (3, 9, 18)])
 def test_a_python_of_another_version_is_told_which_is_needed(monkeypatch, version):
     monkeypatch.setattr(sys, "version_info", version)
     name = ".".join(map(str, version))
