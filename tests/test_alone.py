@@ -1,5 +1,7 @@
 """One output, one process that writes it."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -52,14 +54,23 @@ def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
 
 
 def test_a_lock_whose_holder_has_just_ended_is_taken_anew(tmp_path, monkeypatch):
-    output, take = tmp_path / "b.ipynb", locking.fcntl.flock
+    output, take = tmp_path / "b.ipynb", fcntl.flock
 
     def late(file, how):
-        monkeypatch.setattr(locking.fcntl, "flock", take)
+        monkeypatch.setattr(fcntl, "flock", take)
         (lock,) = tmp_path.glob("*.lock")
         lock.unlink()  # the former holder did, after this one had opened it
         take(file, how)
 
-    monkeypatch.setattr(locking.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with locking.writing(output), pytest.raises(locking.BusyError), locking.writing(output):
+        pass
+
+
+def test_a_file_system_without_locks_is_told_and_none_of_another_kind_is_taken(tmp_path, monkeypatch):
+    def without(file, how):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    with pytest.raises(OSError, match="Function not implemented"), locking.writing(tmp_path / "b.ipynb"):
         pass

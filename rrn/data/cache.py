@@ -7,11 +7,9 @@ state, and all of them.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrn.data.decoding import DataError, Pixels, Size
+from rrn.runtime import locking
 
 FORMAT = "decoded pixels, 1"
 """Part of every digest; another way to lay out the file is another number."""
@@ -115,7 +114,7 @@ def decoded(
             return Decoded(path, state, count, channels)
         except Unusable:
             folder.mkdir(parents=True, exist_ok=True)
-        with _alone(path.with_suffix(".lock")):
+        with locking.held(path.with_suffix(".lock"), patience=-1):
             try:
                 return Decoded(path, state, count, channels)
             except Unusable:
@@ -126,14 +125,6 @@ def decoded(
             f"decoded images cannot be kept in {folder} ({error}): set dataset.cache: false, make room there, or let "
             "RRN_SCRATCH name a folder that has some and may be written"
         ) from error
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process holds the lock, and hold it; the kernel frees it when its holder dies."""
-    with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _write(path: Path, state: bytes, arrays: Iterator[Pixels]) -> None:
