@@ -5,6 +5,8 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -51,6 +53,24 @@ def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
     with locking.writing(output):
         assert lock.read_text().startswith(f"pid {os.getpid()} ")
     assert not lock.exists()
+
+
+def test_a_second_one_that_has_patience_waits(tmp_path):
+    order, begun = [], threading.Event()
+
+    def first():
+        with locking.writing(tmp_path / "a.txt"):
+            begun.set()
+            time.sleep(0.3)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    begun.wait()
+    with locking.writing(tmp_path / "a.txt", patience=-1):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"] and not list(tmp_path.iterdir())
 
 
 def test_a_lock_whose_holder_has_just_ended_is_taken_anew(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrn.data.decoding import DataError, Pixels, Size
-from rrn.runtime import locking
+from rrn.runtime import atomic_io, locking
 
 FORMAT = "decoded pixels, 1"
 """Part of every digest; another way to lay out the file is another number."""
@@ -122,27 +122,20 @@ def decoded(
                 return Decoded(path, state, count, channels)
     except OSError as error:
         raise DataError(
-            f"decoded images cannot be kept in {folder} ({error}): set dataset.cache: false, make room there, or let "
-            "RRN_SCRATCH name a folder that has some and may be written"
+            f"decoded images cannot be kept in {folder} ({error.strerror}): set dataset.cache: false, make room there, "
+            "or let RRN_SCRATCH name a folder that has some and may be written"
         ) from error
 
 
 def _write(path: Path, state: bytes, arrays: Iterator[Pixels]) -> None:
-    """Write the file; a crash at any moment leaves the former one, or none, and a failure no rest of it."""
-    partial = path.with_suffix(".partial")
+    """Write the file."""
     sizes = []
-    try:
-        with partial.open("wb") as file:
-            for pixels in arrays:
-                sizes.append(pixels.shape[:2])
-                file.write(np.ascontiguousarray(pixels).data)
-            table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-            file.write(table.tobytes() + _digest(state, table))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_io.file(path, lasting=True) as unfinished, unfinished.open("wb") as file:
+        for pixels in arrays:
+            sizes.append(pixels.shape[:2])
+            file.write(np.ascontiguousarray(pixels).data)
+        table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+        file.write(table.tobytes() + _digest(state, table))
 
 
 def _digest(state: bytes, sizes: NDArray[np.int64]) -> bytes:

@@ -58,12 +58,16 @@ def held(path: Path, holder: str = "", patience: float = 0.0) -> Iterator[None]:
 
 
 @contextmanager
-def writing(output: Path) -> Iterator[None]:
-    """Be the only process that writes `output`; a second one is refused at once and told who does.
+def writing(output: Path, patience: float = MOMENT) -> Iterator[None]:
+    """Be the only process that writes `output`; a second one is refused at once, or waits, and is told who does.
 
     The lock lies in RRN_SCRATCH, or in `.scratch` of the repository of `output` (outside one, beside it), and goes
     when the run is over. Its name is a digest of the whole path: other outputs, and the copies of a repository that
     `dvc exp run --temp` and the queue make, have other ones.
+
+    Args:
+        output: a file, or the main one of a folder.
+        patience: seconds that a second one waits, -1: as long as it takes.
 
     Raises:
         BusyError: another process holds it; says what to do.
@@ -74,7 +78,7 @@ def writing(output: Path) -> Iterator[None]:
         with atomic_io.explained(path, ELSEWHERE):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                stack.enter_context(held(path, _this_process(), MOMENT))
+                stack.enter_context(held(path, _this_process(), patience))
             except BusyError as error:
                 raise BusyError(_busy(output, error.holder), error.holder) from error
         try:
