@@ -124,7 +124,8 @@ def keep_changes(root: Path, name: str) -> list[Path]:
     differing = fetch.by_hand({**fetch.status(DVC, root), "unknown": []})
     paths = [root / path for part in differing.values() for path in part]
     moved = {path: runs / "aside" / path.relative_to(runs) for path in paths if path.is_relative_to(runs)}
-    if results.exists() and results in scheduler.changed_outputs(DVC, root, "ablation"):
+    parts = scheduler.changed(DVC, root, "ablation").get("ablation", [])
+    if results.exists() and any(f"results/{name}" in part.get("changed outs", {}) for part in parts):
         moved[results] = runs / "aside" / "results"
     for path, target in moved.items():
         target.parent.mkdir(parents=True, exist_ok=True)
