@@ -1,8 +1,12 @@
 """One output, one process that writes it."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
+import threading
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -51,15 +55,42 @@ def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
     assert not lock.exists()
 
 
+def test_a_second_one_that_has_patience_waits(tmp_path):
+    order, begun = [], threading.Event()
+
+    def first():
+        with locking.writing(tmp_path / "a.txt"):
+            begun.set()
+            time.sleep(0.3)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    begun.wait()
+    with locking.writing(tmp_path / "a.txt", patience=-1):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"] and not list(tmp_path.iterdir())
+
+
 def test_a_lock_whose_holder_has_just_ended_is_taken_anew(tmp_path, monkeypatch):
-    output, take = tmp_path / "b.ipynb", locking.fcntl.flock
+    output, take = tmp_path / "b.ipynb", fcntl.flock
 
     def late(file, how):
-        monkeypatch.setattr(locking.fcntl, "flock", take)
+        monkeypatch.setattr(fcntl, "flock", take)
         (lock,) = tmp_path.glob("*.lock")
         lock.unlink()  # the former holder did, after this one had opened it
         take(file, how)
 
-    monkeypatch.setattr(locking.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with locking.writing(output), pytest.raises(locking.BusyError), locking.writing(output):
+        pass
+
+
+def test_a_file_system_without_locks_is_told_and_none_of_another_kind_is_taken(tmp_path, monkeypatch):
+    def without(file, how):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    with pytest.raises(OSError, match="Function not implemented"), locking.writing(tmp_path / "b.ipynb"):
         pass

@@ -188,9 +188,9 @@ def test_a_file_with_a_wrong_end_or_a_hole_is_not_trusted(dataset: ImageSet, pla
 def test_a_process_that_died_on_the_way_leaves_nothing_that_is_read(dataset: ImageSet) -> None:
     expected = pixels(opened(dataset))
     for path in files_of(dataset):
-        path.rename(path.with_suffix(".partial"))
+        path.rename(path.with_name(f".{path.name}.part"))
     assert pixels(opened(dataset)) == expected
-    assert not files_of(dataset, ".partial")
+    assert not files_of(dataset, ".part")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_errors_are_those_of_decoding(dataset: ImageSet, kind: str, content: byt
     with pytest.raises(DataError) as found:
         Images(dataset, "train", ids, ids, kept=True)
     assert str(found.value) == str(expected.value)
-    assert not files_of(dataset, ".partial")
+    assert not files_of(dataset, ".part")
 
 
 def test_an_image_and_a_label_that_do_not_fit(dataset: ImageSet) -> None:
@@ -228,7 +228,7 @@ def test_a_full_disk(dataset: ImageSet) -> None:
             opened(dataset)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not files_of(dataset, ".partial")
+    assert not files_of(dataset, ".part")
     assert not files_of(dataset)
 
 

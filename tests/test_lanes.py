@@ -99,7 +99,7 @@ def test_after_a_failure_what_runs_ends_and_nothing_begins(monkeypatch):
 def test_what_has_changed_is_what_dvc_says(tmp_path):
     told = json.dumps({"train@a-0": [{"changed outs": {"x": "deleted"}}]})
     command = [sys.executable, "-c", f"import sys\nassert sys.argv[1:] == ['status', '--json']\nprint({told!r})"]
-    assert scheduler.changed(command, tmp_path) == ["train@a-0"]
+    assert scheduler.changed(command, tmp_path) == json.loads(told)
     with pytest.raises(subprocess.CalledProcessError):
         scheduler.changed([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
 

@@ -11,7 +11,7 @@ from rrn.runtime import atomic_io, source
 
 def executed(path):
     book = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "mine", "display_name": "m"}})
-    cell = nbformat.v4.new_code_cell("seed = 1", metadata={"tags": ["parameters"], "scrolled": True})
+    cell = nbformat.v4.new_code_cell("seed = 1", metadata={"tags": ["parameters"], "scrolled": True, "init_cell": True})
     cell.execution_count = 3
     cell.outputs = [nbformat.v4.new_output("stream", text="hello")]
     book.cells = [nbformat.v4.new_markdown_cell("# Question"), cell]

@@ -7,11 +7,9 @@ state, and all of them.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrn.data.decoding import DataError, Pixels, Size
+from rrn.runtime import atomic_io, locking
 
 FORMAT = "decoded pixels, 1"
 """Part of every digest; another way to lay out the file is another number."""
@@ -115,7 +114,7 @@ def decoded(
             return Decoded(path, state, count, channels)
         except Unusable:
             folder.mkdir(parents=True, exist_ok=True)
-        with _alone(path.with_suffix(".lock")):
+        with locking.held(path.with_suffix(".lock"), patience=-1):
             try:
                 return Decoded(path, state, count, channels)
             except Unusable:
@@ -123,35 +122,20 @@ def decoded(
                 return Decoded(path, state, count, channels)
     except OSError as error:
         raise DataError(
-            f"decoded images cannot be kept in {folder} ({error}): set dataset.cache: false, make room there, or let "
-            "RRN_SCRATCH name a folder that has some and may be written"
+            f"decoded images cannot be kept in {folder} ({error.strerror}): set dataset.cache: false, make room there, "
+            "or let RRN_SCRATCH name a folder that has some and may be written"
         ) from error
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process holds the lock, and hold it; the kernel frees it when its holder dies."""
-    with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _write(path: Path, state: bytes, arrays: Iterator[Pixels]) -> None:
-    """Write the file; a crash at any moment leaves the former one, or none, and a failure no rest of it."""
-    partial = path.with_suffix(".partial")
+    """Write the file."""
     sizes = []
-    try:
-        with partial.open("wb") as file:
-            for pixels in arrays:
-                sizes.append(pixels.shape[:2])
-                file.write(np.ascontiguousarray(pixels).data)
-            table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-            file.write(table.tobytes() + _digest(state, table))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_io.file(path, lasting=True) as unfinished, unfinished.open("wb") as file:
+        for pixels in arrays:
+            sizes.append(pixels.shape[:2])
+            file.write(np.ascontiguousarray(pixels).data)
+        table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+        file.write(table.tobytes() + _digest(state, table))
 
 
 def _digest(state: bytes, sizes: NDArray[np.int64]) -> bytes:

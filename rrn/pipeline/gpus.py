@@ -6,16 +6,16 @@ one that no other has, or waits for it, and sees no other. Unset, a stage sees w
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote
+
+from rrn.runtime import locking
 
 POLL = 0.5
 """Seconds between two looks for a free device."""
@@ -28,8 +28,8 @@ def taken() -> Iterator[str | None]:
     if not wanted:
         yield None
         return
-    device, lock = _wait(wanted)
-    with lock:
+    with ExitStack() as lock:
+        device = _wait(wanted, lock)
         before = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = device
         try:
@@ -39,27 +39,17 @@ def taken() -> Iterator[str | None]:
             os.environ.update({} if before is None else {"CUDA_VISIBLE_DEVICES": before})
 
 
-def _wait(wanted: Sequence[str]) -> tuple[str, IO[str]]:
-    """Return a device that no other process holds, and its open lock."""
+def _wait(wanted: Sequence[str], lock: ExitStack) -> str:
+    """Hold the first device that is or gets free, and return it; the kernel gives it back when this process ends."""
+    folder = Path(tempfile.gettempdir(), f"rrn-devices-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
     told = False
-    while not (free := _free(wanted)):
+    while True:
+        for device in wanted:
+            with suppress(locking.BusyError):
+                lock.enter_context(locking.held(folder / quote(device, safe="")))
+                return device
         if not told:
             print(f"waiting for a free device of RRN_DEVICES={','.join(wanted)}", file=sys.stderr, flush=True)
         told = True
         time.sleep(POLL)
-    return free
-
-
-def _free(wanted: Sequence[str]) -> tuple[str, IO[str]] | None:
-    """Take the first device that is free; the kernel gives it back when this process ends, however it does."""
-    folder = Path(tempfile.gettempdir(), f"rrn-devices-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    for device in wanted:
-        lock = (folder / quote(device, safe="")).open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-        else:
-            return device, lock
-    return None

@@ -1,9 +1,8 @@
 """The front door: `python -m rrn.repro [--jobs N] [--compare] [arguments of dvc repro]`.
 
-Fetches the data that ships with the repository (`rrn.fetch`), moves runs that params.yaml does not list out of
-the way, and runs the pipeline with the programs of this environment, runs of the ablation side by
-side where processors are free. `--compare` then states how far the results lie from those that git
-holds, which is what counts on another kind of machine.
+Fetches the data that ships with the repository (`rrn.fetch`), moves runs that params.yaml does not list out of the way,
+and runs the pipeline with the programs of this environment, runs side by side where processors are free. `--compare`
+then states how far the results lie from those that git holds, which is what counts on another kind of machine.
 """
 
 from __future__ import annotations
@@ -83,8 +82,7 @@ def ahead(root: Path, settings: config.Settings, jobs: int) -> int:
 def set_aside(root: Path, settings: config.Settings) -> list[Path]:
     """Move folders and metrics of runs that the lists of `ablation:` do not name to runs/<name>/aside.
 
-    The ablation stage depends on whole folders; what is left of removed rows would be hashed too. What was moved
-    there before stays: a folder of the same name gets a number.
+    The ablation stage depends on whole folders; what is left of removed rows would be hashed too.
 
     Returns:
         The folders and files as they were called.
@@ -102,9 +100,7 @@ def set_aside(root: Path, settings: config.Settings) -> list[Path]:
     }
     stale = [path for folder, names in listed.items() for path in sorted(folder.glob("*")) if path.name not in names]
     for path in stale:
-        place = runs / "aside" / (path.parent.name if path.is_dir() else "metrics")
-        place.mkdir(parents=True, exist_ok=True)
-        path.rename(_free(place / path.name))
+        _move(path, runs / "aside" / (path.parent.name if path.is_dir() else "metrics") / path.name)
     return stale
 
 
@@ -117,38 +113,33 @@ def keep_changes(root: Path, name: str) -> list[Path]:
         What was moved, as it was called.
 
     Raises:
-        fetch.FetchError: dvc failed and has said why.
-        subprocess.CalledProcessError: the same.
+        fetch.FetchError, subprocess.CalledProcessError: dvc failed and has said why.
     """
     runs, results = root / "runs" / name, root / "results" / name
     differing = fetch.by_hand({**fetch.status(DVC, root), "unknown": []})
     paths = [root / path for part in differing.values() for path in part]
     moved = {path: runs / "aside" / path.relative_to(runs) for path in paths if path.is_relative_to(runs)}
-    if results.exists() and results in scheduler.changed_outputs(DVC, root, "ablation"):
+    parts = scheduler.changed(DVC, root, "ablation").get("ablation", [])
+    if results.exists() and any(f"results/{name}" in part.get("changed outs", {}) for part in parts):
         moved[results] = runs / "aside" / "results"
     for path, target in moved.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(_free(target))
+        _move(path, target)
     return list(moved)
 
 
-def _free(path: Path) -> Path:
-    """Return a path that nothing has: the path itself, or path.2, path.3, ..."""
-    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
-    return next(each for each in itertools.chain([path], numbered) if not os.path.lexists(each))
+def _move(path: Path, target: Path) -> None:
+    """Rename a path to `target`, or target.2, target.3, ...: what was moved there before stays."""
+    numbered = (target.with_name(f"{target.name}.{number}") for number in itertools.count(2))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(next(each for each in itertools.chain([target], numbered) if not os.path.lexists(each)))
 
 
 def deviations(committed: pd.DataFrame, here: pd.DataFrame) -> pd.DataFrame:
-    """Return the differences of the columns miou_mean*; NaN where only one side has the row."""
+    """Return the columns miou_mean* as committed, as here, and the differences; NaN where only one side has the row."""
     keys = [key for key in KEYS if key in committed and key in here]
-    numbers = [str(c) for c in here if str(c).startswith("miou_mean") and c in committed]
-    pair = committed[[*keys, *numbers]].merge(
-        here[[*keys, *numbers]], how="outer", on=keys, suffixes=(" committed", " here")
-    )
-    pair = pair.set_index(keys)
-    for column in numbers:
-        pair[f"{column} deviation"] = pair[f"{column} here"] - pair[f"{column} committed"]
-    return pair
+    numbers = [column for column in here.filter(regex="^miou_mean") if column in committed]
+    before, now = (table.set_index(keys)[numbers] for table in (committed, here))
+    return pd.concat({"committed": before, "here": now, "deviation": now - before}, axis=1)
 
 
 def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: list[str]) -> int:
@@ -161,8 +152,7 @@ def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: li
         rest: arguments of `dvc repro`, which then takes one stage at a time.
 
     Raises:
-        fetch.FetchError: see `rrn.pipeline.fetch.fetch`; nothing was run or moved.
-        DataError: there is no such data set; likewise.
+        fetch.FetchError, DataError: the data is not there; nothing was run or moved.
     """
     fetch.fetch(DVC, root)
     ImageSet.open(settings, root)  # dvc would say less of data that are not there
@@ -175,11 +165,7 @@ def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: li
 
 
 def compare(root: Path, name: str, tolerance: float) -> int:
-    """Print the deviations of results/<name>/ablation.csv from the committed file.
-
-    Returns:
-        0, or 1 if a deviation is larger than `tolerance` or cannot be stated.
-    """
+    """Print how far results/<name>/ablation.csv is from the committed file; return 1 where that is too far, or 0."""
     file = f"results/{name}/ablation.csv"
     try:
         committed = git.committed(root, file)
@@ -190,7 +176,7 @@ def compare(root: Path, name: str, tolerance: float) -> int:
         print(f"error: the working tree has no {file} to compare", file=sys.stderr)
         return 1
     table = deviations(pd.read_csv(io.StringIO(committed)), pd.read_csv(root / file))
-    worst = table.filter(like=" deviation").abs().to_numpy()
+    worst = table["deviation"].abs().to_numpy()
     same = bool((worst <= tolerance).all())
     print(table.round(2).to_string())
     print(f"{'within' if same else 'NOT within'} {tolerance} points of what git holds")
@@ -204,20 +190,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--compare", action="store_true", help="compare with the committed results")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="in points of IoU")
     args, rest = parser.parse_known_args(argv)
+    if args.jobs is not None and (rest or args.jobs < 1):
+        parser.error("--jobs wants a number from 1, and no arguments of dvc repro, which takes one stage at a time")
     try:
         root = config.find_root()
         settings = config.load(root=root)
         buildable.require_or_note(root, settings)
-    except (config.SettingsError, FileNotFoundError, atomic_io.WriteError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if args.jobs is not None and (rest or args.jobs < 1):
-        parser.error("--jobs wants a number from 1, and no arguments of dvc repro, which takes one stage at a time")
-    path = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-    os.environ["PATH"] = os.pathsep.join(path)  # stages find the programs of this environment
-    try:
         if args.compare:  # whether that can be done is said before hours of work
             git.committed(root, f"results/{settings.name}/ablation.csv")
+    except (config.SettingsError, FileNotFoundError, atomic_io.WriteError, git.GitError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    programs = str(Path(sys.executable).parent)  # of this environment, for the stages
+    os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", "")])
+    try:
         with locking.writing(root / "dvc.lock"), stoppable():
             status = reproduced(root, settings, args.jobs, rest)
     except (locking.BusyError, atomic_io.WriteError, fetch.FetchError, git.GitError, DataError) as error:

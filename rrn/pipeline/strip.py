@@ -11,32 +11,29 @@ import sys
 from pathlib import Path
 
 import nbformat
+from nbstripout import strip_output
 
 from rrn.runtime import atomic_io, source
 
 CODE = {".py", ".csv", ".jinja", ".json", ".mplstyle"}
 """Files of the package: its modules, and what they read."""
-METADATA = {
-    "kernelspec": {
-        "name": "python3",
-        "display_name": "Python 3 (ipykernel)",
-        "language": "python",
-    },
-    "language_info": {"name": "python"},
-}
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
 
 
 def canonical(text: str) -> str:
-    """Return the text of a notebook without outputs, counts and metadata other than cell tags."""
+    """Return the text of a notebook without outputs, counts and metadata other than cell tags, its cells numbered.
+
+    As nbstripout has it, a cell tagged `keep_output` keeps its outputs.
+    """
     notebook = nbformat.reads(text, 4)
-    notebook.metadata = nbformat.from_dict(METADATA)
-    notebook.nbformat_minor = 5
+    notebook.metadata, notebook.nbformat_minor = nbformat.from_dict(METADATA), 5
+    metadata = {f"cell.metadata.{key}" for cell in notebook.cells for key in cell.metadata} - {"cell.metadata.tags"}
+    strip_output(
+        notebook, keep_output=False, keep_count=False, keep_id=True, extra_keys=sorted(metadata), strip_init_cells=True
+    )
     for index, cell in enumerate(notebook.cells):
-        tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         cell["id"] = f"cell-{index:03d}"
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
     return nbformat.writes(notebook) + "\n"
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrn.data.decoding import DataError, ids_of
-from rrn.runtime import places
+from rrn.runtime import atomic_io, locking, places
 
 CATALOGUE = Path(__file__).with_name("published_lists.json")
 ORIGIN = "https://raw.githubusercontent.com"
@@ -113,15 +113,13 @@ def ids(published: Published, folder: Path) -> list[str]:
     contents = _fetch(published, path)
     names = _checked(contents, published, path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_bytes(contents)
-        partial.replace(path)
+        with locking.writing(path, patience=-1):  # several processes may fetch one list
+            atomic_io.write(path, contents)
     except OSError as error:
         if not _lie_at_hand():
             raise DataError(
-                f"the list {path} cannot be written ({error}); make the folder writable, or name a folder that holds "
-                f"{published.repository}/{published.commit}/{published.path} and the others by RRN_LISTS"
+                f"the list {path} cannot be written ({error.strerror}); make the folder writable, or name a folder "
+                f"that holds {published.repository}/{published.commit}/{published.path} and the others by RRN_LISTS"
             ) from error
     return names
 

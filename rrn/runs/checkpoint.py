@@ -6,18 +6,17 @@ lock, and with the identity (settings, inputs, code) that it belongs to. Nothing
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-import time
 import warnings
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -26,8 +25,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from rrn import config
-from rrn.runtime import places, source
-from rrn.runtime import atomic_io
+from rrn.runtime import atomic_io, locking, places, source
 from rrn.limits import Byte, PositiveInt
 from rrn.method import RRN
 from rrn.schema import Section
@@ -117,11 +115,11 @@ class Scratch:
     def __init__(self, root: Path, key: str, identity: dict[str, Any]) -> None:
         self.folder = places.scratch(root / ".scratch") / key
         self.identity, self._last = identity, Path()
+        self._lock = ExitStack()
         with atomic_io.explained(self.folder, "let RRN_SCRATCH name a folder that has room and may be written"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / "lock").open("a+")
-        try:
             self._acquire()
+        try:
             self._state = self._accepted()
         except BaseException:
             self._lock.close()
@@ -180,18 +178,12 @@ class Scratch:
 
     def _acquire(self) -> None:
         """Take the lock; the kernel frees it when its holder dies, which may take it a moment."""
-        end = time.monotonic() + PATIENCE
-        while not _locked(self._lock):
-            if time.monotonic() > end:
-                self._lock.seek(0)
-                raise ResumeError(
-                    f"another process (pid {self._lock.read().strip() or 'unknown'}) is running {self.folder.name}; "
-                    "wait for it or end it"
-                )
-            time.sleep(0.1)
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        try:
+            self._lock.enter_context(locking.held(self.folder / "lock", str(os.getpid()), PATIENCE))
+        except locking.BusyError as error:
+            raise ResumeError(
+                f"another process (pid {error.holder or 'unknown'}) is running {self.folder.name}; wait for it or end it"
+            ) from error
 
     def _accepted(self) -> dict[str, Any] | None:
         """Return the last whole state if the run may go on from it; None if there is none."""
@@ -237,15 +229,6 @@ class Scratch:
                 + f"\ndelete the folder {self.folder} to begin anew"
             )
         return None
-
-
-def _locked(lock: IO[str]) -> bool:
-    """Take a lock if it is free; return whether it was."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def differences(before: Any, after: Any, where: str = "") -> list[str]:

@@ -20,14 +20,22 @@ CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, e
 
 
 class WriteError(OSError):
-    """A file cannot be written; the message says which, why, and what to do. `errno` is the system's."""
+    """A file cannot be written; the message says which, why, and what to do.
+
+    Attributes:
+        errno: of the system.
+        strerror: the reason, as the system says it.
+    """
 
     def __init__(self, path: Path, error: OSError, instead: str) -> None:
         cure = "make room there" if error.errno in FULL else "let it be written"
         super().__init__(
             f"{path} cannot be written ({error.strerror}): {cure}, or {instead}; then give the same command again"
         )
-        self.errno = error.errno
+        self.errno, self.strerror = error.errno, error.strerror
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @contextmanager

@@ -1,55 +1,96 @@
-"""One output, one process that writes it: a second one is refused at once and told who holds the lock. No torch."""
+"""One lock for all that several processes could do at once: who writes an output, decodes images, has a GPU. No torch.
+
+The locks are those of filelock: the kernel of the system frees one when its holder ends, however it does.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from rrn.runtime import atomic_io, places
 
 ELSEWHERE = "let RRN_SCRATCH name a folder that has room and may be written"
+MOMENT = 0.1
+"""Seconds for a second look: a run that ends takes its lock file away, perhaps while the next one opens it."""
 
 
 class BusyError(RuntimeError):
-    """Another process is writing the same output; the message says which one, and what to do."""
+    """Another process holds a lock: `holder` says which one, "" if it has just begun."""
+
+    def __init__(self, message: str, holder: str) -> None:
+        super().__init__(message)
+        self.holder = holder
 
 
 @contextmanager
-def writing(output: Path) -> Iterator[None]:
-    """Be the only process that writes `output`; the kernel of the system lets the next one in when this process ends.
+def held(path: Path, holder: str = "", patience: float = 0.0) -> Iterator[None]:
+    """Hold a lock file, in which a line says who does; the file stays.
+
+    Args:
+        path: of the file; its folder exists.
+        holder: the line.
+        patience: seconds to wait for it, -1: as long as it takes.
+
+    Raises:
+        BusyError: another process holds it.
+        OSError: there is no place for it, or the file system knows no locks.
+    """
+    try:
+        lock = FileLock(path, patience, fallback_to_soft=False).acquire()
+    except Timeout as error:
+        other = ""
+        with suppress(FileNotFoundError):
+            other = path.read_text(encoding="utf-8").strip()
+        raise BusyError(f"{path} is held by {other or 'another process'}", other) from error
+    with lock:
+        path.write_text(holder, encoding="utf-8")
+        yield
+
+
+@contextmanager
+def writing(output: Path, patience: float = MOMENT) -> Iterator[None]:
+    """Be the only process that writes `output`; a second one is refused at once, or waits, and is told who does.
 
     The lock lies in RRN_SCRATCH, or in `.scratch` of the repository of `output` (outside one, beside it), and goes
     when the run is over. Its name is a digest of the whole path: other outputs, and the copies of a repository that
     `dvc exp run --temp` and the queue make, have other ones.
 
+    Args:
+        output: a file, or the main one of a folder.
+        patience: seconds that a second one waits, -1: as long as it takes.
+
     Raises:
-        BusyError: another process holds it.
+        BusyError: another process holds it; says what to do.
         atomic_io.WriteError: there is no place for it.
     """
     path = _scratch(output) / f"{hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:16]}.lock"
-    with atomic_io.explained(path, ELSEWHERE):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _locked(path, output)
-    with lock:
-        command = shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])
-        since = datetime.now().astimezone().isoformat(" ", "seconds")
+    with ExitStack() as stack:
         with atomic_io.explained(path, ELSEWHERE):
-            lock.truncate(0)
-            lock.write(f"pid {os.getpid()} on {platform.node()} since {since} ({command})")
-            lock.flush()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(held(path, _this_process(), patience))
+            except BusyError as error:
+                raise BusyError(_busy(output, error.holder), error.holder) from error
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _this_process() -> str:
+    command = shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])
+    since = datetime.now().astimezone().isoformat(" ", "seconds")
+    return f"pid {os.getpid()} on {platform.node()} since {since} ({command})"
 
 
 def _scratch(output: Path) -> Path:
@@ -57,22 +98,6 @@ def _scratch(output: Path) -> Path:
     repositories = (folder for folder in output.resolve().parents if (folder / "dvc.yaml").exists())
     root = next(repositories, None)
     return places.scratch(root / ".scratch" if root else output.parent)
-
-
-def _locked(path: Path, output: Path) -> IO[str]:
-    """Take the lock, in the file that has this name now: a run that ends takes the name away before it lets go."""
-    while True:
-        lock = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            with lock:
-                lock.seek(0)
-                raise BusyError(_busy(output, lock.read())) from error
-        with suppress(FileNotFoundError):
-            if os.path.samestat(path.stat(), os.fstat(lock.fileno())):
-                return lock
-        lock.close()
 
 
 def _busy(output: Path, holder: str) -> str:
