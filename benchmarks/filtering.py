@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from rrn import config
-from rrn.paper.statistics import paired
+from rrn.paper.statistics import paired_interval
 from rrn.reliability.measures import MEASURES
 
 RANDOM = "random_filter"
@@ -49,7 +49,9 @@ def leads(scores: pd.DataFrame) -> pd.DataFrame:
         for rival in ("confidence", "agreement"):
             differences = (table["region_score"] - table[rival]).dropna()
             for (method, split), part in differences.groupby(["method", "split"], sort=False):
-                found.append({"method": method, "split": split, "measure": measure, "rival": rival} | paired(part))
+                found.append(
+                    {"method": method, "split": split, "measure": measure, "rival": rival} | paired_interval(part)
+                )
     return pd.DataFrame(found).set_index(["method", "split", "measure", "rival"]).round(4)
 
 
@@ -96,7 +98,7 @@ def main() -> None:
         if RANDOM in set(scores["method"]):
             gains = explained(scores, rules)
             print(f"\n{gains.groupby('method', sort=False).agg(['mean', 'std']).round(2).to_string()}")
-            each = {row: paired(part) for row, part in gains["miou"].groupby("method", sort=False)}
+            each = {row: paired_interval(part) for row, part in gains["miou"].groupby("method", sort=False)}
             print(f"\nmIoU more than {RANDOM}\n{pd.DataFrame(each).T.round(2).to_string()}")
             inner = gains - gains.groupby("seed").transform("mean")
             over, within = (part["kept"].corr(part["miou"]) for part in (gains, inner))

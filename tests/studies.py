@@ -1,6 +1,7 @@
 """Finished runs made up by hand, for the tests of what reads them."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -80,3 +81,10 @@ def make_reliability(methods, seeds=(0, 1), scores=SCORES):
                                 where = {"split": split, "segmenter": segmenter, "score": score, "class": name}
                                 rows.append({**run, **where, **values})
     return pd.DataFrame(rows)
+
+
+def table_cells(text):
+    """Return the cells of the tables of a Markdown text, header first, whatever the widths of the columns."""
+    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line] for line in lines]
+    return [row for row in rows if not all(re.fullmatch(":?-+:?", cell) for cell in row)]

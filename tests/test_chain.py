@@ -65,7 +65,7 @@ def test_results_hold_tables_and_figures(repository):
         "per_class.csv",
         "figures",
     } <= names
-    kinds = "overview", "per_class", "training_curves", "qualitative", "reliability", "variants", "risk", "calibration"
+    kinds = "per_class", "training_curves", "qualitative", "reliability", "variants", "risk", "calibration"
     for kind in kinds:
         assert {path.suffix for path in (results / "figures").glob(f"{kind}*")} == {".png", ".pdf"}
     shipped = Evidence.read(results / "evidence.zip")

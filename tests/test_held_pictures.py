@@ -117,10 +117,14 @@ def test_the_page_shows_figures_of_results_alone():
     assert page.count("data:image/") == len(list(results.glob("*/figures/*.png"))) == page.count("<img ")
 
 
-def test_git_holds_no_other_picture_than_those_of_results_and_one_of_the_explorer():
+def test_git_holds_no_other_picture_than_those_of_results_and_of_two_pages():
     ends = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp", ".gif", ".bmp", ".tif", ".npz", ".npy", ".zip")
     held = [name for name in git(ROOT, "ls-files").splitlines() if name.lower().endswith(ends)]
-    assert [name for name in held if not name.startswith("results/")] == ["docs/explore.png"]
+    assert [name for name in held if not name.startswith("results/")] == [
+        "docs/explore.png",
+        "docs/overview.png",
+        "docs/overview.svg",
+    ]
 
 
 def written(path, data, images):
@@ -149,7 +153,7 @@ def results(tmp_path):
     own = write_folder(tmp_path / "own", {"train": 3})
     place = tmp_path / "results" / "n"
     written(place / evidence.NAME, own, ["train000", "train002"])
-    for name in ("qualitative_1of4.png", "per_class_gain.png", "risk_coverage_1of4_rrn.pdf", "overview.pdf"):
+    for name in ("qualitative_1of4.png", "per_class_gain.png", "risk_coverage_1of4_rrn.pdf", "partitions.pdf"):
         (place / "figures").mkdir(exist_ok=True)
         (place / "figures" / name).touch()
     pd.DataFrame({"class": ["ground", "disc", "square"]}).to_csv(place / "per_class.csv", index=False)

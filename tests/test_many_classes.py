@@ -9,7 +9,8 @@ from matplotlib import pyplot as plt
 
 from rrn.evaluation.region_tables import region_table as described
 from rrn.explorer.analysis import Choice, Regions, class_table, region_table
-from rrn.paper import comparisons
+from rrn.paper import reliability_plots
+from rrn.plotting import qualitative
 from rrn.plotting.qualitative import kept
 from rrn.reliability import evidence, measures
 from rrn.reliability.evidence import Evidence
@@ -42,14 +43,14 @@ def finished(request, tmp_path):
 
 
 def test_images_on_which_methods_differ_are_drawn(finished):
-    comparisons.qualitative(finished, "unlabeled", focus="rrn")
+    qualitative.qualitative(finished, "unlabeled", focus="rrn")
 
 
 def test_what_scores_are_worth_is_drawn_and_packed(finished, tmp_path):
     read = finished["rrn"]
     regions = read.last().assign(seed=0)
     assert kept(regions, read.about.rule).mean() == pytest.approx(0.75, abs=0.1)
-    comparisons.risk_coverage(regions, 0.75)
+    reliability_plots.plot_risk_coverage(regions, 0.75)
     assert read.pack(tmp_path / "packed.zip", read.splits) == 3
     assert Evidence.read(tmp_path / "packed.zip").regions.columns.tolist() == read.regions.columns.tolist()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
 import re
@@ -21,7 +22,7 @@ from PIL import Image
 from test_figures import make_history
 
 from rrn.config import Filter
-from rrn.paper import comparisons, overview
+from rrn.paper import comparisons, reliability_plots
 from rrn.plotting import qualitative, style
 from rrn.plotting.style import METHOD_STYLE, SCORE_STYLE
 from rrn.reliability.evidence import About, Evidence, Pictures, Writer
@@ -128,11 +129,10 @@ QUOTED = pd.DataFrame(
 
 def draw(name: str, folder: Path) -> Figure:
     return {
-        "overview": comparisons.overview,
         "training_curves": lambda: comparisons.training_curves(make_history(methods=METHODS)),
-        "risk_coverage": lambda: comparisons.risk_coverage(make_regions(), 0.9),
-        "reliability_diagram": lambda: comparisons.reliability_diagram(make_regions()),
-        "qualitative": lambda: comparisons.qualitative(make_evidences(folder), count=2),
+        "plot_risk_coverage": lambda: reliability_plots.plot_risk_coverage(make_regions(), 0.9),
+        "reliability_diagram": lambda: reliability_plots.reliability_diagram(make_regions()),
+        "qualitative": lambda: qualitative.qualitative(make_evidences(folder), count=2),
         "per_class_gain": lambda: comparisons.per_class_gain(make_classes()),
         "sweep": lambda: comparisons.sweep(make_variants(grid=("2", "4", "8"))),
         "sweep of several": lambda: comparisons.sweep(
@@ -143,7 +143,7 @@ def draw(name: str, folder: Path) -> Figure:
 
 
 FIGURES = [
-    *("overview", "training_curves", "risk_coverage", "reliability_diagram", "qualitative", "per_class_gain"),
+    *("training_curves", "plot_risk_coverage", "reliability_diagram", "qualitative", "per_class_gain"),
     *("sweep", "sweep of several", "partitions"),
 ]
 
@@ -151,7 +151,7 @@ FIGURES = [
 def save_all(folder: Path) -> None:
     """Draw and save every figure; another process calls it too."""
     for name in FIGURES:
-        comparisons.save(draw(name, folder), folder / name)
+        style.save(draw(name, folder), folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +164,14 @@ def saved(tmp_path_factory):
 # ---- what every figure promises
 
 
-def test_every_figure_of_the_module_is_tried():
-    functions = set(comparisons.__all__) - {"save", "most_different"}
-    assert functions == {name.split()[0] for name in FIGURES}
+def test_every_figure_of_the_room_is_tried():
+    functions = {
+        name
+        for module in (comparisons, reliability_plots)
+        for name, value in inspect.getmembers(module, inspect.isfunction)
+        if value.__module__ == module.__name__ and value.__annotations__["return"] == "Figure" and name[0] != "_"
+    }
+    assert functions | {"qualitative"} == {name.split()[0] for name in FIGURES}
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -224,7 +229,7 @@ def test_the_paper_needs_no_torch_and_what_trains_does_not_need_the_paper():
     assert run.stdout.split() == ["False", "False"]
     for notebook in ("1_prepare", "2_warmup", "3_train", "4_evaluate"):
         source = (ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8")
-        assert not re.search(r"\b(rrn\.paper|comparisons|reliability_plots|overview)\b", source), notebook
+        assert not re.search(r"\b(rrn\.paper|comparisons|reliability_plots)\b", source), notebook
 
 
 # ---- training curves
@@ -265,7 +270,7 @@ def line_of(axis, score):
 
 
 def test_risk_grows_with_coverage_as_counted_by_hand():
-    axis = comparisons.risk_coverage(make_regions(), coverage=0.9).axes[0]
+    axis = reliability_plots.plot_risk_coverage(make_regions(), coverage=0.9).axes[0]
     coverage, risk = line_of(axis, "region_score").get_data()
     values = dict(zip(np.round(coverage).astype(int), risk, strict=True))
     assert values[50] == pytest.approx(0)
@@ -277,16 +282,16 @@ def test_risk_grows_with_coverage_as_counted_by_hand():
 
 
 def test_scores_that_a_row_lacks_are_not_drawn_and_one_seed_has_no_band():
-    fig = comparisons.risk_coverage(make_regions(seeds=1, scored=False))
+    fig = reliability_plots.plot_risk_coverage(make_regions(seeds=1, scored=False))
     names = [text.get_text() for text in fig.legends[0].texts]
     assert names == ["confidence", "certainty", "agreement", "everything kept"]
     assert not fig.axes[0].collections
-    assert len(comparisons.risk_coverage(make_regions()).axes[0].collections) == len(SCORE_STYLE)
-    assert len(comparisons.reliability_diagram(make_regions(scored=False)).axes) == 6
+    assert len(reliability_plots.plot_risk_coverage(make_regions()).axes[0].collections) == len(SCORE_STYLE)
+    assert len(reliability_plots.reliability_diagram(make_regions(scored=False)).axes) == 6
 
 
 def test_a_reliability_diagram_shows_accuracy_by_bin_and_the_calibration_error():
-    fig = comparisons.reliability_diagram(make_regions())
+    fig = reliability_plots.reliability_diagram(make_regions())
     upper, lower = fig.axes[0], fig.axes[len(SCORE_STYLE)]
     middles, accuracy = line_of(upper, "region_score").get_data()
     held = np.isfinite(accuracy)
@@ -297,7 +302,7 @@ def test_a_reliability_diagram_shows_accuracy_by_bin_and_the_calibration_error()
     assert [entry.get_text() for entry in upper.get_legend().texts] == [text]
     heights = np.array([bar.get_height() for bar in lower.patches])
     assert heights[[6, 13]] == pytest.approx([50, 50]) and heights.sum() == pytest.approx(100)
-    alone = comparisons.reliability_diagram(make_regions(seeds=1)).axes[0].get_legend()
+    alone = reliability_plots.reliability_diagram(make_regions(seeds=1)).axes[0].get_legend()
     assert alone.texts[0].get_text() == "ECE 0.075"
 
 
@@ -418,11 +423,11 @@ def test_images_are_chosen_where_methods_differ_most_ties_by_id(tmp_path):
     first = make_evidence(tmp_path, "cps_cutmix", {"d": 0.5, "a": 0.25, "b": 0.5, "c": 1.0, "only": 0.0})
     second = make_evidence(tmp_path, "rrn", {"c": 0.75, "a": 0.5, "b": 1.0, "d": 0.5})
     evidences = {"cps_cutmix": first, "rrn": second}
-    assert comparisons.most_different(evidences) == ["b", "a", "c", "d"]  # deviations 1/4, 1/8, 1/8, 0
-    assert comparisons.most_different(evidences, count=2) == ["b", "a"]
+    assert qualitative.most_different(evidences) == ["b", "a", "c", "d"]  # deviations 1/4, 1/8, 1/8, 0
+    assert qualitative.most_different(evidences, count=2) == ["b", "a"]
     with pytest.MonkeyPatch.context() as patch:  # alone it differs from nothing, and no picture is opened
         patch.setattr(Evidence, "pictures", None)
-        assert comparisons.most_different({"cps_cutmix": first}, count=2) == ["a", "b"]
+        assert qualitative.most_different({"cps_cutmix": first}, count=2) == ["a", "b"]
 
 
 def test_neighbours_of_a_chosen_image_are_passed_over(tmp_path):
@@ -430,12 +435,12 @@ def test_neighbours_of_a_chosen_image_are_passed_over(tmp_path):
     first = make_evidence(tmp_path, "cps_cutmix", dict.fromkeys(names, 0.0))
     gains = dict.fromkeys(names, 0.0) | {"frame_05": 1.0, "frame_06": 0.75, "frame_07": 0.5, "frame_04": 0.25}
     evidences = {"cps_cutmix": first, "rrn": make_evidence(tmp_path, "rrn", gains)}
-    assert comparisons.most_different(evidences, count=3) == [
+    assert qualitative.most_different(evidences, count=3) == [
         "frame_05",
         "frame_07",
         "frame_00",
     ]  # 2 apart: 12 / (2 * 3)
-    assert comparisons.most_different(evidences, count=1) == ["frame_05"]
+    assert qualitative.most_different(evidences, count=1) == ["frame_05"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 7])
@@ -444,13 +449,13 @@ def test_as_many_images_are_shown_as_there_are(images, count, tmp_path):
     gains = {f"{place:02d}": (7 * place % images) / images for place in range(images)}
     first = make_evidence(tmp_path, "cps_cutmix", dict.fromkeys(gains, 0.0))
     evidences = {"cps_cutmix": first, "rrn": make_evidence(tmp_path, "rrn", gains)}
-    assert len(comparisons.most_different(evidences, count=count)) == min(images, count)
+    assert len(qualitative.most_different(evidences, count=count)) == min(images, count)
 
 
 def test_images_in_common_are_needed(tmp_path):
     evidences = {m: make_evidence(tmp_path, m, {m: 0.5}) for m in ("cps_cutmix", "rrn")}
     with pytest.raises(ValueError, match=r"cps_cutmix, rrn has no test image in common; run `dvc repro evaluate`"):
-        comparisons.most_different(evidences)
+        qualitative.most_different(evidences)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +484,7 @@ def test_the_rule_of_a_row_says_what_is_kept(rule, kept):
 )
 def test_qualitative_names_the_method_whose_pseudo_labels_it_shows(methods, title, tmp_path):
     evidences = {m: make_evidence(tmp_path, m, {"a": 0.5}, value=place) for place, m in enumerate(methods)}
-    fig = comparisons.qualitative(evidences)
+    fig = qualitative.qualitative(evidences)
     assert fig.get_suptitle() == f"pseudo-labels of: {title}, seed 0"
     focus = next(m for m in methods if METHOD_STYLE[m].label == title)
     shown = fig.axes[2].images[0].get_array()
@@ -489,7 +494,7 @@ def test_qualitative_names_the_method_whose_pseudo_labels_it_shows(methods, titl
 def test_qualitative_shows_the_pseudo_labels_of_the_row_that_is_asked_for(tmp_path):
     evidences = {m: make_evidence(tmp_path, m, {"a": 0.5}) for m in ("cps_cutmix", "rrn", "local_filter")}
     assert (
-        comparisons.qualitative(evidences, focus="local_filter").get_suptitle()
+        qualitative.qualitative(evidences, focus="local_filter").get_suptitle()
         == "pseudo-labels of: local filter, seed 0"
     )
 
@@ -497,44 +502,22 @@ def test_qualitative_shows_the_pseudo_labels_of_the_row_that_is_asked_for(tmp_pa
 def test_qualitative_drops_the_worst_regions_of_the_whole_split(tmp_path):
     evidence = make_evidence(tmp_path, "rrn", {"a": 0.5, "b": 0.5}, value=1)
     evidence.regions.loc[evidence.regions["id"] == "b", "region_score"] = 1.0
-    fig = comparisons.qualitative({"rrn": evidence}, count=1)
+    fig = qualitative.qualitative({"rrn": evidence}, count=1)
     titles = [re.sub(r"\n", " ", axis.get_title()) for axis in fig.axes[:7]]
     assert titles[4:] == ["region score 1", "kept of 1", "RRN"]
     scores = fig.axes[4].images[0].get_array()
     assert scores[0, 0] == 0 and scores[15, 23] == pytest.approx(5 / 6)
     white = (fig.axes[5].images[0].get_array() == 255).all(axis=2)
     assert white[:8].all() and not white[8:].any()  # 9 of 12 are kept: all 6 of b, the best 3 of a
-    without = comparisons.qualitative({"cps_cutmix": make_evidence(tmp_path, "cps_cutmix", {"a": 0.5})})
+    without = qualitative.qualitative({"cps_cutmix": make_evidence(tmp_path, "cps_cutmix", {"a": 0.5})})
     assert "region score 1" not in [re.sub(r"\n", " ", axis.get_title()) for axis in without.axes]
     assert not (without.axes[4].images[0].get_array()[8:] == 255).all(axis=2).any()
 
 
 def test_titles_of_many_methods_do_not_overlap(tmp_path):
     methods = [row for row in METHOD_STYLE if row not in style.SWEEP_ROWS][4:14]
-    fig = comparisons.qualitative({m: make_evidence(tmp_path, m, {"a": 0.5}, RULE) for m in methods})
+    fig = qualitative.qualitative({m: make_evidence(tmp_path, m, {"a": 0.5}, RULE) for m in methods})
     fig.draw_without_rendering()
     boxes = sorted((axis.title.get_window_extent() for axis in fig.axes[:16]), key=lambda box: box.x0)
     assert len(boxes) == 16
     assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
-
-
-# ---- overview
-
-
-def test_the_overview_is_true_to_its_own_numbers():
-    fig = comparisons.overview()
-    texts = [text.get_text() for text in fig.axes[0].texts]
-    for own, other in ((1, 2), (2, 1)):
-        assert rf"$\sum W_{own}\,\mathrm{{CE}}(z_{other},q_{own})$" in texts  # what one says teaches the other
-        assert f"$D_{own}$" in texts and f"region\nscores $s_{{{own}{own}}}$" in texts
-    for scores in overview.SCORES:
-        assert scores.shape == overview.AGREEMENT.shape == (overview.REGIONS, overview.REGIONS)
-        assert 0 < (scores < overview.KEEP).sum() < scores.size / 2
-
-
-def test_the_overview_marks_wrong_regions_with_low_scores():
-    for mistakes, scores in zip(overview.MISTAKES, overview.SCORES, strict=True):
-        for corners in mistakes:
-            x, y = np.mean(corners, axis=0)
-            row, column = int((1 - y) * overview.REGIONS), int(x * overview.REGIONS)
-            assert scores[row, column] < overview.KEEP

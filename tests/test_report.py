@@ -138,7 +138,7 @@ def test_the_page_loads_nothing(repository):
     assert "url(" not in style and "@import" not in style
     assert not [a for _, a in page.tags if "style" in a or any(key.startswith("on") for key in a)]
     outside = [a["href"] for a in page.all("a") if not a["href"].startswith("#")]
-    assert outside == ["https://arxiv.org/abs/2304.11539"]
+    assert outside == ["https://arxiv.org/abs/2304.11539", "../docs/overview.svg"]
     policy = [a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, git
 from ruamel.yaml import YAML
+from studies import table_cells
 
 from rrn import config
 
@@ -343,14 +344,13 @@ def test_pages_map_every_room():
 def test_pages_show_the_tables_of_the_results(page, name):
     table, caption = (ROOT / "results" / name / "ablation.md").read_text().strip().split("\n\n")
     text = (ROOT / page).read_text()
-    assert table in text and caption in text
+    rows, shown = table_cells(table), table_cells(text)
+    assert rows in [shown[place : place + len(rows)] for place in range(len(shown))] and caption in text
 
 
 def test_readme_shows_the_means_and_differences_of_the_results():
     text = (ROOT / "results" / "shapes" / "ablation.md").read_text()
-    rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| 1of16 |")
-    ]
+    rows = [row for row in table_cells(text) if row[0] == "1of16"]
     readme = re.findall(
         r"^\| (?:\*\*)?(\w+)[^|]* \| (.+?) \| (.*?) \|$", (ROOT / "README.md").read_text(), re.MULTILINE
     )

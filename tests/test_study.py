@@ -12,8 +12,9 @@ from studies import make_history, make_reliability, make_settings, write_run
 
 from rrn import config
 from rrn.data import splits
-from rrn.paper import comparisons
+from rrn.paper import comparisons, reliability_plots
 from rrn.paper.study import EMBEDDED, Study
+from rrn.plotting import qualitative
 from rrn.reliability import evidence
 from rrn.reliability.evidence import About, Evidence, Pictures
 from rrn.runtime import tracking
@@ -160,12 +161,12 @@ def written(study, out):
 def test_pictures_and_trust_are_of_the_test_images_and_of_all_seeds(make, monkeypatch):
     study, asked = make(explore="rrn"), {}
     monkeypatch.setattr(
-        comparisons,
+        qualitative,
         "qualitative",
         lambda evidences, split, focus: asked.update(split=split, methods=list(evidences), focus=focus),
     )
     monkeypatch.setattr(
-        comparisons, "risk_coverage", lambda regions, coverage: asked.update(regions=regions, share=coverage)
+        reliability_plots, "plot_risk_coverage", lambda regions, coverage: asked.update(regions=regions, share=coverage)
     )
     list(study.pictures()), list(study.trust())
     assert (asked["split"], asked["methods"], asked["focus"]) == ("test", list(MEANS), "rrn")

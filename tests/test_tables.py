@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 import pytest
-from studies import make_history, make_reliability, make_runs, make_settings
+from studies import make_history, make_reliability, make_runs, make_settings, table_cells
 
 from rrn.paper import report, statistics, table_format, tables
 from rrn.runtime import csv_files
@@ -21,17 +21,17 @@ def numbers(means, **more):
 
 
 def test_interval_by_hand():
-    found = statistics.paired(pd.Series([6.0, 5.0, 7.0]))
+    found = statistics.paired_interval(pd.Series([6.0, 5.0, 7.0]))
     assert found["difference"] == 6 and found["difference_std"] == 1
     assert found["difference_high"] - 6 == pytest.approx(T_OF_TWO / math.sqrt(3), abs=1e-5)
     assert 6 - found["difference_low"] == pytest.approx(T_OF_TWO / math.sqrt(3), abs=1e-5)
-    two = statistics.paired(pd.Series([1.0, 3.0, math.nan]))
+    two = statistics.paired_interval(pd.Series([1.0, 3.0, math.nan]))
     assert two["difference_high"] == pytest.approx(2 + T_OF_ONE, abs=1e-5)
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan]])
 def test_there_is_no_interval_of_one(values):
-    assert all(map(math.isnan, statistics.paired(pd.Series(values, dtype=float)).values()))
+    assert all(map(math.isnan, statistics.paired_interval(pd.Series(values, dtype=float)).values()))
 
 
 def test_numbers_by_hand():
@@ -61,7 +61,7 @@ def test_another_study_gives_the_reference_if_the_own_has_none():
     table = tables.ablation(pd.concat([make_runs({"rrn": (46, 47, 51)}), main]))
     assert table.numbers["difference"].iloc[0] == pytest.approx(6)
     assert table.numbers["best"].tolist() == [True, False]
-    assert table.markdown().startswith("| name | partition | method |")
+    assert table_cells(table.markdown())[0][:3] == ["name", "partition", "method"]
     own = tables.ablation(pd.concat([make_runs({"rrn": (46, 47), "cps_cutmix": (45, 46)}), main]))
     assert own.numbers["difference"].iloc[0] == pytest.approx(1)
 
@@ -160,15 +160,19 @@ def test_one_seed_has_no_deviation_no_difference_and_no_winner():
 def test_markdown_and_latex():
     table = tables.ablation(make_runs(STUDY))
     lines = table.markdown().splitlines()
-    assert lines[0] == "| partition | method | n | mIoU | ensemble | difference | parameters | MACs |"
-    assert lines[1] == "| :-- | :-- | --: | --: | --: | --: | --: | --: |"
-    cells = "1of16 | rrn | 3 | **48.00 ± 2.65** | 50.00 ± 0.00 | +6.00 [+3.52, +8.48] | 1.50 M | 2.000 G"
-    assert lines[3] == f"| {cells} |"
+    assert {len(line) for line in lines[:4]} == {len(lines[0])}  # columns stand below each other
+    assert [cell[-1] for cell in lines[1].strip("|").split("|")] == ["-"] * 2 + [":"] * 6  # words left, numbers right
+    assert table_cells(table.markdown())[::2] == [
+        ["partition", "method", "n", "mIoU", "ensemble", "difference", "parameters", "MACs"],
+        ["1of16", "rrn", "3", "**48.00 ± 2.65**", "50.00 ± 0.00", "+6.00 [+3.52, +8.48]", "1.50 M", "2.000 G"],
+    ]
     assert lines[4] == "" and "n = 3" in lines[5] and "95 % interval (Student t)" in lines[5]
     text = table.latex()
     assert r"1of16 & cps\_cutmix & 3 & 42.00 $\pm$ 2.00 & 50.00 $\pm$ 0.00 &  &" in text
     assert r"\textbf{48.00 $\pm$ 2.65}" in text and r"\begin{tabular}{llrrrrrr}" in text
-    assert text.index("\\caption{") < text.index("n = 3") < text.index("\\toprule")
+    assert (
+        text.index("\\caption{") < text.index("n = 3") < text.index("\\label{tab:ablation}") < text.index("\\toprule")
+    )
     assert text.count("{") == text.count("}") and "95 \\%" in text
 
 
@@ -197,7 +201,7 @@ def test_latex_escapes_everything_and_markdown_keeps_its_cells():
     table = table_format.Table("x", pd.DataFrame(), [r"a&b_%#{}$\x~^"], [["p|q"]], 1, "50 % †")
     assert r"a\&b\_\%\#\{\}\$\textbackslash{}x\textasciitilde{}\textasciicircum{} \\" in table.latex()
     assert r"\caption{50 \% $^\dagger$}" in table.latex()
-    assert table.markdown().splitlines()[2] == r"| p\|q |"
+    assert table_cells(table.markdown())[1] == [r"p\|q"]
 
 
 ODD = [
@@ -348,7 +352,7 @@ def test_variants_by_hand():
     ]
     assert table.rows[0][1:3] == ["none", ""] and table.rows[0][-1] == ""
     assert "n = 2" in table.caption and "last quarter" in table.caption
-    assert [cell for cell in table.markdown().splitlines()[1].split() if cell != "|"][:4] == [":--"] * 3 + ["--:"]
+    assert [cell[-1] for cell in table.markdown().splitlines()[1].split("|")[1:5]] == ["-"] * 3 + [":"]
 
 
 def test_the_rows_own_score_says_what_is_kept():

@@ -3,6 +3,6 @@
 study: all runs of a study, its tables and figures; collect: runs as DataFrames, what papers report (quoted.csv).
 statistics: differences of rows paired over seeds, their intervals, who leads beyond noise.
 tables: the tables; table_format: a table as CSV, Markdown and LaTeX.
-comparisons: gains, sweeps, partitions; reliability_plots: what scores are worth; overview: the method as a drawing.
+comparisons: training curves, gains, sweeps, partitions; reliability_plots: what scores are worth.
 report: all results on one page (`python -m rrn.report`); inline: figures small enough for it.
 """

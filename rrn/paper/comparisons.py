@@ -17,10 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rrn.paper.overview import overview
-from rrn.paper.reliability_plots import reliability_diagram, risk_coverage
 from rrn.paper.statistics import REFERENCE
-from rrn.plotting.qualitative import most_different, qualitative
 from rrn.plotting.style import (
     COLUMN,
     PAGE,
@@ -33,23 +30,9 @@ from rrn.plotting.style import (
     method_style,
     name_ticks,
     plain,
-    save,
     styled,
 )
 from rrn.schema import Method
-
-__all__ = [
-    "most_different",
-    "overview",
-    "partitions",
-    "per_class_gain",
-    "qualitative",
-    "reliability_diagram",
-    "risk_coverage",
-    "save",
-    "sweep",
-    "training_curves",
-]
 
 CURVES = {
     "miou_mean": "val mIoU (%)",

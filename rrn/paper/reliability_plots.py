@@ -28,7 +28,7 @@ COVERAGES = np.linspace(0.01, 1, 100)
 
 
 @styled
-def risk_coverage(regions: pd.DataFrame, coverage: float | None = None) -> Figure:
+def plot_risk_coverage(regions: pd.DataFrame, coverage: float | None = None) -> Figure:
     """Draw the share of wrong pixels among what is kept against the share that is kept, best regions first.
 
     Args:
@@ -55,10 +55,10 @@ def risk_coverage(regions: pd.DataFrame, coverage: float | None = None) -> Figur
 
 
 def risk_points(regions: pd.DataFrame) -> pd.DataFrame:
-    """Return the curves of `risk_coverage` at every second of their places, means over seeds.
+    """Return the curves of `plot_risk_coverage` at every second of their places, means over seeds.
 
     Args:
-        regions: see `risk_coverage`.
+        regions: see `plot_risk_coverage`.
 
     Returns:
         score, coverage and risk, both in per cent.
@@ -76,7 +76,7 @@ def reliability_diagram(regions: pd.DataFrame) -> Figure:
     error (ECE), its mean and standard deviation over seeds.
 
     Args:
-        regions: see `risk_coverage`.
+        regions: see `plot_risk_coverage`.
     """
     looks = _present(regions)
     heights = {"height_ratios": [3, 1], "sharex": True, "sharey": "row"}

@@ -91,7 +91,7 @@ def read_table(path: Path) -> Shown:
         raise ReportError(
             f"{_place(path)} is no table as `rrn.paper.table_format` writes it: run its ablation stage again"
         )
-    right = [cell == "--:" for cell in table[1]]
+    right = [cell.endswith("-:") for cell in table[1]]
     header, *rows = [[_cell(*pair) for pair in zip(cells, right, strict=True)] for cells in (table[0], *table[2:])]
     caption = " ".join(line for line in lines if line and not line.startswith("|"))
     return Shown(TITLES.get(path.stem, _words(path.stem)), path.stem, header, rows, caption)

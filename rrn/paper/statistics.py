@@ -20,12 +20,13 @@ LEVEL = 0.95
 ENOUGH = 3
 """Seeds that a lead needs: the deviation of two can be 0 by chance."""
 
+INTERVAL = ("difference", "difference_std", "difference_low", "difference_high")
 GROUP = ["name", "partition", "method"]
 Group = tuple[str, str, str]
 Rows = dict[Group, pd.DataFrame]
 
 
-def paired(differences: pd.Series) -> dict[str, float]:
+def paired_interval(differences: pd.Series) -> dict[str, float]:
     """Describe differences that are paired over seeds.
 
     Args:
@@ -37,18 +38,15 @@ def paired(differences: pd.Series) -> dict[str, float]:
     """
     values = differences.dropna()
     if len(values) < 2:
-        return dict.fromkeys(("difference", "difference_std", "difference_low", "difference_high"), math.nan)
+        return dict.fromkeys(INTERVAL, math.nan)
     mean, deviation = float(values.mean()), float(values.std())
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
-    return {
-        "difference": mean,
-        "difference_std": deviation,
-        "difference_low": mean - half,
-        "difference_high": mean + half,
-    }
+    low, high = mean, mean
+    if deviation:  # or else t is 0/0 or infinite, and the interval of scipy is NaN
+        low, high = stats.ttest_1samp(values, 0).confidence_interval(LEVEL)  # as `ttest_rel` of the two rows
+    return dict(zip(INTERVAL, (mean, deviation, float(low), float(high)), strict=True))
 
 
-def minus(part: pd.DataFrame, other: pd.DataFrame, column: str) -> pd.Series:
+def paired_differences(part: pd.DataFrame, other: pd.DataFrame, column: str) -> pd.Series:
     """Return the differences of a column, for each seed that both have."""
     return (part.set_index("seed")[column] - other.set_index("seed")[column]).dropna()
 
@@ -60,38 +58,30 @@ def by_row(runs: pd.DataFrame) -> Rows:
 
 
 def to_reference(group: Group, rows: Rows, column: str = "miou_mean") -> dict[str, float]:
-    """Return what `paired` says of a row and cps_cutmix: that of the same name, else of another one."""
+    """Return what `paired_interval` says of a row and cps_cutmix: that of the same name, else of another one."""
     name, partition, method = group
-    if method == REFERENCE:
-        return paired(pd.Series(dtype=float))
     known = [key for key in rows if key[1:] == (partition, REFERENCE)]
+    if method == REFERENCE or not known:
+        return dict.fromkeys(INTERVAL, math.nan)
     own = [key for key in known if key[0] == name]
-    return paired(minus(rows[group], rows[(own or known)[0]], column) if known else pd.Series(dtype=float))
+    return paired_interval(paired_differences(rows[group], rows[(own or known)[0]], column))
 
 
-def leading(rows: Rows) -> set[Group]:
+def significant_leaders(rows: Rows) -> set[Group]:
     """Return the rows that lead each competitor of their partition in `ENOUGH` seeds and beyond noise."""
     rivals = [key for key, part in rows.items() if part["labels"].iloc[0] == "partition" or key[1] == "all"]
     ahead = set()
     for key in rivals:
         others = [other for other in rivals if other[1] == key[1] and other != key]
-        leads = [minus(rows[key], rows[other], "miou_mean") for other in others]
-        if leads and all(len(lead) >= ENOUGH and paired(lead)["difference_low"] > 0 for lead in leads):
+        leads = [paired_differences(rows[key], rows[other], "miou_mean") for other in others]
+        if leads and all(len(lead) >= ENOUGH and paired_interval(lead)["difference_low"] > 0 for lead in leads):
             ahead.add(key)
     return ahead
 
 
 def averages(runs: pd.DataFrame) -> pd.DataFrame:
     """Average runs over seeds: name, partition, method, labels, n, miou_mean, miou_std, best."""
-    found = by_row(runs)
-    ahead = leading(found)
-    rows = [
-        {
-            **dict(zip(GROUP, key, strict=True)),
-            **{"labels": part["labels"].iloc[0], "n": len(part)},
-            **{"miou_mean": part["miou_mean"].mean(), "miou_std": part["miou_mean"].std()},
-            "best": key in ahead,
-        }
-        for key, part in found.items()
-    ]
-    return pd.DataFrame(rows)
+    means = {"miou_mean": ("miou_mean", "mean"), "miou_std": ("miou_mean", "std")}
+    averaged = runs.groupby(GROUP, sort=False).agg(labels=("labels", "first"), n=("seed", "size"), **means)
+    leaders = significant_leaders(by_row(runs))
+    return averaged.assign(best=[key in leaders for key in averaged.index]).reset_index()

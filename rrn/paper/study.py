@@ -21,7 +21,7 @@ from rrn.data import splits
 from rrn.paper import collect, comparisons, reliability_plots, tables
 from rrn.paper.statistics import REFERENCE, averages
 from rrn.paper.table_format import Table
-from rrn.plotting import figures
+from rrn.plotting import figures, qualitative
 from rrn.plotting.qualitative import kept
 from rrn.reliability.evidence import NAME, Evidence
 from rrn.reliability.measures import EVERYTHING, MEASURES
@@ -183,7 +183,7 @@ class Study:
             first = next(iter(evidences.values()))
             if first.ids(first.splits[-1]):
                 focus = next(iter(self.explored), None)
-                yield f"qualitative_{partition}", comparisons.qualitative(evidences, first.splits[-1], focus=focus)
+                yield f"qualitative_{partition}", qualitative.qualitative(evidences, first.splits[-1], focus=focus)
 
     def trust(self) -> Drawn:
         """Draw what each score of `explored` is worth on the test images."""
@@ -193,5 +193,5 @@ class Study:
                 rule = config.in_row(self.settings, method).filter
                 each = [part for _, part in regions.groupby(["seed", "segmenter"])]
                 share = float(np.mean([np.average(kept(part, rule), weights=part["pixels"]) for part in each]))
-                yield f"risk_coverage_{partition}_{method}", comparisons.risk_coverage(regions, share)
-                yield f"calibration_{partition}_{method}", comparisons.reliability_diagram(regions)
+                yield f"risk_coverage_{partition}_{method}", reliability_plots.plot_risk_coverage(regions, share)
+                yield f"calibration_{partition}_{method}", reliability_plots.reliability_diagram(regions)

@@ -14,18 +14,14 @@ import pandas as pd
 
 from rrn.runtime import atomic_io, csv_files
 
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "±": r"$\pm$",
-    "†": r"$^\dagger$",
-    "~": r"\textasciitilde{}",
-    "<": "$<$",
-    ">": "$>$",
-    "|": "$|$",
-    "^": r"\textasciicircum{}",
-    **{mark: "\\" + mark for mark in "&%$#_{}"},
-}
-MARKDOWN = {"&": "&amp;", "<": "&lt;", **{mark: "\\" + mark for mark in "\\`*[]$|"}}
+LATEX = str.maketrans(
+    {
+        **{mark: "\\" + mark for mark in "&%$#_{}"},
+        **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+        **{"±": r"$\pm$", "†": r"$^\dagger$", "<": "$<$", ">": "$>$", "|": "$|$"},
+    }
+)
+MARKDOWN = str.maketrans({"&": "&amp;", "<": "&lt;", **{mark: "\\" + mark for mark in "\\`*[]$|"}})
 """What Markdown, HTML or MathJax would take for a mark in a word, such as the name of a class."""
 WIDE = 8
 """Columns of a table that fit a column of a paper; one of more spans the page, and is made to fit it."""
@@ -54,24 +50,33 @@ class Table:
 
     def markdown(self) -> str:
         """Return it in Markdown, with its caption below."""
-        rule = [":--" if column < self.words else "--:" for column in range(len(self.header))]
-        words = self.words
-        rows = [[*map(_word, row[:words]), *map(_bar, row[words:])] for row in self.rows]
-        lines = [map(_bar, self.header), rule, *rows]
-        return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + f"\n\n{self.caption}\n"
+        rows = [[*map(_word, row[: self.words]), *map(_bar, row[self.words :])] for row in self.rows]
+        sides = ["left"] * self.words + ["right"] * (len(self.header) - self.words)
+        cells = pd.DataFrame(rows, columns=[*map(_bar, self.header)])
+        text = cells.to_markdown(index=False, colalign=sides, disable_numparse=True)
+        return f"{text}\n\n{self.caption}\n"
 
     def latex(self) -> str:
         """Return it in LaTeX; needs the packages booktabs and, of more than WIDE columns, graphicx."""
-        columns = "l" * self.words + "r" * (len(self.header) - self.words)
-        lines = [" & ".join(map(_escape, cells)) + r" \\" for cells in (self.header, *self.rows)]
-        lines = [
-            f"{{}}{line}" if line.startswith(("[", "*")) else line for line in lines
-        ]  # no option of the line before
-        body = ["\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule", "\\end{tabular}"]
         wide = len(self.header) > WIDE
-        kind, fit, end = ("table*", ["\\resizebox{\\textwidth}{!}{%"], ["}"]) if wide else ("table", [], [])
-        head = [f"\\begin{{{kind}}}", "\\centering", f"\\caption{{{_escape(self.caption)}}}", *fit]
-        return "\n".join([*head, f"\\begin{{tabular}}{{{columns}}}", *body, *end, f"\\end{{{kind}}}"]) + "\n"
+        text = (
+            pd.DataFrame(self.rows, columns=self.header)
+            .style.hide(axis="index")
+            .format(_latex)
+            .format_index(_latex, axis="columns")
+            .to_latex(
+                environment="table*" if wide else "table",
+                position_float="centering",
+                caption=_latex(self.caption),
+                label=f"tab:{self.name}",
+                column_format="l" * self.words + "r" * (len(self.header) - self.words),
+                hrules=True,
+            )
+        )
+        if wide:
+            text = text.replace(r"\begin{tabular}", r"\resizebox{\textwidth}{!}{%" + "\n" + r"\begin{tabular}")
+            text = text.replace(r"\end{tabular}", r"\end{tabular}" + "\n}")
+        return text
 
     def write(self, folder: Path) -> None:
         """Write <name>.csv, <name>.md and <name>.tex into `folder`, which is made if missing."""
@@ -112,7 +117,7 @@ def counts(numbers: pd.Series) -> str:
 
 def _word(text: str) -> str:
     """Return a word for a cell of Markdown, shown as it is."""
-    return "".join(MARKDOWN.get(character, character) for character in text)
+    return text.translate(MARKDOWN)
 
 
 def _bar(text: str) -> str:
@@ -120,9 +125,11 @@ def _bar(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _escape(text: str) -> str:
-    """Return text for LaTeX; **text** becomes bold, and a minus is set as one."""
+def _latex(value: object) -> str:
+    """Return a text for LaTeX; **text** becomes bold, a minus is set as one, and no mark is an option."""
+    text = str(value)
     inner = BOLD.sub(r"\1", text)
-    escaped = "".join(LATEX.get(character, character) for character in inner)
-    escaped = re.sub(r"(?<![\w.)\]])-(?=\d)", "$-$", escaped)
-    return f"\\textbf{{{escaped}}}" if BOLD.match(text) else escaped
+    escaped = re.sub(r"(?<![\w.)\]])-(?=\d)", "$-$", inner.translate(LATEX))
+    if BOLD.match(text):
+        return f"\\textbf{{{escaped}}}"
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
