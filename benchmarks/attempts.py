@@ -71,7 +71,7 @@ def learn(model: RRN, settings: config.Settings, dataset: ImageSet, split: Split
     batches = training_loader(dataset, split, settings, seed, 0, steps, "train")
     for step, batch in enumerate(batches):
         with torch.no_grad(), evaluating(model.segmenters):
-            evidence = model.evidence(batch, model.count([batch]))
+            evidence = model.evidence(batch)
             evidence.said = [segmenter(evidence.images) for segmenter in model.segmenters]
             evidence.unlabeled = model.normalize(torch.cat(batch.unlabeled))
             evidence.teachers = torch.stack([segmenter(evidence.unlabeled) for segmenter in model.segmenters])

@@ -34,7 +34,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "rrn": ("rrn", {}),
     "rrn, small discriminators": ("rrn", SMALL),
     "rrn, merged": ("rrn", {"speed": {"merged": True}}),
-    "cps_cutmix, in 4 parts": ("cps_cutmix", {"speed": {"accumulate": 4}}),
 }
 """Name, row, and difference to the settings of a preset."""
 GPUS = {"A100": (312e12, 1.55e12), "H100": (989e12, 3.35e12)}

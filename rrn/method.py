@@ -11,7 +11,7 @@ part comes from: [abstract] of the paper, [released] code of its authors, [ours]
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -34,7 +34,7 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Counts:
-    """What losses and measures are divided by: counted over all parts of a batch and all processes, int64, at least 1.
+    """What losses and measures are divided by: counted over all processes, int64, at least 1.
 
     Attributes:
         labeled: labeled pixels of the labeled images.
@@ -53,22 +53,20 @@ class Counts:
 
 @dataclass
 class Evidence:
-    """What one step knows of its batch, or of a part of it. All without gradient.
+    """What one step knows of its batch. All without gradient.
 
     Attributes:
-        counts: of the whole batch.
-        part: number of this part among the parts on all processes; dropout differs by it.
+        counts: of the batch.
         labels: of the labeled images, int64 [B, H, W].
         images: the labeled images, normalized [B, 3, H, W].
         said: of the labeled images, the logits [B, C, H, W] of each segmenter that has had its turn.
         unlabeled: un-mixed unlabeled images, u0 before u1, [2B', 3, H, W].
         teachers: both segmenters' logits of them [2, 2B', C, H, W].
         valid: float [2B', 1, H, W].
-        measures: scalars coverage, weight, agreement; those of all parts and processes sum to that of the batch.
+        measures: scalars coverage, weight, agreement; those of all processes sum to that of the batch.
     """
 
     counts: Counts
-    part: int
     labels: Tensor
     images: Tensor
     said: list[Tensor] = field(default_factory=list)
@@ -138,28 +136,23 @@ class RRN(nn.Module):
 
     # ---- 0. What a step is divided by ----------------------------------------------------------------------------
 
-    def count(self, parts: Sequence[Batch]) -> Counts:
-        """Count, over all parts of a batch and all processes, what its losses and measures are divided by."""
-        here = torch.stack([self._count(part) for part in parts]).sum(0)
-        return Counts(*distributed.total(here).clamp(min=1))
-
-    def _count(self, batch: Batch) -> Tensor:
-        """Return the counts of `Counts` for one part, int64 [5]."""
+    def count(self, batch: Batch) -> Counts:
+        """Count, over all processes, what the losses and measures of a batch are divided by."""
         labeled = (batch.labels != config.IGNORE_INDEX).unsqueeze(1)
         unlabeled = torch.cat(batch.unlabeled_valid)
         pixels = (labeled, unlabeled, mix(unlabeled, self._boxes(batch)))
         judged = (labeled, unlabeled)
-        return torch.stack([v.sum() for v in pixels] + [self._relevant(v).sum() for v in judged])
+        here = torch.stack([v.sum() for v in pixels] + [self._relevant(v).sum() for v in judged])
+        return Counts(*distributed.total(here).clamp(min=1))
 
     def _relevant(self, valid: Tensor) -> Tensor:
         """Mark the regions that hold a valid pixel, bool [N, 1, rows, columns], of bool or float [N, 1, H, W]."""
         padded = regions.pad_to_regions(valid.to(self.dtype), self.region)
         return regions.region_sum(padded, self.grid(valid)) > 0
 
-    def evidence(self, batch: Batch, counts: Counts, part: int = 0) -> Evidence:
-        """Begin the evidence of a batch, or of part number `part` of one on this process."""
-        number = part * distributed.world() + distributed.rank()
-        return Evidence(counts, number, batch.labels, self.normalize(batch.images))
+    def evidence(self, batch: Batch) -> Evidence:
+        """Begin the evidence of a batch."""
+        return Evidence(self.count(batch), batch.labels, self.normalize(batch.images))
 
     # ---- 1. Consistency: two segmenters teach each other on mixed images -----------------------------------------
 
@@ -170,7 +163,7 @@ class RRN(nn.Module):
         activations of one pass in memory, not of four.
 
         Args:
-            batch: the images, or a part of them.
+            batch: the images.
             evidence: of `evidence`, for the same images.
             step: of the stage.
             merged: whether labeled and mixed images go through a segmenter in one pass, and so share the statistics of
@@ -195,7 +188,7 @@ class RRN(nn.Module):
 
     def _passes(self, images: Tensor, dropout: str, evidence: Evidence, step: int) -> Iterator[tuple[int, Tensor]]:
         """Yield each segmenter's number and its logits [N, C, H, W]; the draws of `dropout` go on between the two."""
-        with seeding.seeded(self.seed, dropout, step, evidence.part):
+        with seeding.seeded(self.seed, dropout, step, distributed.rank()):
             for k, segmenter in enumerate(self.segmenters):
                 yield k, segmenter(images)
 
@@ -371,7 +364,7 @@ class RRN(nn.Module):
         """
         loss = self._adversarial if self.row.discriminator.objective == "adversarial" else self._accuracy
         for k, discriminator in enumerate(self.discriminators):
-            with seeding.seeded(self.seed, "discriminator dropout", step, 2 * evidence.part + k):
+            with seeding.seeded(self.seed, "discriminator dropout", step, 2 * distributed.rank() + k):
                 yield {f"discriminator_{k + 1}": loss(discriminator, evidence, k)}
 
     def _adversarial(self, discriminator: nn.Module, evidence: Evidence, half: int) -> Tensor:

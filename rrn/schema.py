@@ -154,7 +154,6 @@ class Speed(Section):
     merged: Flag
     compile: Text | None
     checkpointing: Flag
-    accumulate: Images
 
 
 class CutMix(Section):
@@ -375,19 +374,16 @@ class Settings(Section):
         return self
 
     def _divide_batch(self) -> None:
-        """Refuse a batch that processes and parts cannot share evenly, or that leaves one of them a single image."""
-        shares = self.nproc * self.speed.accumulate
-        divisor = "nproc" if self.speed.accumulate == 1 else "nproc x speed.accumulate"
+        """Refuse a batch that processes cannot share evenly, or that leaves one of them a single image."""
         for key in ("labeled", "unlabeled"):
             images = getattr(self.batch, key)
-            if images % shares:
-                fitting = max(2, -(-images // shares)) * shares
+            if images % self.nproc:
+                fitting = max(2, -(-images // self.nproc)) * self.nproc
                 raise ValueError(
-                    f"batch.{key}: {images} is not a multiple of {divisor}: {shares}; "
-                    f"take {fitting}, or lower {divisor}"
+                    f"batch.{key}: {images} is not a multiple of nproc: {self.nproc}; take {fitting}, or lower nproc"
                 )
-            if images // shares < 2:
+            if images // self.nproc < 2:
                 raise ValueError(
-                    f"batch.{key}: {images} gives fewer than 2 images to each of {divisor}: {shares}, and batch norm "
+                    f"batch.{key}: {images} gives fewer than 2 images to each of nproc: {self.nproc}, and batch norm "
                     "needs 2; raise it or lower the other"
                 )

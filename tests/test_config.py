@@ -190,6 +190,7 @@ def test_every_row_of_every_preset_loads(preset, root):
             {"nproc": 2, "batch": {"labeled": 4, "unlabeled": 4}, "device": "cuda:0"},
             "params.yaml: device: cuda:0 is one GPU, and nproc: 2 needs one each; set device: cuda",
         ),
+        ({"speed": {"accumulate": 2}}, "params.yaml: no setting 'speed.accumulate'"),
         ({"batch": {"labeled": 1}}, "batch.labeled: 1 gives fewer than 2 images to each of nproc: 1"),
         (
             {"log": {"every": 4, "evaluate": 8, "checkpoint": 6}},

@@ -16,11 +16,6 @@ from rrn.training import learner
 from rrn.training.learner import LossError
 
 PLAIN = {"method": {"teacher_statistics": "running", "discriminator": {"dropout": 0.0}}}
-THRESHOLD = {
-    "filter": {"keep": "threshold", "tau": 0.5},
-    "rho": "none",
-    "discriminator": {"objective": "accuracy", "feature_matching": 0.0, "dropout": 0.0},
-}
 
 
 def learner_of(row="rrn", changes=None, frozen=False):
@@ -141,58 +136,6 @@ def test_an_encoder_without_stages_cannot_compute_again():
         speed_up(network, settings.speed)
 
 
-@pytest.mark.parametrize("row", ["supervised", "cps_cutmix", "local_filter"])
-@pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_in_parts_gives_the_gradients_of_the_whole(row, parts):
-    batch = tiny.batch(images=8, unlabeled=8)
-    found = []
-    for accumulate in (1, parts):
-        sizes = {"labeled": 8, "unlabeled": 8}
-        method = {"teacher_statistics": "running", **(THRESHOLD if row == "local_filter" else {})}
-        changes = {"batch": sizes, "speed": {"accumulate": accumulate}, "method": method}
-        of = learner_of(row, changes, frozen=True)
-        with torch.no_grad():
-            for judge in of.model.discriminators:
-                judge.head.weight.mul_(50)  # so that some regions pass the threshold and some do not
-        found.append(gradients(of, batch))
-    both_same(found[1], found[0], rtol=1e-4, atol=1e-6)
-    if row == "local_filter":
-        assert 0.02 < float(found[0][0]["coverage"]) < 0.98
-
-
-def test_parts_of_a_batch_hold_every_image_once():
-    batch = tiny.batch(images=4, unlabeled=6)
-    parts = batch.parts(2)
-    assert [len(part.images) for part in parts] == [2, 2] and [len(part.mix) for part in parts] == [3, 3]
-    assert torch.equal(torch.cat([part.unlabeled[1] for part in parts]), batch.unlabeled[1])
-    assert torch.equal(torch.cat([part.unlabeled_valid[0] for part in parts]), batch.unlabeled_valid[0])
-    assert sum((part.labeled_ids for part in parts), ()) == batch.labeled_ids
-    assert sum((part.unlabeled_ids[1] for part in parts), ()) == batch.unlabeled_ids[1]
-
-
-@pytest.mark.parametrize(
-    ("row", "method", "reason"),
-    [
-        ("confidence_filter", {}, "filter.by: confidence ranks the regions of the whole batch"),
-        ("random_filter", {"filter": {"keep": "threshold"}}, "filter.by: random ranks the regions"),
-        ("local_filter", {}, "filter.keep: fraction ranks the regions of the whole batch"),
-        ("rrn", THRESHOLD | {"rho": "agreement"}, "rho: agreement is scaled to a mean of 1 over the whole batch"),
-        ("local_filter", {"filter": {"keep": "threshold"}}, "discriminator.objective: adversarial pairs images"),
-    ],
-)
-def test_what_is_a_matter_of_the_whole_batch_is_not_accumulated(row, method, reason):
-    changes = {"batch": {"labeled": 4, "unlabeled": 4}, "speed": {"accumulate": 2}, "method": method}
-    with pytest.raises(SettingsError, match=rf"speed.accumulate: 2 takes a batch in parts, but method.{reason}"):
-        learner_of(row, changes)
-
-
-def test_parts_need_two_images_each():
-    with pytest.raises(SettingsError, match=r"batch.labeled: 4 is not a multiple of nproc x speed.accumulate: 3"):
-        tiny.settings("cps", {"batch": {"labeled": 4}, "speed": {"accumulate": 3}})
-    with pytest.raises(SettingsError, match=r"batch.labeled: 2 gives fewer than 2 images to each of nproc x"):
-        tiny.settings("cps", {"speed": {"accumulate": 2}})
-
-
 # ---- Compiling ---------------------------------------------------------------------------------------------------
 
 
@@ -227,7 +170,7 @@ def test_every_pass_has_gradients_in_half_precision(merged, precision):
     of = learner_of("rrn", {"precision": precision, "speed": {"merged": merged}})
     for wanted in ("supervised", "consistency", "feature_matching"):
         only = {}
-        evidence = of.model.evidence(tiny.batch(), of.model.count([tiny.batch()]))
+        evidence = of.model.evidence(tiny.batch())
         losses = of.model.segmenter_losses(tiny.batch(), evidence, 0, merged)
         of.optimizers["segmenters"].zero_grad()
         of._descend(({n: v * (n == wanted) for n, v in terms.items()} for terms in losses), only)
@@ -367,7 +310,7 @@ def test_a_checkpoint_does_not_say_which_kernels_are_used():
 
 def test_settings_of_speed_are_off_by_default():
     speed = config.load(root=tiny.PARAMS.parent).speed
-    assert speed == config.Speed(merged=False, compile=None, checkpointing=False, accumulate=1)
+    assert speed == config.Speed(merged=False, compile=None, checkpointing=False)
 
 
 # ---- Failures ----------------------------------------------------------------------------------------------------
@@ -382,20 +325,12 @@ ANYHOW = [
     "batch.labeled, batch.unlabeled, augment.crop: with smaller ones it is another training",
 ]
 CHECKPOINTING = "speed.checkpointing: true computes activations twice"
-HALVES = "speed.accumulate: 2 takes a batch in parts, each with its own statistics of batch norm"
 SHORTER = "precision: bf16 takes half of the activations"
 
 
-@pytest.mark.parametrize(
-    ("row", "changes", "ways"),
-    [
-        ("cps", {}, [CHECKPOINTING, HALVES, SHORTER]),
-        ("rrn", {}, [CHECKPOINTING, SHORTER]),  # ranks and scales over the whole batch
-        ("cps", LEAN, []),
-    ],
-)
-def test_a_step_that_does_not_fit_into_memory_names_what_needs_less(monkeypatch, row, changes, ways):
-    of, error = learner_of(row, changes), torch.OutOfMemoryError("CUDA out of memory")
+@pytest.mark.parametrize(("changes", "ways"), [({}, [CHECKPOINTING, SHORTER]), (LEAN, [])])
+def test_a_step_that_does_not_fit_into_memory_names_what_needs_less(monkeypatch, changes, ways):
+    of, error = learner_of("rrn", changes), torch.OutOfMemoryError("CUDA out of memory")
 
     def full(*_):
         raise error

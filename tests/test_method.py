@@ -424,7 +424,7 @@ def test_real_and_fake_images_are_normalized_alike():
 def test_pairing_uses_every_image(labeled, unlabeled):
     batch = tiny.batch(images=labeled, unlabeled=unlabeled)
     network = tiny.model("rrn")
-    evidence = network.evidence(batch, network.count([batch]))
+    evidence = network.evidence(batch)
     maps, images, fake_at, valid = pair(evidence, batch.unlabeled_valid[0].float(), 3)
     assert len(maps) == len(images) == len(fake_at) == len(valid) == max(labeled, unlabeled)
     assert set(fake_at.tolist()) == set(range(unlabeled))
@@ -631,7 +631,7 @@ def test_a_half_is_rounded_up_as_float64_has_it(fraction, number, count):
 # ---- What every figure is made of --------------------------------------------------------------------------------
 
 
-def test_initial_weights_and_dropout_are_drawn_by_seed_purpose_step_and_part(monkeypatch):
+def test_initial_weights_and_dropout_are_drawn_by_seed_purpose_step_and_process(monkeypatch):
     """Nothing else, so that nothing has to be remembered; no two passes share their draws by accident."""
     asked, seeded = [], seeding.seeded
 
@@ -640,9 +640,10 @@ def test_initial_weights_and_dropout_are_drawn_by_seed_purpose_step_and_part(mon
         return seeded(*arguments, **named)
 
     monkeypatch.setattr(seeding, "seeded", noted)
-    network = tiny.model("rrn", seed=7)
+    monkeypatch.setattr(distributed, "rank", lambda: 3)
+    network = tiny.model("rrn", THRESHOLD_0, seed=7)  # a threshold does not ask the other processes
     batch = tiny.batch()
-    evidence = network.evidence(batch, network.count([batch]), part=3)
+    evidence = network.evidence(batch)
     list(network.segmenter_losses(batch, evidence, 4))
     list(network.discriminator_losses(evidence, 4))
     initial = [("initial segmenter", k) for k in range(2)] + [("initial discriminator", k) for k in range(2)]
@@ -667,7 +668,7 @@ def test_networks_that_get_trained_weights_do_not_ask_for_those_of_the_encoder(m
 
 def test_passes_are_merged_only_where_it_is_asked_for():
     network, batch = tiny.model("cps_cutmix"), tiny.batch()
-    evidence = [network.evidence(batch, network.count([batch])) for _ in range(2)]
+    evidence = [network.evidence(batch) for _ in range(2)]
     assert [set(terms) for terms in network.segmenter_losses(batch, evidence[0], 0)] == [
         *({"supervised"}, {"supervised"}, {"consistency"}, {"consistency"}),
     ]
@@ -684,7 +685,7 @@ def test_one_pixel_is_enough_for_a_loss_and_for_a_region_and_none_is_not():
     expected = nn.functional.cross_entropy(logits, torch.tensor([1, 1]), reduction="sum")
     torch.testing.assert_close(terms["supervised"], expected)
     labels[1, 31, 0] = 0
-    counts = network.count([replace(batch, labels=labels)])
+    counts = network.count(replace(batch, labels=labels))
     assert (counts.labeled, counts.labeled_regions) == (2, 2)
 
 

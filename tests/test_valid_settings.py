@@ -69,9 +69,7 @@ changes = st.fixed_dictionaries(
         "precision": st.sampled_from(["fp32", "bf16"]),
         "augment": st.fixed_dictionaries({"crop": st.sampled_from([16, 17, 24, 33])}),
         "batch": st.fixed_dictionaries({"labeled": st.integers(2, 4), "unlabeled": st.integers(2, 4)}),
-        "speed": st.fixed_dictionaries(
-            {"merged": st.booleans(), "checkpointing": st.booleans(), "accumulate": st.sampled_from([1, 1, 2])}
-        ),
+        "speed": st.fixed_dictionaries({"merged": st.booleans(), "checkpointing": st.booleans()}),
         "evaluate": looks,
         "method": methods,
     }

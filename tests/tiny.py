@@ -114,7 +114,7 @@ def _images(count: int, size: int, draw: torch.Generator) -> Tensor:
 
 def segmenter_losses(network: RRN, batch: Batch, step: int, merged: bool = False) -> tuple[Terms, Evidence]:
     """Return all loss terms of the segmenters at once, and the evidence."""
-    evidence = network.evidence(batch, network.count([batch]))
+    evidence = network.evidence(batch)
     return summed(network.segmenter_losses(batch, evidence, step, merged)), evidence
 
 
@@ -127,7 +127,7 @@ def weigh(network: RRN, teachers: Tensor, images: Tensor, valid: Tensor, step: i
     """Return the weights of pseudo-labels, and the measures, of normalized images and the teachers' logits."""
     nothing, pixels, judged = torch.zeros(0), valid.sum(), network._relevant(valid).sum()
     counts = Counts(*(count.clamp(min=1) for count in (pixels, pixels, pixels, judged, judged)))
-    evidence = Evidence(counts, 0, nothing, nothing, unlabeled=images, teachers=teachers, valid=valid)
+    evidence = Evidence(counts, nothing, nothing, unlabeled=images, teachers=teachers, valid=valid)
     return network.weights(evidence, teachers.argmax(2, keepdim=True), step), evidence.measures
 
 

@@ -44,14 +44,6 @@ def _tensors(item: Any, function: Callable[[Tensor], Tensor]) -> list[Any]:
     return [apply(getattr(item, field.name)) for field in fields(item)]
 
 
-def _part(value: Any, number: int, count: int) -> Any:
-    """Return one of `count` equal parts of a tensor or of ids, or of each in a pair of them."""
-    if isinstance(value, tuple) and value and not isinstance(value[0], str):
-        return tuple(_part(half, number, count) for half in value)
-    size = len(value) // count
-    return value[number * size : (number + 1) * size]
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Compute on one thread: crops are too small to share out, and the bits are the same."""
@@ -88,11 +80,6 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """Return a copy on `device`; out of pinned memory it is made without waiting."""
         return Batch(*_tensors(self, lambda tensor: tensor.to(device, non_blocking=True)))
-
-    def parts(self, count: int) -> list[Batch]:
-        """Return the batch as `count` parts, views of it, each with its share of every kind of image."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        return [Batch(*(_part(value, number, count) for value in values)) for number in range(count)]
 
     def pin_memory(self) -> Batch:
         """Return a copy in page-locked memory; DataLoader calls it."""

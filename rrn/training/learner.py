@@ -67,13 +67,9 @@ class Learner:
         settings: precision, speed, optimizer, and those of the discriminators.
         schedule: of the stage.
         decay: whether the learning rate decays over the stage.
-
-    Raises:
-        SettingsError: `speed.accumulate` takes a batch in parts, and the row needs the whole of it.
     """
 
     def __init__(self, model: RRN, settings: config.Settings, schedule: config.Schedule, decay: bool) -> None:
-        require_whole_batch(settings)
         self.model, self.settings, self.schedule, self.decay = model, settings, schedule, decay
         self.device, self.half = model.device, settings.precision == "fp16"
         self.optimizers = optimizers(model, settings)
@@ -113,16 +109,11 @@ class Learner:
 
     def _gradients(self, batch: Batch, step: int) -> Terms:
         """Take the gradients of all losses, each as soon as it is known; return the terms and measures."""
-        terms, measures = Terms(), Terms()
-        parts = batch.parts(self.settings.speed.accumulate)
-        counts = self.model.count(parts)
-        for number, part in enumerate(parts):
-            evidence = self.model.evidence(part, counts, number)
-            merged = self.settings.speed.merged
-            self._descend(self.model.segmenter_losses(part, evidence, step, merged), terms)
-            self._descend(self.model.discriminator_losses(evidence, step), terms)
-            add(measures, evidence.measures)
-        return terms | measures
+        terms = Terms()
+        evidence = self.model.evidence(batch)
+        self._descend(self.model.segmenter_losses(batch, evidence, step, self.settings.speed.merged), terms)
+        self._descend(self.model.discriminator_losses(evidence, step), terms)
+        return terms | evidence.measures
 
     def _descend(self, losses: Iterator[Terms], terms: Terms) -> None:
         """Take the gradient of each loss before the next one is computed, and add its value to `terms`."""
@@ -230,42 +221,12 @@ def _laid_as(parameter: Tensor, value: Any) -> Any:
 
 def _needing_less(settings: config.Settings) -> memory.Ways:
     """Say what would need less memory in a step, and what each costs."""
-    speed, parts = settings.speed, 2 * settings.speed.accumulate
-    sizes = settings.batch.labeled, settings.batch.unlabeled
-    divisible = all(size % (settings.nproc * parts) == 0 for size in sizes) and not _needs_whole_batch(settings.method)
     return {
-        "speed.checkpointing: true computes activations twice": not speed.checkpointing,
-        f"speed.accumulate: {parts} takes a batch in parts, each with its own statistics of batch norm": divisible,
+        "speed.checkpointing: true computes activations twice": not settings.speed.checkpointing,
         "precision: bf16 takes half of the activations": settings.precision == "fp32",
         "nproc: more processes share a batch, with a GPU each": True,
         "batch.labeled, batch.unlabeled, augment.crop: with smaller ones it is another training": True,
     }
-
-
-def require_whole_batch(settings: config.Settings) -> None:
-    """Refuse to take a batch in parts where a row depends on it as a whole: sums can be taken in parts, ranks cannot.
-
-    Raises:
-        SettingsError: says what depends on it.
-    """
-    reason = _needs_whole_batch(settings.method)
-    if settings.speed.accumulate > 1 and reason:
-        raise config.SettingsError(
-            f"speed.accumulate: {settings.speed.accumulate} takes a batch in parts, but method.{reason}; "
-            "set speed.accumulate: 1, and speed.checkpointing: true to save memory"
-        )
-
-
-def _needs_whole_batch(row: config.Method) -> str:
-    """Return why a row needs a batch as a whole, or nothing."""
-    judge = row.discriminator
-    reasons = {
-        f"filter.by: {row.filter.by} ranks the regions of the whole batch": row.filter.by != "region_score",
-        f"filter.keep: {row.filter.keep} ranks the regions of the whole batch": row.filter.keep != "threshold",
-        f"rho: {row.rho} is scaled to a mean of 1 over the whole batch": row.rho != "none",
-        f"discriminator.objective: {judge.objective} pairs images of the whole batch": judge.objective != "accuracy",
-    }
-    return next((reason for reason, holds in reasons.items() if holds and row.uses_discriminators), "")
 
 
 def add(terms: Terms, more: Terms) -> None:
