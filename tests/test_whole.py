@@ -145,7 +145,7 @@ def test_commands_end_with_one_line_and_a_status(light_copy, monkeypatch, capsys
 OF_THEIR_OWN = {
     "rrn/runtime/atomic_io.py": "the one place",
     "rrn/runtime/locking.py": "a lock",
-    "rrn/runs/checkpoint.py": "a lock",
+    "rrn/runs/resume.py": "a lock",
     "rrn/data/cache.py": "written as the images come, and checked at its end when read",
     "rrn/preparation/published_lists.py": "several processes fetch one list",
     "rrn/preparation/shapes.py": "makes the embedded data, which DVC checks",
