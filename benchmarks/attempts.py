@@ -36,7 +36,7 @@ from rrn.evaluation.region_tables import region_table
 from rrn.method import RRN
 from rrn.models.segmenter import evaluating
 from rrn.reliability import measures
-from rrn.runs import checkpoint
+from rrn.runs import finished
 
 SEEDS = (100, 101)
 """Seeds that no result reports."""
@@ -134,7 +134,7 @@ def attempt(values: dict[str, Any], base: dict[str, Any], seed: int) -> pd.DataF
     runs, dataset = root / "runs" / settings.name, ImageSet.open(settings, root)
     split = splits.read(runs / "prepare" / "1of16")
     model = RRN(settings, len(split.classes), seed)
-    checkpoint.read_segmenters(model, runs / "train" / f"1of16-cps_cutmix-{seed}")
+    finished.read_segmenters(model, runs / "train" / f"1of16-cps_cutmix-{seed}")
     others = unseen(split)
     learn(model, settings, dataset, others if "unseen" in values else split, seed, values.get("steps", STEPS))
 

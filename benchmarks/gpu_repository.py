@@ -23,7 +23,7 @@ from rrn.data.image_set import ImageSet
 from rrn.method import RRN
 from rrn.preparation import partitions, shapes
 from rrn.preparation.verification import verify
-from rrn.runs import checkpoint
+from rrn.runs import finished
 from rrn.runs.job import Stage, job
 from rrn.train import Training
 
@@ -67,7 +67,7 @@ class Repository:
         classes = splits.read(self.root / "runs" / NAME / "prepare" / self.partition).classes
         out = self._out("warmup", None, seed)
         out.mkdir(parents=True)
-        checkpoint.write_weights(RRN(settings, len(classes), seed), out)
+        finished.write_weights(RRN(settings, len(classes), seed), out)
 
     def _out(self, stage: Stage, row: str | None, seed: int) -> Path:
         """Return the folder of a run."""

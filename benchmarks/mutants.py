@@ -53,7 +53,8 @@ SUITES = {
     "rrn/data/splits.py": ("tests/test_splits.py",),
     "rrn/data/transforms.py": ("tests/test_transforms.py",),
     "rrn/method.py": ("tests/test_method.py", "tests/test_learner.py"),
-    "rrn/runs/checkpoint.py": ("tests/test_finished.py", "tests/test_checkpoint.py", "tests/test_predict.py"),
+    "rrn/runs/finished.py": ("tests/test_finished.py", "tests/test_predict.py"),
+    "rrn/runs/resume.py": ("tests/test_resume.py",),
 }
 """Test files by module: fast ones that execute every line that can be executed in this process."""
 

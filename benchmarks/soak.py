@@ -127,7 +127,7 @@ def stop(process: subprocess.Popen[bytes], how: str, draw: random.Random) -> flo
 
 def resumed() -> int:
     """Return the step of the latest state that lies there, -1 if there is none."""
-    states = Path("kept").glob("smoke-train*/step-*.safetensors")
+    states = Path("kept").glob("smoke-train*/step-*.pt")
     return max((int(path.stem.partition("-")[2]) for path in states), default=-1)
 
 

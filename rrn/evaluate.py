@@ -34,7 +34,7 @@ def report(
     """Evaluate a trained model on the test images, and `write` everything and evidence.zip into `out`.
 
     Args:
-        model: of `rrn.runs.checkpoint.load`.
+        model: of `rrn.runs.finished.load`.
         settings: of the row that was trained; `evaluate` says how images are looked at, the filter decides
             which regions count as kept, and its threads are those of torch from here on.
         dataset: where the images lie.

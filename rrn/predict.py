@@ -39,9 +39,10 @@ from rrn.evaluation import overlay
 from rrn.evaluation.inference import Predictor
 from rrn.evaluation.region_tables import region_total
 from rrn.method import RRN
+from rrn.models import device
 from rrn.plotting.style import Array, palette
-from rrn.runs import checkpoint
-from rrn.runs.checkpoint import Description
+from rrn.runs import finished
+from rrn.runs.finished import RunCard
 from rrn.runtime import atomic_io
 from rrn.runtime.places import place
 
@@ -103,7 +104,7 @@ class Prediction:
 @torch.no_grad()
 def predict(
     predictor: Predictor,
-    description: Description,
+    card: RunCard,
     image: Pixels,
     segmenter: Who = "ensemble",
     with_regions: bool = False,
@@ -112,7 +113,7 @@ def predict(
 
     Args:
         predictor: of `predictor_of`.
-        description: of the same run. If its images were resized when read, this one is too, and the answer is brought
+        card: of the same run. If its images were resized when read, this one is too, and the answer is brought
             back to the size of the image; regions are those of the resized image.
         image: RGB uint8 [H, W, 3], of any size.
         segmenter: who answers; ensemble is the mean of both segmenters' probabilities.
@@ -121,7 +122,7 @@ def predict(
     Raises:
         SettingsError: regions are wanted of a run without region discriminators.
     """
-    read = decoding.colours(Image.fromarray(image), description.size)
+    read = decoding.colours(Image.fromarray(image), card.size)
     images = torch.from_numpy(read).permute(2, 0, 1)[None]
     logits = predictor.logits(images)
     both = logits.softmax(2)
@@ -133,22 +134,22 @@ def predict(
     return Prediction(chosen[0].cpu().numpy(), labels.cpu().numpy(), regions)
 
 
-def predictor_of(model: RRN, description: Description) -> Predictor:
+def predictor_of(model: RRN, card: RunCard) -> Predictor:
     """Return what looks at images as the run's evaluation does.
 
     Args:
-        model: of `rrn.runs.checkpoint.load_finished`, whose weights stay as they are.
-        description: the same.
+        model: of `rrn.runs.finished.load_finished`, whose weights stay as they are.
+        card: the same.
     """
-    return Predictor(model, protocol_of(description)).unchanged()
+    return Predictor(model, protocol_of(card)).unchanged()
 
 
-def protocol_of(description: Description) -> Evaluate:
+def protocol_of(card: RunCard) -> Evaluate:
     """Return how images are looked at: as in the run's evaluation.
 
     In mode pad, an image larger than the window is looked at through several; the others come out the same.
     """
-    protocol = description.evaluate
+    protocol = card.evaluate
     if protocol.mode != "pad":
         return protocol
     return protocol.model_copy(update={"mode": "sliding", "stride": protocol.window, "last": "shifted"})
@@ -233,14 +234,14 @@ class Writer:
 
     Args:
         out: folder of the results.
-        description: of the run.
+        card: of the run.
         region: side of a region in pixels of an image as it is read.
         wanted: what is asked for.
     """
 
-    def __init__(self, out: Path, description: Description, region: int, wanted: Wanted) -> None:
-        self.out, self.description, self.region, self.wanted = out, description, region, wanted
-        self.colours = palette(len(description.classes), description.colours)
+    def __init__(self, out: Path, card: RunCard, region: int, wanted: Wanted) -> None:
+        self.out, self.card, self.region, self.wanted = out, card, region, wanted
+        self.colours = palette(len(card.classes), card.colours)
         self._stack = ExitStack()
 
     def __enter__(self) -> Writer:
@@ -278,7 +279,7 @@ class Writer:
         """Draw the scores of the segmenter that answered; for the ensemble the mean of both."""
         who = self.wanted.segmenter
         scores = regions.score.mean(0) if who == "ensemble" else regions.score[int(who) - 1]
-        read = self.description.size or (blended.height, blended.width)
+        read = self.card.size or (blended.height, blended.width)
         sides = (self.region * blended.height / read[0], self.region * blended.width / read[1])
         return overlay.scored(blended, scores, sides)
 
@@ -298,12 +299,12 @@ def _rows(name: str, regions: Regions) -> list[list[Any]]:
     ]
 
 
-def label_all(model: RRN, description: Description, images: Mapping[str, Path], out: Path, wanted: Wanted) -> list[str]:
+def label_all(model: RRN, card: RunCard, images: Mapping[str, Path], out: Path, wanted: Wanted) -> list[str]:
     """Label images one by one, with a progress bar on stderr, and write the results.
 
     Args:
-        model: of `rrn.runs.checkpoint.load_finished`.
-        description: the same.
+        model: of `rrn.runs.finished.load_finished`.
+        card: the same.
         images: of `find_images`.
         out: folder of the results.
         wanted: what is asked for.
@@ -311,12 +312,12 @@ def label_all(model: RRN, description: Description, images: Mapping[str, Path], 
     Returns:
         what was wrong with the images that could not be labeled; the others are done.
     """
-    failed, predictor = [], predictor_of(model, description)
-    with Writer(out, description, model.region, wanted) as writer:
+    failed, predictor = [], predictor_of(model, card)
+    with Writer(out, card, model.region, wanted) as writer:
         for name, path in tqdm(images.items(), unit="image", file=sys.stderr):
             try:
                 image = decoding.colours(decoding.open_upright(path), None)
-                writer.write(name, image, predict(predictor, description, image, wanted.segmenter, wanted.regions))
+                writer.write(name, image, predict(predictor, card, image, wanted.segmenter, wanted.regions))
             except DataError as error:
                 failed.append(str(error))
             except torch.OutOfMemoryError:
@@ -360,13 +361,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         require_free(options.out, options.force)
         if options.device.startswith("meta"):
-            raise SettingsError(checkpoint.NO_DEVICE.format(options.device))
-        model, description = checkpoint.load_finished(options.run, options.device)
+            raise SettingsError(device.NO_DEVICE.format(options.device))
+        model, card = finished.load_finished(options.run, options.device)
         images, others = find_images(options.images, options.out), left_out(options.images, options.out)
         if options.regions and not model.discriminators:
             raise SettingsError(NO_DISCRIMINATORS)
         wanted = Wanted(options.segmenter, options.probabilities, options.overlay, options.regions)
-        failed = label_all(model, description, images, options.out, wanted)
+        failed = label_all(model, card, images, options.out, wanted)
     except (SettingsError, DataError, atomic_io.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -21,17 +21,18 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from rrn import config
-from rrn.data import splits
 from rrn.data.batches import Batch, WholeImages, diagnosis_ids, training_loader, whole_images
 from rrn.data.decoding import DataError
 from rrn.data.image_set import ImageSet
-from rrn.data.splits import Split
 from rrn.evaluation import metrics, region_tables
 from rrn.evaluation.inference import EvaluationShortage, Predictor, require_fit
 from rrn.method import RRN, Terms
+from rrn.models.device import resolve_device
 from rrn.reliability.measures import summarise
-from rrn.runs import checkpoint
+from rrn.runs import finished
+from rrn.runs.finished import RunCard
 from rrn.runs.job import Job, Stage, job
+from rrn.runs.resume import ResumeFolder
 from rrn.runtime import atomic_io, distributed
 from rrn.runtime.signals import Signals, Stopped
 from rrn.training import guard, launch, learner, trial
@@ -56,15 +57,15 @@ def run(
     Raises:
         SettingsError, DataError, ResumeError, LossError: with a message for the user.
     """
-    settings = job(stage, partition, method, seed, out, overrides).settings
-    if not launch.wanted(settings.nproc):
-        yield from Training(job(stage, partition, method, seed, out, overrides)).fit()
+    asked = job(stage, partition, method, seed, out, overrides)
+    if not launch.wanted(asked.settings.nproc):
+        yield from Training(asked).fit()
         return
     options = {"stage": stage, "partition": partition, "seed": seed, "out": out, "overrides": json.dumps(overrides)}
     options |= {} if method is None else {"method": method}
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     shown = 0
-    for line in launch.launch("rrn.train", *arguments, nproc=settings.nproc):
+    for line in launch.launch("rrn.train", *arguments, nproc=asked.settings.nproc):
         row = json.loads(line) if line.startswith("{") else None
         if row is None:
             print(line, flush=True)
@@ -83,7 +84,7 @@ class Training:
     def __init__(self, job: Job) -> None:
         self.job, self.settings = job, job.settings
         torch.set_num_threads(self.settings.threads)
-        self.device = checkpoint.device_of(self.settings.device)
+        self.device = resolve_device(self.settings.device)
         distributed.start(self.device)
         if distributed.world() != self.settings.nproc:
             raise config.SettingsError(
@@ -92,11 +93,11 @@ class Training:
             )
         if job.start is None:
             trial.require_buildable(self.settings, {})
-        self.split: Split = splits.read(job.runs / "prepare" / job.partition)
+        self.split = job.split
         self.dataset = ImageSet.open(self.settings, job.root)
         model = RRN(self.settings, len(self.split.classes), job.seed, pretrained=job.start is None)
         if job.start:
-            checkpoint.read_segmenters(model, job.start)
+            finished.read_segmenters(model, job.start)
         self.model = learner.prepare_for(model, self.device, self.settings.speed).train()
         self.learner = Learner(self.model, self.settings, job.schedule, decay=job.stage == "train")
         self.predictor = Predictor(self.model, self.settings.evaluate)
@@ -130,7 +131,7 @@ class Training:
                 self._write()
                 scratch.remove()
 
-    def _learn(self, scratch: checkpoint.Scratch | None) -> Iterator[Row]:
+    def _learn(self, scratch: ResumeFolder | None) -> Iterator[Row]:
         """Take the steps that are left; where that ends between two steps, keep all that is computed."""
         try:
             yield from self._rows(scratch)
@@ -144,7 +145,7 @@ class Training:
                 "it is kept: the same command goes on from there"
             ) from stopped
 
-    def _rows(self, scratch: checkpoint.Scratch | None) -> Iterator[Row]:
+    def _rows(self, scratch: ResumeFolder | None) -> Iterator[Row]:
         """Report what is due, save what is due, take a step, until all are done; yield the rows."""
         steps, log = self.job.schedule.steps, self.settings.log
         batches = self.batches(self.done, steps)
@@ -215,7 +216,7 @@ class Training:
                 "the last checkpoint is kept; lower optimizer.lr, or use precision: fp32"
             )
 
-    def _with_evidence(self, error: LossError, scratch: checkpoint.Scratch | None) -> LossError:
+    def _with_evidence(self, error: LossError, scratch: ResumeFolder | None) -> LossError:
         """Return the error of a step, with its images, and the file that `rrn.replay` repeats it from."""
         if error.step is None:
             return error
@@ -273,12 +274,12 @@ class Training:
         require_fit(protocol, images.sizes)
         return images
 
-    def _scratch(self) -> checkpoint.Scratch:
+    def _scratch(self) -> ResumeFolder:
         """Open the folder in which an interrupted run waits."""
         name = f"{self.settings.name}-{self.job.stage}-{self.job.key}"
-        return checkpoint.Scratch(self.job.root, name, self.job.identity())
+        return ResumeFolder(self.job.root, name, self.job.identity())
 
-    def _save(self, scratch: checkpoint.Scratch | None) -> None:
+    def _save(self, scratch: ResumeFolder | None) -> None:
         """Save everything that the next step depends on; draws depend on the step alone."""
         if self.pending:
             self.learner.require_finite(self.pending, self.done, self._name)
@@ -287,7 +288,7 @@ class Training:
             tables = {"history": self.history, "reliability": self.reliability}
             scratch.save({"step": self.done, "learner": self.learner.state(), "pending": self.pending, **tables})
 
-    def _resume(self, scratch: checkpoint.Scratch | None) -> None:
+    def _resume(self, scratch: ResumeFolder | None) -> None:
         """Go back to the last checkpoint, on all processes; stay at the start if there is none."""
         state = distributed.broadcast_object(scratch.load() if scratch else None)
         if state is not None:
@@ -302,18 +303,18 @@ class Training:
         """Write the outputs of a finished run."""
         out = self.job.out
         out.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_weights(self.model, out)
+        finished.write_weights(self.model, out)
         tables = {"history": pd.DataFrame(self.history)}
         if self.reliability:
             table, leading = pd.DataFrame(self.reliability), ["step", "split"]
             tables["reliability"] = table[leading + [c for c in table.columns if c not in leading]]
         for name, table in tables.items():
             atomic_io.write(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"), lasting=True)
-        checkpoint.write_description(self._description(), out)
+        finished.write_card(self._card(), out)
 
-    def _description(self) -> checkpoint.Description:
+    def _card(self) -> RunCard:
         """Say which run this is, and what its networks are; nothing that differs from one machine to the next."""
-        return checkpoint.Description(
+        return RunCard(
             stage=self.job.stage,
             partition=self.job.partition,
             method=self.job.method,
@@ -323,8 +324,8 @@ class Training:
             classes=self.split.classes,
             colours=self.split.colours,
             size=self.settings.dataset.size,
-            networks=checkpoint.networks_of(self.settings) if self.job.stage == "train" else None,
-            evaluate=self.settings.evaluate.model_copy(update=checkpoint.NO_MATTER),
+            networks=finished.networks_of(self.settings) if self.job.stage == "train" else None,
+            evaluate=self.settings.evaluate.model_copy(update=finished.NO_MATTER),
         )
 
 

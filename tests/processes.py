@@ -24,7 +24,7 @@ from rrn.data.image_set import ImageSet
 from rrn.evaluation import metrics, region_tables
 from rrn.evaluation.inference import Predictor
 from rrn.method import RRN, Terms
-from rrn.runs import state
+from rrn.runs import resume
 from rrn.runtime import distributed
 from rrn.runtime.signals import Stopped
 from rrn.training.learner import Learner
@@ -199,7 +199,7 @@ def interrupt() -> int:
         next(rows)
     rows.close()
     (path,) = Path(".scratch/tiny-train-1of4-rrn-0").glob("step-*")
-    step = state.read(path)["state"]["step"]
+    step = resume.read(path)["state"]["step"]
     list(training("resumed").fit())
     return step
 

@@ -15,7 +15,7 @@ from rrn.data.decoding import DataError
 from rrn.data.image_set import ImageSet
 from rrn.preparation import partitions
 from rrn.reliability.evidence import Evidence
-from rrn.runs import checkpoint
+from rrn.runs import finished
 
 COUNTS = {"train": 6, "val": 3, "test": 2}
 VOID = 255
@@ -76,7 +76,7 @@ def chain(prepare, tmp_path):
         trained = runs / "train" / f"{partition}-{row}-0"
         history += train.run("train", partition, row, 0, trained)
         settings = config.load(row, root=tmp_path)
-        model = checkpoint.load(trained, settings, len(split.classes))
+        model = finished.load(trained, settings, len(split.classes))
         key = {"partition": partition, "method": row, "seed": 0}
         metrics = evaluate.report(model, settings, dataset, split, tmp_path / "out", key)
         assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ from timm.layers import SyncBatchNormAct, convert_sync_batchnorm
 
 from rrn import train
 from rrn.evaluation.inference import Predictor
-from rrn.runs import checkpoint, state
+from rrn.runs import finished, resume
 from rrn.runtime import distributed
 
 pytestmark = pytest.mark.cuda
@@ -76,8 +76,8 @@ def test_a_named_device_trains_and_predicts(device, named, whole):
     assert history["step"].tolist() == [1, 2, 3, 4, 5, 6]
     assert history.drop(columns=[name for name in history if "miou" in name]).notna().all(axis=None)
     assert history["miou_mean"].notna().tolist() == [False, False, True, False, False, True]
-    found, description = checkpoint.load_finished(whole, named["device"])
-    expected, _ = checkpoint.load_finished(whole, "cpu")
+    found, description = finished.load_finished(whole, named["device"])
+    expected, _ = finished.load_finished(whole, "cpu")
     assert found.device.type == device.type and found.device.index in (0, None)
     assert all(value.device.type == "cpu" for value in load_file(whole / "segmenters.safetensors").values())
     images = tiny.batch().images
@@ -94,8 +94,8 @@ def test_a_resumed_run_goes_on_as_the_uninterrupted_one(device, named, warm, who
         next(rows)
     rows.close()
     torch.manual_seed(99)  # no draw depends on what the generators of torch were left at
-    (kept,) = (warm / ".scratch" / "tiny-train-1of4-rrn-0").glob("step-*.safetensors")
-    saved = state.read(kept)["state"]
+    (kept,) = (warm / ".scratch" / "tiny-train-1of4-rrn-0").glob("step-*.pt")
+    saved = resume.read(kept)["state"]
     again = train.Training(train.job(*KEY, out, named))
     taken, learn = [], again.learner.step
 

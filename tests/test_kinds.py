@@ -17,7 +17,7 @@ from rrn.data.formats import cityscapes, voc
 from rrn.data.image_set import ImageSet
 from rrn.pipeline import presets
 from rrn.preparation import partitions, verification
-from rrn.runs import checkpoint
+from rrn.runs import finished
 
 QUARTER = ["dataset.size=[256, 512]", "evaluate.window=[200, 200]", "evaluate.stride=[134, 134]"]
 """The sliding windows of Cityscapes on images of a quarter of the size."""
@@ -257,7 +257,7 @@ def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, mon
     list(train.run("warmup", "1of4", None, 0, runs / "warmup" / "1of4-0"))
     rows = list(train.run("train", "1of4", "rrn", 0, runs / "train" / "1of4-rrn-0"))
     assert rows[-1]["step"] == 2
-    model = checkpoint.load(runs / "train" / "1of4-rrn-0", settings, len(split.classes))
+    model = finished.load(runs / "train" / "1of4-rrn-0", settings, len(split.classes))
     extra = {"partition": "1of4", "method": "rrn", "seed": 0}
     metrics = evaluate.report(model, settings, dataset, split, tmp_path / "out", extra)
     assert 0 <= metrics["miou_mean"] <= 100

@@ -15,7 +15,7 @@ from rrn.config import SettingsError
 from rrn.data.decoding import DataError
 from rrn.plotting import style
 from rrn.predict import find_images, main
-from rrn.runs import checkpoint
+from rrn.runs import finished
 
 SIZES = {"a": (20, 28), "deep/b": (33, 47), "deep/c": (97, 64)}
 COLOURS = [[10, 20, 30], [200, 0, 0], [0, 0, 250]]
@@ -64,7 +64,7 @@ def change(run, **values):
 def loaded(runs):
     """Return the networks of the run `rrn`, built from the settings of the repository and not from run.json."""
     settings = config.load("rrn", root=runs)
-    return checkpoint.load(runs / "rrn", settings, tiny.CLASSES)
+    return finished.load(runs / "rrn", settings, tiny.CLASSES)
 
 
 def both(model, path):
@@ -175,7 +175,7 @@ def test_images_are_resized_as_in_training_and_labels_have_the_size_of_the_image
 
 
 def test_images_larger_than_the_window_that_a_run_was_evaluated_in(runs):
-    _, description = checkpoint.load_finished(runs / "rrn")
+    _, description = finished.load_finished(runs / "rrn")
     assert predict.protocol_of(description) == description.evaluate
     padded = description.evaluate.model_copy(update={"mode": "pad", "window": (16, 24), "stride": None})
     found = predict.protocol_of(description.model_copy(update={"evaluate": padded}))
@@ -333,7 +333,7 @@ def test_what_the_system_says_of_a_folder_comes_with_what_to_do(runs, photos, mo
 def test_a_row_without_discriminators_has_no_region_scores(runs, photos, tmp_path, capsys):
     assert call(runs / "cps_cutmix", photos, "out", "--regions") == 1
     assert capsys.readouterr().err == f"error: {predict.NO_DISCRIMINATORS}\n" and not (tmp_path / "out").exists()
-    model, description = checkpoint.load_finished(runs / "cps_cutmix")
+    model, description = finished.load_finished(runs / "cps_cutmix")
     predictor = predict.predictor_of(model, description)
     with pytest.raises(SettingsError, match="this run has no region discriminators"):
         predict.predict(predictor, description, np.zeros((20, 20, 3), np.uint8), with_regions=True)
@@ -355,21 +355,21 @@ def test_damaged_descriptions(runs, tmp_path):
     whole = (run / "run.json").read_text(encoding="utf-8")
     (run / "run.json").write_text(whole[:100], encoding="utf-8")
     with pytest.raises(SettingsError, match=r"run.json is damaged or was written by another version; repeat the run"):
-        checkpoint.load_finished(run)
+        finished.load_finished(run)
     values = json.loads(whole)
     values.pop("networks")
     (run / "run.json").write_text(json.dumps(values | {"seed": "x", "more": 1}), encoding="utf-8")
     with pytest.raises(SettingsError, match=r"seed: Input should be(.|\n)*networks: Field required(.|\n)*more: Extra"):
-        checkpoint.load_finished(run)
+        finished.load_finished(run)
     (run / "run.json").write_text(json.dumps(json.loads(whole) | {"colours": COLOURS[:2]}), encoding="utf-8")
     with pytest.raises(SettingsError, match="2 colours for 3 classes"):
-        checkpoint.load_finished(run)
+        finished.load_finished(run)
 
 
 def test_how_much_is_looked_at_together_is_no_part_of_a_run(runs, tmp_path):
     held = json.loads((runs / "rrn" / "run.json").read_text(encoding="utf-8"))["evaluate"]
     assert (held["batch"], held["evidence"]) == (1, 0) and "pixels" not in held
-    _, description = checkpoint.load_finished(runs / "rrn")
+    _, description = finished.load_finished(runs / "rrn")
     assert (description.evaluate.batch, description.evaluate.pixels) == (1, 1)
 
 
@@ -379,22 +379,22 @@ def test_weights_of_other_networks(runs, tmp_path):
     with pytest.raises(
         SettingsError, match=r"run/segmenters.safetensors holds other networks than these settings build"
     ):
-        checkpoint.load_finished(run)
+        finished.load_finished(run)
     run = copy(runs / "rrn", tmp_path / "again")
     tensors = load_file(run / "discriminators.safetensors")
     save_file({name: value[:1].contiguous() for name, value in tensors.items()}, run / "discriminators.safetensors")
     with pytest.raises(SettingsError, match=r"again/discriminators.safetensors holds other networks"):
-        checkpoint.load_finished(run)
+        finished.load_finished(run)
     (run / "discriminators.safetensors").unlink()
     with pytest.raises(SettingsError, match=r"again has no discriminators.safetensors"):
-        checkpoint.load_finished(run)
+        finished.load_finished(run)
 
 
 def test_pretrained_weights_are_not_asked_for_again(runs, tmp_path):
     run = copy(runs / "rrn", tmp_path / "run")
     values = json.loads((run / "run.json").read_text(encoding="utf-8"))
     values["networks"]["model"]["weights"] = "weights/not-here.safetensors"
-    model, description = checkpoint.load_finished(change(run, networks=values["networks"]))
+    model, description = finished.load_finished(change(run, networks=values["networks"]))
     assert description.networks.model.weights == "weights/not-here.safetensors"
     expected = load_file(run / "segmenters.safetensors")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.segmenters.state_dict().items())

@@ -18,8 +18,8 @@ from rrn.data.decoding import DataError
 from rrn.evaluation.inference import EvaluationShortage
 from rrn.method import RRN
 from rrn.reliability import measures
-from rrn.runs import checkpoint, state
-from rrn.runs.checkpoint import ResumeError, Scratch
+from rrn.runs import finished, job, resume
+from rrn.runs.resume import ResumeError, ResumeFolder
 from rrn.runtime import distributed
 from rrn.runtime.atomic_io import WriteError
 from rrn.runtime.signals import Signals, Stopped
@@ -69,7 +69,7 @@ def stop_after(rows, *arguments):
 
 def kept(folder):
     """Return the steps of the states that an interrupted run has left."""
-    return [state.read(path)["state"]["step"] for path in sorted(folder.glob("step-*"))]
+    return [resume.read(path)["state"]["step"] for path in sorted(folder.glob("step-*"))]
 
 
 def test_outputs(whole, warm):
@@ -93,7 +93,7 @@ def test_outputs(whole, warm):
     facts = json.loads((whole / "run.json").read_text(encoding="utf-8"))
     assert (facts["stage"], facts["partition"], facts["method"], facts["seed"], facts["step"]) == (*KEY, 6)
     assert facts["classes"] == ["ground", "disc", "square"] and len(facts["settings"]) == 12
-    assert set(facts) == {*checkpoint.Description.model_fields} and str(warm) not in json.dumps(facts)
+    assert set(facts) == {*finished.RunCard.model_fields} and str(warm) not in json.dumps(facts)
     assert facts["networks"]["region"] == 16 and facts["networks"]["method"]["rho"] == "agreement"
     assert not list((warm / ".scratch").glob("*train-1of4-rrn-0"))
 
@@ -126,7 +126,7 @@ def test_other_settings_are_refused_until_the_user_begins_anew(warm, monkeypatch
 def test_other_code_is_refused_and_may_be_accepted(warm, whole, monkeypatch):
     out = warm / "code"
     stop_after(3, *KEY, out)
-    monkeypatch.setattr(checkpoint, "code", lambda: {"rrn": "0123456789ab", "torch": torch.__version__})
+    monkeypatch.setattr(job, "code", lambda: {"rrn": "0123456789ab", "torch": str(torch.__version__)})
     with pytest.raises(ResumeError, match=r"code.rrn: '[0-9a-f]{12}' -> '0123456789ab'\n.*RRN_RESUME=accept_code"):
         next(train.run(*KEY, out))
     monkeypatch.setenv("RRN_RESUME", "accept_code")
@@ -156,7 +156,7 @@ def test_a_changed_input_is_refused(warm, file, old, new, differs):
     path.write_bytes(before.replace(old, new, 1) if old else before + new)
     try:
         with pytest.raises(ResumeError, match=differs):
-            Scratch(warm, "tiny-train-1of4-local_filter-0", train.job(*arguments).identity())
+            ResumeFolder(warm, "tiny-train-1of4-local_filter-0", train.job(*arguments).identity())
     finally:
         path.write_bytes(before)
 
@@ -293,7 +293,7 @@ def test_outputs_that_could_not_be_written_lose_no_step(warm, sparse, tmp_path, 
 
 
 def test_a_state_that_could_not_be_written_leaves_the_one_before(warm, sparse, tmp_path, monkeypatch):
-    plain = checkpoint.write
+    plain = resume.write
 
     def full(path, value):
         if value["state"]["step"] == 6:
@@ -301,8 +301,8 @@ def test_a_state_that_could_not_be_written_leaves_the_one_before(warm, sparse, t
         plain(path, value)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write", full)
-        with pytest.raises(WriteError, match=r"step-00000006.safetensors cannot be written"):
+        patch.setattr(resume, "write", full)
+        with pytest.raises(WriteError, match=r"step-00000006.pt cannot be written"):
             list(train.run(*KEY, tmp_path / "out", SPARSE))
     assert kept(warm / ".scratch" / "tiny-train-1of4-rrn-0") == [4]
     list(train.run(*KEY, tmp_path / "out", SPARSE))
@@ -314,9 +314,9 @@ def test_states_are_taken_by_learners_as_they_are(warm, tmp_path):
     rows = training.fit()
     next(rows), next(rows)
     before = training.learner.state()
-    state.write(tmp_path / "a", before)
+    resume.write(tmp_path / "a", before)
     other = train.Training(train.job("train", "1of4", "rrn", 0, tmp_path / "out"))
-    other.learner.load(state.read(tmp_path / "a"))
+    other.learner.load(resume.read(tmp_path / "a"))
     rows.close()
     after = other.learner.state()
     for name in ("model", "optimizers", "scaler"):
@@ -387,7 +387,7 @@ def exploded(warm, tmp_path, monkeypatch):
         list(train.run(*KEY, tmp_path / "out", changes))
     assert not (tmp_path / "out").exists()
     folder = tmp_path / "scratch" / "tiny-train-1of4-rrn-0"
-    return str(caught.value).splitlines(), folder / "failed-00000003.safetensors"
+    return str(caught.value).splitlines(), folder / "failed-00000003.pt"
 
 
 def test_a_loss_that_is_not_finite_is_named_with_its_step_seed_and_images(warm, exploded):
@@ -406,7 +406,7 @@ def test_what_is_kept_of_a_step_that_failed_is_the_state_before_it(warm, explode
     training = train.Training(train.job(*KEY, tmp_path / "out", {"method": {"teacher_statistics": "running"}}))
     for step, batch in zip(range(3), training.batches(0, 3), strict=True):
         training.learner.step(batch, step)
-    assert flat(state.read(path)["state"]) == flat(training.learner.state())
+    assert flat(resume.read(path)["state"]) == flat(training.learner.state())
 
 
 def test_replay_repeats_the_step(warm, exploded, capsys):
@@ -437,14 +437,14 @@ def test_a_run_that_is_asked_to_stop_after_a_loss_that_is_not_finite_keeps_no_su
     with pytest.raises((LossError, Stopped), match="loss 'consistency' is nan at step 1 of train 1of4-rrn-0"):
         list(training.fit())
     folder = tmp_path / "scratch" / "tiny-train-1of4-rrn-0"
-    assert sorted(path.name for path in folder.iterdir()) == ["failed-00000001.safetensors", "lock"]
+    assert sorted(path.name for path in folder.iterdir()) == ["failed-00000001.pt", "lock"]
 
 
 def test_replay_says_when_it_no_longer_fails_and_what_has_changed(warm, exploded, capsys, monkeypatch):
     _, path = exploded
     monkeypatch.undo()
     monkeypatch.chdir(warm)
-    monkeypatch.setattr(checkpoint, "code", lambda: {"rrn": "mended", "torch": torch.__version__})
+    monkeypatch.setattr(job, "code", lambda: {"rrn": "mended", "torch": str(torch.__version__)})
     assert replay.main([str(path)]) == 1
     printed = capsys.readouterr().out
     assert re.search(r"changed since: code.rrn: '[0-9a-f]{12}' -> 'mended'\n", printed)
@@ -454,8 +454,8 @@ def test_replay_says_when_it_no_longer_fails_and_what_has_changed(warm, exploded
 def test_replay_refuses_other_files(warm, tmp_path, capsys):
     (tmp_path / "a").write_bytes(b"no state")
     assert replay.main([str(tmp_path / "a")]) == 2
-    assert re.match(r"error: .*/a cannot be read: ", capsys.readouterr().err)
-    state.write(tmp_path / "b", {"identity": {}, "state": {"step": 1}})
+    assert re.match(r"error: .*/a is damaged: ", capsys.readouterr().err)
+    resume.write(tmp_path / "b", {"identity": {}, "state": {"step": 1}})
     assert replay.main([str(tmp_path / "b")]) == 2
     text = r"error: .*/b is the state of a run between two steps, not that of a step that failed\n"
     assert re.fullmatch(text, capsys.readouterr().err)
@@ -479,7 +479,7 @@ def test_weights_that_are_not_finite_are_never_saved(warm, tmp_path, monkeypatch
         list(train.run(*KEY, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     last = sorted((tmp_path / "scratch" / "tiny-train-1of4-rrn-0").glob("step-*"))[-1]
-    found = state.read(last)["state"]
+    found = resume.read(last)["state"]
     assert found["step"] == done - 2
     assert all(value.isfinite().all() for value in found["learner"]["model"].values())
 

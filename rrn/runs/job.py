@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from rrn import config
-from rrn.runs import checkpoint
-from rrn.data import splits
+import torch
 
+from rrn import config
+from rrn.data import splits
+from rrn.data.splits import Split
+from rrn.runtime import source
+
+PACKAGE = Path(__file__).parents[1]
 Stage = Literal["warmup", "train"]
 
 SUPERVISED_ONLY = {"labels": "partition", "consistency": False, "filter": {"by": "none"}, "rho": "none"}
@@ -63,21 +70,29 @@ class Job:
         """Steps and ramp of this stage."""
         return self.settings.warmup if self.stage == "warmup" else self.settings.train
 
+    @property
+    def prepared(self) -> Path:
+        """Folder of what the prepare stage has left of this partition."""
+        return self.runs / "prepare" / self.partition
+
+    @cached_property
+    def split(self) -> Split:
+        """Who is labeled, and the images of val and test."""
+        return splits.read(self.prepared)
+
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a resume to be exact: settings, data, lists, first weights and code.
 
         The checksum of the data is the one in split.json, as prepare found them.
         """
-        prepared = self.runs / "prepare" / self.partition
-        split = splits.read(prepared)
-        inputs = {"data": split.data, "split.json": checkpoint.digest(prepared / splits.NAME)}
+        inputs = {"data": self.split.data, "split.json": digest(self.prepared / splits.NAME)}
         if self.start:
-            inputs["warmup"] = checkpoint.digest(self.start / "segmenters.safetensors")
+            inputs["warmup"] = digest(self.start / "segmenters.safetensors")
         return {
             "settings": self.settings.model_dump(mode="json", exclude=NOT_READ[self.stage]),
-            "classes": list(split.classes),
+            "classes": list(self.split.classes),
             "inputs": inputs,
-            "code": checkpoint.code(),
+            "code": code(),
         }
 
 
@@ -91,3 +106,20 @@ def job(
         overrides["method"] = {**overrides.get("method", {}), **SUPERVISED_ONLY}
     settings = config.load(method, overrides, root)
     return Job(stage, partition, method, seed, Path(out), settings, root)
+
+
+def digest(path: Path) -> str:
+    """Return 12 hexadecimal digits of the contents of a file."""
+    return _digest([path.read_bytes()])
+
+
+def code() -> dict[str, str]:
+    """Return what may change a bit: 12 hexadecimal digits of all code, not of its remarks, and the version of torch."""
+    return {"rrn": _digest(map(source.contents, sorted(PACKAGE.rglob("*.py")))), "torch": str(torch.__version__)}
+
+
+def _digest(files: Iterable[bytes]) -> str:
+    contents = hashlib.sha256()
+    for held in files:
+        contents.update(hashlib.sha256(held).digest())
+    return contents.hexdigest()[:12]

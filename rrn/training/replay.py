@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ import torch
 
 from rrn import config
 from rrn.data.decoding import DataError
-from rrn.runs import job, state
-from rrn.runs.checkpoint import ResumeError, differences
+from rrn.runs import job, resume
 from rrn.runs.job import Job
 from rrn.train import Training
 
@@ -58,9 +57,9 @@ def replay(path: Path) -> tuple[dict[str, Any], Replayed]:
         DamagedError: it is no such file.
         SettingsError, DataError: what the run was made of is not here.
     """
-    kept = state.read(path)
+    kept = resume.read(path)
     if "said" not in kept:
-        raise state.DamagedError(f"{path} is the state of a run between two steps, not that of a step that failed")
+        raise resume.DamagedError(f"{path} is the state of a run between two steps, not that of a step that failed")
     job = _job(kept)
     training = Training(job)
     training.learner.load(kept["state"])
@@ -69,7 +68,7 @@ def replay(path: Path) -> tuple[dict[str, Any], Replayed]:
     found = Replayed(
         {name: value.item() for name, value in terms.items()},
         tuple(n for n, p in training.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()),
-        tuple(differences(kept["identity"], job.identity())),
+        tuple(resume.differences(kept["identity"], job.identity())),
     )
     return kept, found
 
@@ -80,17 +79,17 @@ def _job(kept: dict[str, Any]) -> Job:
     now = job.job(**kept["run"], out=root / "scratch" / "replay", overrides={"nproc": 1})
     had = {**kept["identity"]["settings"], "nproc": 1}
     settings = config.Settings.model_validate(config.merge(now.settings.model_dump(), had))
-    return Job(**{**vars(now), "settings": settings})
+    return replace(now, settings=settings)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Repeat a step and print what is not finite; return 0 if something is, 1 if nothing, 2 on a wrong file."""
     parser = argparse.ArgumentParser(prog="python -m rrn.replay", description=__doc__)
-    parser.add_argument("file", type=Path, metavar="FILE", help="what a failed run has kept, failed-....safetensors")
+    parser.add_argument("file", type=Path, metavar="FILE", help="what a failed run has kept, failed-....pt")
     path = parser.parse_args(argv).file
     try:
         kept, found = replay(path)
-    except (state.DamagedError, config.SettingsError, DataError, ResumeError) as error:
+    except (resume.DamagedError, config.SettingsError, DataError, resume.ResumeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"then: {kept['said']}")
