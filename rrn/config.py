@@ -12,17 +12,15 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import Node
 
-from rrn.explain import dotted, explained, short
+from rrn.explain import explained, short
 from rrn.limits import PositiveInt, nearest
 from rrn.schema import (
     IGNORE_INDEX,
@@ -69,16 +67,8 @@ __all__ = [
     "short",
 ]
 
-DEEPEST = 20
-"""Most levels of sections and lists within each other; the settings have 5."""
-MOST_VALUES = 100_000
-"""Of a file: a few lines of YAML can hold one list a billion times over."""
 MOST_PROBLEMS = 20
 """Of one message."""
-PLAIN = (str, int, float, list, dict, type(None))
-"""What settings are made of."""
-OTHER = {"date": "a date", "datetime": "a time", "TimeStamp": "a time", "bytes": "binary data", "set": "a set"}
-"""What else YAML can say, by the name of its type."""
 
 
 class Networks(Section):
@@ -166,60 +156,19 @@ def parse(text: str, source: str) -> Any:
         source: what the text is of, for messages.
 
     Raises:
-        SettingsError: it is not valid YAML, or holds what no setting is, such as a date; says where.
+        SettingsError: it is not valid YAML; says where.
     """
-    reader = YAML(typ="safe", pure=True)
-    reader.Constructor = _Constructor
     try:
-        values = reader.load(text)
+        return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = ", ".join(filter(None, (error.context, error.problem)))
-        raise SettingsError(f"{source} is not valid YAML: {where}{problem}") from error
-    except YAMLError as error:
-        raise SettingsError(f"{source} is not valid YAML: {str(error).splitlines()[0]}") from error
-    except RecursionError as error:
-        raise SettingsError(f"{source} is nested too deeply: no setting is deeper than {DEEPEST} levels") from error
-    _require_plain(values, source)
-    return values
-
-
-class _Constructor(SafeConstructor):
-    """Says where a value stands that is none of its kind, such as the date 2001-99-99."""
-
-    def construct_object(self, node: Node, deep: bool = False) -> Any:
-        """Make a value of a node."""
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, LookupError) as error:
-            problem = f"{short(node.value)} is no {str(node.tag).rpartition(':')[2]} ({error})"
-            raise ConstructorError(None, None, problem, node.start_mark) from error
-
-
-def _require_plain(values: Any, source: str) -> None:
-    """Refuse what YAML can say and no setting is."""
-    for count, (where, value) in enumerate(_inside(values, ())):
-        name = ": ".join(filter(None, (source, dotted(where))))
-        if len(where) > DEEPEST:
-            raise SettingsError(f"{name} is nested deeper than {DEEPEST} levels, or holds itself")
-        if count > MOST_VALUES:
-            raise SettingsError(f"{source} holds more than {MOST_VALUES} values")
-        if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
-            raise SettingsError(f"{name} has the key {short(odd[0])}, which is no text; put it in quotes")
-        if isinstance(value, int) and value.bit_length() > 64:
-            raise SettingsError(f"{name} is {short(value)}: no setting takes more than 64")
-        if not isinstance(value, PLAIN):
-            kind = OTHER.get(type(value).__name__, "no plain value")
-            raise SettingsError(f"{name} is {value!s:.80}, which YAML reads as {kind}; put a text in quotes")
-
-
-def _inside(value: Any, where: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield a value and all that it holds, each with the keys and places that lead to it."""
-    yield where, value
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _inside(inner, (*where, key))
+        problem = where + ", ".join(filter(None, (error.context, error.problem)))
+    except RecursionError:
+        problem = "nested too deeply"
+    except (YAMLError, ValueError, LookupError) as error:  # such as the date 2001-99-99
+        problem = f"a value is none of its kind: {error}".partition("\n")[0]
+    raise SettingsError(f"{source} is not valid YAML: {problem}")
 
 
 def resolve(

@@ -41,8 +41,10 @@ def _explained(problem: Any) -> str:
     if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):  # an item of a list that is too short
         return _explained({**problem, "type": "too_short", "loc": problem["loc"][:-1]})
     where, given, message = dotted(problem["loc"]), short(problem["input"]), problem["msg"]
+    *parents, key = problem["loc"] or ("",)
+    if problem["type"] == "invalid_key":
+        return f"{dotted(parents) or 'the file'} has the key {short(key)}, which is no text; put it in quotes"
     if problem["type"] == "extra_forbidden":
-        *parents, key = problem["loc"]
         return f"no setting {where!r}{nearest(str(key), _section(parents).model_fields)}"
     what = f"{where} is missing" if problem["type"] == "missing" else f"{where} is {given}"
     if problem["type"] == "value_error":
@@ -154,7 +156,7 @@ def _meant(value: Any, kind: Any) -> Iterator[Any]:
             yield from (truth for truth in (True, False) if _says(value, truth))
         elif choice.get("type") == "null":
             yield from [None] if _says(value, None) else []
-        elif "enum" in choice:
+        elif "enum" in choice and not isinstance(value, list | dict):
             yield from (option for option in choice["enum"] if str(option) == near(str(value), choice["enum"]))
         elif choice.get("type") in ("integer", "number"):
             yield from _numbers(value)
