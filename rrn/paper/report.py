@@ -66,7 +66,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudySection:
     """What the page shows of a folder of results/."""
 
     name: str
@@ -130,7 +130,7 @@ def abouts(presets: Path) -> dict[str, str]:
     return found
 
 
-def read_study(folder: Path, about: str) -> Study:
+def read_study(folder: Path, about: str) -> StudySection:
     """Read a folder of results/.
 
     Raises:
@@ -142,7 +142,7 @@ def read_study(folder: Path, about: str) -> Study:
     try:
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         params, versions = told.get("params", {}), told.get("versions", {})
-        return Study(
+        return StudySection(
             folder.name,
             about,
             [read_table(path) for path in paths],
@@ -166,7 +166,7 @@ def _flow(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).replace('"', "")
 
 
-def page(studies: list[Study]) -> str:
+def page(studies: list[StudySection]) -> str:
     """Return the page of the studies, in their order, under LIMIT bytes.
 
     Raises:

@@ -80,8 +80,14 @@ def significant_leaders(rows: Rows) -> set[Group]:
 
 
 def averages(runs: pd.DataFrame) -> pd.DataFrame:
-    """Average runs over seeds: name, partition, method, labels, n, miou_mean, miou_std, best."""
+    """Average runs over seeds.
+
+    Returns:
+        name, partition, method, labels, n, miou_mean, miou_std, what `to_reference` says, best (`significant_leaders`).
+    """
+    rows = by_row(runs)
+    leaders = significant_leaders(rows)
     means = {"miou_mean": ("miou_mean", "mean"), "miou_std": ("miou_mean", "std")}
     averaged = runs.groupby(GROUP, sort=False).agg(labels=("labels", "first"), n=("seed", "size"), **means)
-    leaders = significant_leaders(by_row(runs))
-    return averaged.assign(best=[key in leaders for key in averaged.index]).reset_index()
+    differences = pd.DataFrame([to_reference(key, rows) for key in rows], averaged.index)
+    return averaged.join(differences).assign(best=[key in leaders for key in rows]).reset_index()
