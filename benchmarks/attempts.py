@@ -34,7 +34,7 @@ from rrn.data.splits import Split
 from rrn.evaluation.inference import Predictor
 from rrn.evaluation.region_tables import region_table
 from rrn.method import RRN
-from rrn.models.segmenter import evaluating
+from rrn.models.modes import evaluating
 from rrn.reliability import measures
 from rrn.runs import finished
 
@@ -69,15 +69,15 @@ def learn(model: RRN, settings: config.Settings, dataset: ImageSet, split: Split
     judge = settings.method.discriminator
     optimizer = torch.optim.Adam(model.discriminators.parameters(), lr=judge.lr, betas=judge.betas, fused=True)
     batches = training_loader(dataset, split, settings, seed, 0, steps, "train")
-    for step, batch in enumerate(batches):
+    for number, batch in enumerate(batches):
         with torch.no_grad(), evaluating(model.segmenters):
-            evidence = model.evidence(batch)
-            evidence.said = [segmenter(evidence.images) for segmenter in model.segmenters]
-            evidence.unlabeled = model.normalize(torch.cat(batch.unlabeled))
-            evidence.teachers = torch.stack([segmenter(evidence.unlabeled) for segmenter in model.segmenters])
-            evidence.valid = torch.cat(batch.unlabeled_valid).float()
+            step = model.begin_step(batch, number)
+            step.labeled_logits = [segmenter(step.images) for segmenter in model.segmenters]
+            step.unlabeled = model.normalize(torch.cat(batch.unlabeled))
+            step.teacher_logits = torch.stack([segmenter(step.unlabeled) for segmenter in model.segmenters])
+            step.valid = torch.cat(batch.unlabeled_valid).float()
         optimizer.zero_grad()
-        for losses in model.discriminator_losses(evidence, step):
+        for losses in model.discriminator_losses(step):
             for loss in losses.values():
                 loss.backward()
         optimizer.step()

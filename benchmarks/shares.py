@@ -22,7 +22,7 @@ from measuring import Row, alternating, ratio, row
 from torch import nn
 from training import FULL, THREADS, TINY, random_batch, settings, without_data
 
-from rrn.method import Terms
+from rrn.method import Losses
 from rrn.training.learner import Learner
 
 STANDARD = "cps_cutmix"
@@ -81,7 +81,7 @@ def clocks(run: Learner) -> Iterator[Clock]:
     clock, model = Clock(), run.model
     turn = [SEGMENTERS]
     functions: list[tuple[Any, str, Callable[[], str]]] = [
-        (model, "weights", lambda: "weight maps"),
+        (model, "region_weights", lambda: "weight maps"),
         (torch.autograd, "backward", lambda: f"{turn[-1]}, backward"),
         *((optimizer, "step", lambda: "optimizers") for optimizer in run.optimizers.values()),
     ]
@@ -97,10 +97,10 @@ def clocks(run: Learner) -> Iterator[Clock]:
         yield clock
 
 
-def _judging(clock: Clock, losses: Callable[..., Iterator[Terms]], turn: list[str]) -> Callable[..., Iterator[Terms]]:
+def _judging(clock: Clock, losses: Callable[..., Iterator[Losses]], turn: list[str]) -> Callable[..., Iterator[Losses]]:
     """Return the discriminators' losses, each charged to them while it is computed; from then on it is their turn."""
 
-    def timed(*arguments: Any) -> Iterator[Terms]:
+    def timed(*arguments: Any) -> Iterator[Losses]:
         turn.append(JUDGES)
         found, following = losses(*arguments), clock.around(lambda: JUDGES, next)
         while (terms := following(found, None)) is not None:

@@ -26,7 +26,7 @@ from rrn.data.decoding import DataError
 from rrn.data.image_set import ImageSet
 from rrn.evaluation import metrics, region_tables
 from rrn.evaluation.inference import EvaluationShortage, Predictor, require_fit
-from rrn.method import RRN, Terms
+from rrn.method import RRN, Losses
 from rrn.models.device import resolve_device
 from rrn.reliability.measures import summarise
 from rrn.runs import finished
@@ -106,7 +106,7 @@ class Training:
         known = diagnosis_ids(self.dataset, self.split, self.settings.log.diagnose)
         self.unlabeled = self._whole(names.train, known) if known else None
         self.done = 0
-        self.pending: list[Terms] = []  # of the last steps, which no row holds yet
+        self.pending: list[Losses] = []  # of the last steps, which no row holds yet
         self.history: list[Row] = []
         self.reliability: list[Row] = []
         self.signals = Signals()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rrn import config
 from rrn.data.batches import Batch
-from rrn.method import RRN, Terms
+from rrn.method import RRN, Losses
 from rrn.training.learner import Learner, prepare_for
 
 ROWS = config.read(tiny.PARAMS)["methods"]
@@ -42,7 +42,7 @@ def without_dropout(of: Learner) -> Learner:
     return of
 
 
-def gradients(of: Learner, batch: Batch) -> tuple[Terms, dict[str, Tensor]]:
+def gradients(of: Learner, batch: Batch) -> tuple[Losses, dict[str, Tensor]]:
     """Return the terms, and the gradient of every parameter, of one batch."""
     for optimizer in of.optimizers.values():
         optimizer.zero_grad()

@@ -23,7 +23,7 @@ from rrn.data.batches import Batch, TrainingData, WholeBatch
 from rrn.data.image_set import ImageSet
 from rrn.evaluation import metrics, region_tables
 from rrn.evaluation.inference import Predictor
-from rrn.method import RRN, Terms
+from rrn.method import RRN, Losses
 from rrn.runs import resume
 from rrn.runtime import distributed
 from rrn.runtime.signals import Stopped
@@ -64,13 +64,13 @@ def losses(row: str) -> dict[str, torch.Tensor]:
     """Return loss terms, measures and gradients of the global batch; nothing depends on the other images of a batch."""
     network: RRN = tiny.still(tiny.model(row, EXACT))
     batch = own(tiny.batch(images=4, unlabeled=4))
-    terms, evidence = tiny.segmenter_losses(network, batch, 0)
-    judged = tiny.discriminator_losses(network, evidence, 0)
+    terms, step = tiny.segmenter_losses(network, batch, 0)
+    judged = tiny.discriminator_losses(network, step)
     sum(terms.values()).backward()
     if judged:
         sum(judged.values()).backward()
     distributed.sum_gradients(network.parameters())
-    found = {name: distributed.total(value.detach()) for name, value in (terms | judged | evidence.measures).items()}
+    found = {name: distributed.total(value.detach()) for name, value in (terms | judged | step.measures).items()}
     return found | {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
 
@@ -209,7 +209,7 @@ def asked() -> int:
     stopped = training("asked")
     learn = stopped.learner.step
 
-    def step(batch: Batch, number: int) -> Terms:
+    def step(batch: Batch, number: int) -> Losses:
         if number == 1 and distributed.rank() == 1:
             signal.raise_signal(signal.SIGTERM)
         return learn(batch, number)

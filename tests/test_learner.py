@@ -10,7 +10,8 @@ from torch import nn
 from rrn import config
 from rrn.config import SettingsError
 from rrn.method import RRN
-from rrn.models.segmenter import Segmenter, counted, recomputing, speed_up
+from rrn.models.modes import NormStatistics, counted, recomputing
+from rrn.models.segmenter import Segmenter, speed_up
 from rrn.runtime.memory import MemoryShortage
 from rrn.training import learner
 from rrn.training.learner import LossError
@@ -52,14 +53,14 @@ def test_gradients_taken_pass_by_pass_are_those_of_the_sum(row):
     of, batch = learner_of(row), tiny.batch()
     plain = copy.deepcopy(of.model)
     found = gradients(of, batch)
-    terms, evidence = tiny.segmenter_losses(plain, batch, 0)
+    terms, step = tiny.segmenter_losses(plain, batch, 0)
     sum(terms.values()).backward()
-    judged = tiny.discriminator_losses(plain, evidence, 0)
+    judged = tiny.discriminator_losses(plain, step)
     if judged:
         sum(judged.values()).backward()
     expected = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
     assert_same(found[1], expected)
-    assert_same(found[0], {n: v.detach() for n, v in (terms | judged | evidence.measures).items()})
+    assert_same(found[0], {n: v.detach() for n, v in (terms | judged | step.measures).items()})
 
 
 def test_one_pass_is_in_memory_at_a_time():
@@ -170,10 +171,9 @@ def test_every_pass_has_gradients_in_half_precision(merged, precision):
     of = learner_of("rrn", {"precision": precision, "speed": {"merged": merged}})
     for wanted in ("supervised", "consistency", "feature_matching"):
         only = {}
-        evidence = of.model.evidence(tiny.batch())
-        losses = of.model.segmenter_losses(tiny.batch(), evidence, 0, merged)
+        losses = of.model.segmenter_losses(of.model.begin_step(tiny.batch(), 0), merged)
         of.optimizers["segmenters"].zero_grad()
-        of._descend(({n: v * (n == wanted) for n, v in terms.items()} for terms in losses), only)
+        of._backward(({n: v * (n == wanted) for n, v in terms.items()} for terms in losses), only)
         encoders = [p for n, p in of.model.named_parameters() if n.endswith("conv_stem.weight")]
         assert len(encoders) == 2 and all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoders), wanted
 
@@ -256,7 +256,7 @@ def test_the_first_bad_step_is_named_whatever_comes_later():
     history[2]["consistency"] = torch.tensor(float("inf"))
     with pytest.raises(LossError, match=r"loss 'consistency' is inf at step 6"):
         of.require_finite(history, 7, "train")
-    of.spoiled.fill_(5)
+    of.first_nonfinite_step.fill_(5)
     with pytest.raises(LossError, match=r"a gradient is not finite at step 5"):
         of.require_finite(history, 7, "train")
 
@@ -335,7 +335,7 @@ def test_a_step_that_does_not_fit_into_memory_names_what_needs_less(monkeypatch,
     def full(*_):
         raise error
 
-    monkeypatch.setattr(of.model, "evidence", full)
+    monkeypatch.setattr(of.model, "begin_step", full)
     with pytest.raises(MemoryShortage) as caught:
         of.step(tiny.batch(), 0)
     first = "a step does not fit into memory (CUDA out of memory); what would need less:"
@@ -351,7 +351,7 @@ def test_statistics_stay_those_before_the_first_spoiled_step():
     of.step(tiny.batch(seed=1), 1)
     of._gradients = plain
     of.step(tiny.batch(seed=2), 2)  # after it nothing changes either
-    assert of.spoiled == 1
+    assert of.first_nonfinite_step == 1
     assert_same(of.model.state_dict(), before, rtol=0, atol=0)
 
 
@@ -373,7 +373,7 @@ def test_statistics_are_kept_without_asking_too():
     spoil(of, 1, "consistency")
     for step in (1, 2):
         of.step(tiny.batch(seed=step), step)
-    assert of.spoiled == 1
+    assert of.first_nonfinite_step == 1
     assert_same(of.model.state_dict(), before, rtol=0, atol=0)
 
 
@@ -394,7 +394,7 @@ def test_statistics_are_chosen_not_computed(sound, what):
     buffers = counted(network)
     assert [tuple(buffer.shape) for buffer in buffers] == [(4,), (4,), (), (2,), (2,), ()]
     before = [buffer.clone() for buffer in buffers]
-    kept = learner.Statistics(network)
+    kept = NormStatistics(network)
     for buffer in buffers:
         buffer.fill_(what if buffer.is_floating_point() else 7)
     spoiled = [buffer.clone() for buffer in buffers]
@@ -406,5 +406,5 @@ def test_statistics_are_chosen_not_computed(sound, what):
 
 def test_a_network_without_norms_has_no_statistics():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4))
-    learner.Statistics(network).keep(torch.tensor(False))
+    NormStatistics(network).keep(torch.tensor(False))
     assert counted(network) == []

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rrn import config, method
-from rrn.models import segmenter
+from rrn.models import modes
 from rrn.training import learner
 
 META = torch.device("meta")
@@ -127,8 +127,8 @@ def storage(tensor):
 @pytest.mark.parametrize("row", ["supervised", "rrn"])
 def test_a_step_keeps_the_statistics_of_batch_norm_in_a_few_operations(row):
     run = learner_of(tiny.settings(row, {"device": "meta"}))
-    norms, passes = len(segmenter.counted(run.model)) // 3, 1 if row == "supervised" else 2
-    with Operators(segmenter.counted(run.model)) as found:
+    norms, passes = len(modes.counted(run.model)) // 3, 1 if row == "supervised" else 2
+    with Operators(modes.counted(run.model)) as found:
         run.step(tiny.batch().to(META), 0)
     for learning in ("native_batch_norm", "native_batch_norm_backward", "add_"):
         assert found.names.pop(learning) == passes * norms > 40
@@ -138,7 +138,7 @@ def test_a_step_keeps_the_statistics_of_batch_norm_in_a_few_operations(row):
 def test_all_operations_that_keep_statistics():
     run = learner_of(tiny.settings("rrn", {"device": "meta"}))
     with Operators() as found:
-        learner.Statistics(run.model).keep(run.spoiled < 0)
+        modes.NormStatistics(run.model).keep(run.first_nonfinite_step < 0)
     assert found.names == {"lt": 1, "cat": 4, "where": 2, "_foreach_copy_": 2}
 
 

@@ -1,7 +1,9 @@
 """What must hold of the method. Everything runs on tiny networks and one random batch with void and padding in it."""
 
+import copy
 import inspect
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import tiny
@@ -12,9 +14,10 @@ from test_models import same, state
 from torch import nn
 
 from rrn import method
-from rrn.config import IGNORE_INDEX
-from rrn.method import jensen_shannon, mix, one_hot, pair, ramp, weighted_cross_entropy
-from rrn.models import regions
+from rrn.config import IGNORE_INDEX, Filter, Method
+from rrn.method import mix, pair_real_and_fake, weighted_cross_entropy
+from rrn.models import pair, regions
+from rrn.models.functional import jensen_shannon, logit, one_hot, ramp
 from rrn.models.regions import best, normalized
 from rrn.reliability.measures import keep_count
 from rrn.runtime import distributed, seeding
@@ -36,10 +39,10 @@ def equal(first, second):
     )
 
 
-def losses(row, changes=None, batch=None, step=0):
+def losses(row, changes=None, batch=None, number=0):
     network = tiny.model(row, changes)
-    terms, evidence = tiny.segmenter_losses(network, batch or tiny.batch(), step)
-    return network, terms, evidence
+    terms, step = tiny.segmenter_losses(network, batch or tiny.batch(), number)
+    return network, terms, step
 
 
 # ---- Where gradients go ------------------------------------------------------------------------------------------
@@ -54,8 +57,8 @@ def test_discriminators_get_nothing_from_segmenter_losses():
 @pytest.mark.parametrize("objective", ["adversarial", "accuracy"])
 def test_segmenters_get_nothing_from_discriminator_losses(objective):
     changes = {"method": {"discriminator": {"objective": objective, "feature_matching": 0.0}}}
-    network, _, evidence = losses("rrn", changes)
-    terms = tiny.discriminator_losses(network, evidence, 0)
+    network, _, step = losses("rrn", changes)
+    terms = tiny.discriminator_losses(network, step)
     found = gradients(network, terms)
     assert set(terms) == {"discriminator_1", "discriminator_2"}
     assert all((value is not None) == name.startswith("discriminators") for name, value in found.items())
@@ -73,15 +76,15 @@ def test_feature_matching_moves_segmenters_only():
 
 def test_teachers_get_no_gradient():
     # with the students' weights fixed, only a teacher could carry a gradient
-    network, _, evidence = losses("rrn")
-    assert not evidence.logits.requires_grad and not evidence.teachers.requires_grad
-    assert not network.teach(evidence.unlabeled).requires_grad
+    network, _, step = losses("rrn")
+    assert not step.logits.requires_grad and not step.teacher_logits.requires_grad
+    assert not network.teacher_logits(step.unlabeled).requires_grad
 
 
 def test_a_step_changes_running_statistics_by_labeled_and_student_passes_only():
     network = tiny.model("rrn")
     before = state(network)
-    network.teach(network.normalize(tiny.batch().images))
+    network.teacher_logits(network.normalize(tiny.batch().images))
     assert same(before, state(network))
     tiny.segmenter_losses(network, tiny.batch(), 0)
     counts = [b for n, b in network.named_buffers() if n.endswith("num_batches_tracked")]
@@ -94,12 +97,12 @@ def test_a_step_changes_running_statistics_by_labeled_and_student_passes_only():
 @pytest.mark.parametrize("row", ["local_filter", "confidence_filter", "random_filter"])
 def test_threshold_0_is_cps_cutmix_bit_for_bit(row):
     plain, expected, _ = losses("cps_cutmix")
-    network, terms, evidence = losses(row, THRESHOLD_0)
+    network, terms, step = losses(row, THRESHOLD_0)
     assert torch.equal(terms["consistency"], expected["consistency"])
     wanted = gradients(plain, {"c": expected["consistency"]})
     found = gradients(network, {"c": terms["consistency"]})
     assert equal({name: found[name] for name in wanted}, wanted)
-    assert evidence.measures["coverage"] == 1
+    assert step.measures["coverage"] == 1
 
 
 def test_threshold_0_without_feature_matching_gives_the_trajectory_of_cps_cutmix():
@@ -113,11 +116,11 @@ def test_threshold_0_without_feature_matching_gives_the_trajectory_of_cps_cutmix
             for name, rate in rates.items()
             if len(getattr(network, name))
         }
-        for step in range(3):
-            terms, evidence = tiny.segmenter_losses(network, tiny.batch(seed=step), step)
+        for number in range(3):
+            terms, step = tiny.segmenter_losses(network, tiny.batch(seed=number), number)
             for name, found in (
                 ("segmenters", terms),
-                ("discriminators", tiny.discriminator_losses(network, evidence, step)),
+                ("discriminators", tiny.discriminator_losses(network, step)),
             ):
                 if found:
                     optimizers[name].zero_grad()
@@ -128,12 +131,12 @@ def test_threshold_0_without_feature_matching_gives_the_trajectory_of_cps_cutmix
 
 
 def test_before_its_start_a_filter_keeps_everything():
-    _, expected, _ = losses("cps_cutmix", step=4)
+    _, expected, _ = losses("cps_cutmix", number=4)
     for row in (*FILTERS, "rrn"):
-        _, terms, _ = losses(row, {"method": {"filter": {"start": 5}}}, step=4)
+        _, terms, _ = losses(row, {"method": {"filter": {"start": 5}}}, number=4)
         assert torch.equal(terms["consistency"], expected["consistency"])
-        _, terms, evidence = losses(row, {"method": {"filter": {"start": 4}}}, step=4)
-        assert evidence.measures["coverage"] < 1
+        _, terms, step = losses(row, {"method": {"filter": {"start": 4}}}, number=4)
+        assert step.measures["coverage"] < 1
 
 
 def test_rho_1_is_local_filter():
@@ -162,9 +165,9 @@ def test_supervised_reads_no_unlabeled_image():
     empty = torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
     blank = torch.zeros(0, 1, 32, 32, dtype=torch.bool)
     batch = replace(tiny.batch(), unlabeled=(empty, empty), unlabeled_valid=(blank, blank), mix=blank)
-    network, terms, evidence = losses("supervised", batch=batch)
-    assert set(terms) == {"supervised"} and not evidence.measures and not network.discriminators
-    assert not tiny.discriminator_losses(network, evidence, 0)
+    network, terms, step = losses("supervised", batch=batch)
+    assert set(terms) == {"supervised"} and not step.measures and not network.discriminators
+    assert not tiny.discriminator_losses(network, step)
     assert torch.equal(terms["supervised"], losses("rrn")[1]["supervised"])
 
 
@@ -188,11 +191,11 @@ def test_swapping_segmenters_with_their_discriminators_swaps_the_losses(rho, jud
     batch = tiny.batch()
     weights, terms, maps = [], [], []
     for _ in range(2):
-        found, evidence = tiny.segmenter_losses(network, batch, 0)
+        found, step = tiny.segmenter_losses(network, batch, 0)
         valid = torch.cat(batch.unlabeled_valid).float()
-        weights.append(tiny.weigh(network, network.teach(evidence.unlabeled), evidence.unlabeled, valid)[0])
+        weights.append(tiny.weigh(network, network.teacher_logits(step.unlabeled), step.unlabeled, valid)[0])
         terms.append(found)
-        maps.append(evidence.teachers)
+        maps.append(step.teacher_logits)
         network.segmenters = nn.ModuleList(reversed(network.segmenters))
         network.discriminators = nn.ModuleList(reversed(network.discriminators))
     assert equal(*terms)
@@ -204,10 +207,10 @@ def test_swapping_segmenters_with_their_discriminators_swaps_the_losses(rho, jud
 def test_each_branch_teaches_the_other():
     network = tiny.still(tiny.model("cps_cutmix"))
     batch = tiny.batch()
-    terms, evidence = tiny.segmenter_losses(network, batch, 0)
-    teachers = network.teach(evidence.unlabeled)
+    terms, step = tiny.segmenter_losses(network, batch, 0)
+    teachers = network.teacher_logits(step.unlabeled)
     students = network.logits(mix(torch.cat(batch.unlabeled), batch.mix))
-    valid = mix(evidence.valid, batch.mix)
+    valid = mix(step.valid, batch.mix)
     labels = [mix(t.argmax(1, keepdim=True), batch.mix) for t in teachers]
     pixels = nn.functional.cross_entropy
     per_pixel = sum(pixels(students[1 - k], labels[k][:, 0], reduction="none") for k in range(2))
@@ -227,8 +230,8 @@ def test_controls_keep_as_many_regions_as_local_filter(rule):
             bias_to_the_middle(network, batch)
         images = network.normalize(torch.cat(batch.unlabeled))
         valid = torch.cat(batch.unlabeled_valid).float()
-        weights, _ = tiny.weigh(network, network.teach(images), images, valid)
-        kept[row] = regions.region_sum(weights, (4, 4)).flatten(1) > 0
+        weights, _ = tiny.weigh(network, network.teacher_logits(images), images, valid)
+        kept[row] = regions.region_sum(weights, 8).flatten(1) > 0
     counts = {row: found.sum(1).tolist() for row, found in kept.items()}
     assert counts["local_filter"] == counts["confidence_filter"] == counts["random_filter"]
     assert all(0 < count < 96 for count in counts["local_filter"])
@@ -240,7 +243,7 @@ def bias_to_the_middle(network, batch):
     """Shift the discriminators' logits so that about half of the regions pass a threshold of 0.5."""
     images = network.normalize(torch.cat(batch.unlabeled))
     valid = torch.cat(batch.unlabeled_valid).float()
-    scores = network.judge(network.class_maps(network.teach(images)), images, valid)
+    scores = network.score_regions(network.class_maps(network.teacher_logits(images)), images, valid)
     for k, discriminator in enumerate(network.discriminators):
         discriminator.head.bias -= scores[k, 0].median()
 
@@ -249,8 +252,8 @@ def test_random_regions_change_from_step_to_step_and_not_from_run_to_run():
     network = tiny.still(tiny.model("random_filter", {"method": {"grid": 4, "teacher_statistics": "running"}}))
     batch = tiny.batch()
     images, valid = network.normalize(torch.cat(batch.unlabeled)), torch.cat(batch.unlabeled_valid).float()
-    teachers = network.teach(images)
-    first, again, later = (tiny.weigh(network, teachers, images, valid, step)[0] for step in (0, 0, 1))
+    teachers = network.teacher_logits(images)
+    first, again, later = (tiny.weigh(network, teachers, images, valid, number)[0] for number in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, later) and not torch.equal(first[0], first[1])
 
 
@@ -289,12 +292,12 @@ def test_ratings_lie_where_they_should():
     network = tiny.still(tiny.model("rrn"))
     draw = torch.Generator().manual_seed(0)
     scores, teachers = torch.randn(2, 2, 3, 2, 2, generator=draw), torch.randn(2, 3, 3, 32, 32, generator=draw)
-    valid = torch.ones(3, 1, 32, 32)
     same = (teachers[0].argmax(1, keepdim=True) == teachers[1].argmax(1, keepdim=True)).float()
+    step = tiny.teaching_step(network, teachers, torch.zeros(3, 3, 32, 32), torch.ones(3, 1, 32, 32))
+    step.scores = scores
     ratings = {}
-    for kind in ("product", "mean", "votes", "agreement", "divergence"):
-        network.row = network.row.model_copy(update={"rho": kind})
-        ratings[kind] = network.rho(scores, teachers, same, valid)
+    for kind, rate in method.RATINGS.items():
+        ratings[kind] = rate(network, step)
         assert ratings[kind].shape == (2, 3, 2, 2) and ((ratings[kind] >= 0) & (ratings[kind] <= 1)).all()
     chance = scores.sigmoid()
     torch.testing.assert_close(ratings["product"], chance[:, 0] * chance[:, 1])
@@ -312,13 +315,13 @@ def test_scores_are_of_the_own_discriminator_first_and_then_of_the_other():
     batch = tiny.batch()
     images, valid = network.normalize(batch.images), batch.unlabeled_valid[0].float()
     maps = network.class_maps(torch.randn(2, 2, 3, 32, 32))
-    scores = network.judge(maps, images, valid)
+    scores = network.score_regions(maps, images, valid)
     assert scores.shape == (2, 2, 2, 2, 2) and network.training
-    assert torch.equal(network.judge(maps, images, valid, cross=False), scores[:, :1])
+    assert torch.equal(network.score_regions(maps, images, valid, cross=False), scores[:, :1])
     network.eval()
     for k in range(2):
         for place, j in enumerate((k, 1 - k)):
-            expected, _ = network.discriminators[j](maps[k], images, valid, (2, 2))
+            expected, _ = network.discriminators[j](maps[k], images, valid, 16)
             torch.testing.assert_close(scores[k, place], expected.detach())
 
 
@@ -332,7 +335,7 @@ def test_measures_against_loops():
     network = tiny.still(tiny.model("rrn", {"method": {"grid": 4, "teacher_statistics": "running"}}))
     batch = tiny.batch()
     images, valid = network.normalize(torch.cat(batch.unlabeled)), torch.cat(batch.unlabeled_valid).float()
-    teachers = network.teach(images)
+    teachers = network.teacher_logits(images)
     weight, measures = tiny.weigh(network, teachers, images, valid)
     pixels = (weight * valid).sum() / (2 * valid.sum())
     agree = (teachers[0].argmax(1, keepdim=True) == teachers[1].argmax(1, keepdim=True)) & valid.bool()
@@ -382,21 +385,21 @@ def _with_logits(network, batch, noise):
     for segmenter, own, student in zip(network.segmenters, supervised, students, strict=True):
         answers = iter((own, student))
         segmenter.forward = lambda images, answers=answers: next(answers)
-    network.teach = lambda images: teachers
+    network.teacher_logits = lambda images: teachers
     halves = [byte(u, v) for u, v in zip(batch.unlabeled, batch.unlabeled_valid, strict=True)]
     batch = replace(batch, images=byte(batch.images, labeled), unlabeled=tuple(halves))
-    terms, evidence = tiny.segmenter_losses(network, batch, 0)
-    return terms | tiny.discriminator_losses(network, evidence, 0), supervised + students
+    terms, step = tiny.segmenter_losses(network, batch, 0)
+    return terms | tiny.discriminator_losses(network, step), supervised + students
 
 
 def test_real_and_fake_have_the_same_void():
     batch = tiny.batch(images=2, unlabeled=3)
     network = tiny.still(tiny.model("local_filter"))
-    _, evidence = tiny.segmenter_losses(network, batch, 0)
+    _, step = tiny.segmenter_losses(network, batch, 0)
     seen = []
     hook = network.discriminators[0].trunk.register_forward_hook(lambda _, given, __: seen.append(given[0]))
     network.discriminators[0].input_stride = 1
-    tiny.discriminator_losses(network, evidence, 0)
+    tiny.discriminator_losses(network, step)
     hook.remove()
     real, *fakes = seen
     assert len(fakes) == 2 and len(real) == 3
@@ -415,20 +418,20 @@ def test_real_and_fake_have_the_same_void():
 def test_real_and_fake_images_are_normalized_alike():
     batch = tiny.batch()
     batch = replace(batch, unlabeled=(batch.images, batch.unlabeled[1]))
-    network, _, evidence = losses("local_filter", batch=batch)
-    assert torch.equal(evidence.images, evidence.unlabeled[:2])
-    assert torch.equal(evidence.images, network.normalize(batch.images))
+    network, _, step = losses("local_filter", batch=batch)
+    assert torch.equal(step.images, step.unlabeled[:2])
+    assert torch.equal(step.images, network.normalize(batch.images))
 
 
 @pytest.mark.parametrize(("labeled", "unlabeled"), [(2, 5), (5, 2), (3, 3)])
 def test_pairing_uses_every_image(labeled, unlabeled):
     batch = tiny.batch(images=labeled, unlabeled=unlabeled)
     network = tiny.model("rrn")
-    evidence = network.evidence(batch)
-    maps, images, fake_at, valid = pair(evidence, batch.unlabeled_valid[0].float(), 3)
+    step = network.begin_step(batch, 0)
+    maps, images, fake_at, valid = pair_real_and_fake(step, batch.unlabeled_valid[0].float(), 3)
     assert len(maps) == len(images) == len(fake_at) == len(valid) == max(labeled, unlabeled)
     assert set(fake_at.tolist()) == set(range(unlabeled))
-    assert torch.equal(images[:labeled], evidence.images)
+    assert torch.equal(images[:labeled], step.images)
     assert torch.equal(maps.sum(1) > 0, batch.labels[torch.arange(len(maps)) % labeled] != IGNORE_INDEX)
 
 
@@ -437,10 +440,10 @@ def test_all_void_gives_finite_losses_of_zero(row):
     batch = tiny.batch()
     nothing = torch.zeros_like(batch.unlabeled_valid[0])
     batch = replace(batch, labels=torch.full_like(batch.labels, IGNORE_INDEX), unlabeled_valid=(nothing, nothing))
-    network, terms, evidence = losses(row, batch=batch)
-    terms |= tiny.discriminator_losses(network, evidence, 0)
+    network, terms, step = losses(row, batch=batch)
+    terms |= tiny.discriminator_losses(network, step)
     assert all(value == 0 for value in terms.values()), terms
-    assert all(value.isfinite() for value in evidence.measures.values())
+    assert all(value.isfinite() for value in step.measures.values())
     found = [g for g in gradients(network, terms).values() if g is not None]
     assert all(g.isfinite().all() for g in found)
 
@@ -448,8 +451,8 @@ def test_all_void_gives_finite_losses_of_zero(row):
 @pytest.mark.parametrize("row", ["local_filter", "rrn", "confidence_filter", "random_filter"])
 @pytest.mark.parametrize("rule", [{"keep": "threshold", "tau": 1.0}, {"keep": "fraction", "fraction": 0.0}])
 def test_nothing_kept_gives_a_consistency_term_of_zero(row, rule):
-    network, terms, evidence = losses(row, {"method": {"filter": rule}})
-    assert terms["consistency"] == 0 and evidence.measures["coverage"] == 0
+    network, terms, step = losses(row, {"method": {"filter": rule}})
+    assert terms["consistency"] == 0 and step.measures["coverage"] == 0
     found = gradients(network, {"c": terms["consistency"]})
     assert all(g is None or (g == 0).all() for g in found.values())
 
@@ -459,8 +462,8 @@ def test_one_class_only_gives_finite_losses(row):
     batch = tiny.batch()
     batch = replace(batch, labels=torch.zeros_like(batch.labels))
     network = RRN_with_one_class(row)
-    terms, evidence = tiny.segmenter_losses(network, batch, 0)
-    terms |= tiny.discriminator_losses(network, evidence, 0)
+    terms, step = tiny.segmenter_losses(network, batch, 0)
+    terms |= tiny.discriminator_losses(network, step)
     assert all(value.isfinite() for value in terms.values())
     assert terms["supervised"] == terms["consistency"] == 0
 
@@ -473,41 +476,43 @@ def RRN_with_one_class(row):
 
 
 def test_both_discriminators_see_both_branches_and_each_its_half():
-    network, _, evidence = losses("local_filter")
-    before = [v.item() for v in tiny.discriminator_losses(network, evidence, 0).values()]
+    network, _, step = losses("local_filter")
+    before = [v.item() for v in tiny.discriminator_losses(network, step).values()]
     for branch in range(2):
         for half in range(2):
-            teachers = evidence.teachers.clone()
+            teachers = step.teacher_logits.clone()
             teachers[branch, 2 * half : 2 * half + 2] = teachers[branch, 2 * half : 2 * half + 2].flip(1)
-            changed = replace(evidence, teachers=teachers)
-            after = [v.item() for v in tiny.discriminator_losses(network, changed, 0).values()]
+            changed = copy.copy(step)
+            changed.teacher_logits = teachers
+            after = [v.item() for v in tiny.discriminator_losses(network, changed).values()]
             assert [a != b for a, b in zip(after, before, strict=True)] == [half == 0, half == 1]
 
 
 def test_accuracy_is_measured_by_region():
     changes = {"method": {"discriminator": {"objective": "accuracy", "feature_matching": 0.0, "dropout": 0.0}}}
-    network, _, evidence = losses("local_filter", changes)
-    found = tiny.discriminator_losses(network, evidence, 0)["discriminator_1"]
-    valid = (evidence.labels != IGNORE_INDEX)[:, None].float()
+    network, _, step = losses("local_filter", changes)
+    found = tiny.discriminator_losses(network, step)["discriminator_1"]
+    valid = (step.batch.labels != IGNORE_INDEX)[:, None].float()
     expected = []
-    for maps in network.class_maps(evidence.logits):
-        logits, _ = network.discriminators[0](maps, evidence.images, valid, (2, 2))
+    for maps in network.class_maps(step.logits):
+        logits, _ = network.discriminators[0](maps, step.images, valid, 16)
         for b in range(2):
             for r in range(2):
                 for c in range(2):
                     where = (b, slice(16 * r, 16 * r + 16), slice(16 * c, 16 * c + 16))
-                    known = evidence.labels[where] != IGNORE_INDEX
-                    target = (maps.argmax(1)[where] == evidence.labels[where])[known].float().mean()
+                    known = step.batch.labels[where] != IGNORE_INDEX
+                    target = (maps.argmax(1)[where] == step.batch.labels[where])[known].float().mean()
                     expected.append(nn.functional.binary_cross_entropy_with_logits(logits[b, r, c], target))
     torch.testing.assert_close(found, torch.stack(expected).mean())
 
 
 def test_discriminators_learn_to_tell_labels_from_noise():
-    network, _, evidence = losses("local_filter", {"method": {"discriminator": {"dropout": 0.0}}})
+    network, _, step = losses("local_filter", {"method": {"discriminator": {"dropout": 0.0}}})
     optimizer = torch.optim.Adam(network.discriminators.parameters(), lr=0.01)
     course = []
-    for step in range(12):
-        terms = tiny.discriminator_losses(network, evidence, step)
+    for number in range(12):
+        step.number = number
+        terms = tiny.discriminator_losses(network, step)
         course.append(sum(terms.values()).item())
         optimizer.zero_grad()
         sum(terms.values()).backward()
@@ -528,17 +533,17 @@ def test_hard_maps_are_what_labels_look_like():
 
 
 def test_a_discriminator_may_see_both_segmenters_maps_its_own_first():
-    network, terms, evidence = losses("rrn", {"method": {"discriminator": SEES_BOTH}})
-    own = evidence.teachers.softmax(2)
-    maps = network.class_maps(evidence.teachers)
+    network, terms, step = losses("rrn", {"method": {"discriminator": SEES_BOTH}})
+    own = step.teacher_logits.softmax(2)
+    maps = network.class_maps(step.teacher_logits)
     assert torch.equal(maps[:, :, : tiny.CLASSES], own) and torch.equal(maps[:, :, tiny.CLASSES :], own.flip(0))
     assert network.discriminators[0].trunk[0].in_channels == 2 * tiny.CLASSES + 3 * network.row.discriminator.sees_image
-    terms |= tiny.discriminator_losses(network, evidence, 0)
+    terms |= tiny.discriminator_losses(network, step)
     assert all(term.isfinite() for term in terms.values())
-    scores = network.judge(maps, evidence.unlabeled, evidence.valid)
-    other = evidence.teachers.clone()
+    scores = network.score_regions(maps, step.unlabeled, step.valid)
+    other = step.teacher_logits.clone()
     other[1] = -other[1]
-    changed = network.judge(network.class_maps(other), evidence.unlabeled, evidence.valid)
+    changed = network.score_regions(network.class_maps(other), step.unlabeled, step.valid)
     assert not torch.equal(scores[0], changed[0]), "what the second segmenter says tells on the first one's scores"
 
 
@@ -547,7 +552,7 @@ def test_answers_about_regions_are_of_the_own_discriminator_first():
     logits = network.logits(batch.images)
     scores = network.region_scores(logits, batch.images)
     valid = torch.ones(len(batch.images), 1, 32, 32)
-    judged = network.judge(network.class_maps(logits), network.normalize(batch.images), valid)
+    judged = network.score_regions(network.class_maps(logits), network.normalize(batch.images), valid)
     assert torch.equal(scores, judged.sigmoid()) and scores.shape[:2] == (2, 2)
     assert tiny.model("cps").region_scores(logits, batch.images) is None
 
@@ -582,7 +587,7 @@ def test_weighted_cross_entropy_divides_by_valid_pixels():
 
 
 def test_dropout_is_a_function_of_seed_and_step():
-    first, again, later = (losses("local_filter", step=step)[1] for step in (0, 0, 1))
+    first, again, later = (losses("local_filter", number=number)[1] for number in (0, 0, 1))
     assert equal(first, again) and first["supervised"] != later["supervised"]
     torch.rand(7)
     assert equal(first, losses("local_filter")[1])
@@ -612,12 +617,13 @@ def test_one_process_needs_no_messages():
 def test_a_fraction_keeps_the_count_that_the_diagnosis_keeps(number):
     """Of 10 regions 0.25 are 2.5: a half is rounded up, on both sides, as float64 has it (0.29 of 50 is less)."""
     network = tiny.model("local_filter")
-    area, scores = torch.ones(1, number, 1), torch.arange(float(number)).view(1, 1, 1, number, 1)
+    step, relevant = network.begin_step(tiny.batch(), 0), torch.ones(1, number, 1, dtype=torch.bool)
+    step.scores = torch.arange(float(number)).view(1, 1, 1, number, 1)
     for fraction in (hundredth / 100 for hundredth in range(101)):
         network.row = network.row.model_copy(
             update={"filter": network.row.filter.model_copy(update={"fraction": fraction})}
         )
-        kept = network.keep(0, scores, torch.zeros(2, 1, 2, 1, 1), torch.ones(1, 1, 1, 1), area, 0)
+        kept = network.select_regions(0, step, relevant)
         assert kept.sum() == keep_count(fraction, number), fraction
 
 
@@ -643,9 +649,9 @@ def test_initial_weights_and_dropout_are_drawn_by_seed_purpose_step_and_process(
     monkeypatch.setattr(distributed, "rank", lambda: 3)
     network = tiny.model("rrn", THRESHOLD_0, seed=7)  # a threshold does not ask the other processes
     batch = tiny.batch()
-    evidence = network.evidence(batch)
-    list(network.segmenter_losses(batch, evidence, 4))
-    list(network.discriminator_losses(evidence, 4))
+    step = network.begin_step(batch, 4)
+    list(network.segmenter_losses(step))
+    list(network.discriminator_losses(step))
     initial = [("initial segmenter", k) for k in range(2)] + [("initial discriminator", k) for k in range(2)]
     expected = [{"seed": 7, "purpose": purpose, "index": k} for purpose, k in initial]
     passes = [("segmenter dropout", 3), ("student dropout", 3)] + [("discriminator dropout", 6 + k) for k in range(2)]
@@ -660,7 +666,7 @@ def test_networks_that_get_trained_weights_do_not_ask_for_those_of_the_encoder(m
         seen.append(pretrained)
         return nn.Identity()
 
-    monkeypatch.setattr(method, "Segmenter", network)
+    monkeypatch.setattr(pair, "Segmenter", network)
     for pretrained in (False, True):
         method.RRN(tiny.settings("cps"), 3, 0, pretrained)
     assert seen == [False, False, True, True]
@@ -668,11 +674,10 @@ def test_networks_that_get_trained_weights_do_not_ask_for_those_of_the_encoder(m
 
 def test_passes_are_merged_only_where_it_is_asked_for():
     network, batch = tiny.model("cps_cutmix"), tiny.batch()
-    evidence = [network.evidence(batch) for _ in range(2)]
-    assert [set(terms) for terms in network.segmenter_losses(batch, evidence[0], 0)] == [
+    assert [set(terms) for terms in network.segmenter_losses(network.begin_step(batch, 0))] == [
         *({"supervised"}, {"supervised"}, {"consistency"}, {"consistency"}),
     ]
-    merged = network.segmenter_losses(batch, evidence[1], 0, merged=True)
+    merged = network.segmenter_losses(network.begin_step(batch, 0), merged=True)
     assert [set(terms) for terms in merged] == [{"supervised", "consistency"}] * 2
 
 
@@ -685,8 +690,8 @@ def test_one_pixel_is_enough_for_a_loss_and_for_a_region_and_none_is_not():
     expected = nn.functional.cross_entropy(logits, torch.tensor([1, 1]), reduction="sum")
     torch.testing.assert_close(terms["supervised"], expected)
     labels[1, 31, 0] = 0
-    counts = network.count(replace(batch, labels=labels))
-    assert (counts.labeled, counts.labeled_regions) == (2, 2)
+    divide = network.begin_step(replace(batch, labels=labels), 0).denominators
+    assert (divide.labeled, divide.labeled_regions) == (2, 2)
 
 
 def test_a_region_of_padding_is_not_counted_as_kept():
@@ -694,8 +699,8 @@ def test_a_region_of_padding_is_not_counted_as_kept():
     padded = tuple(valid.clone() for valid in batch.unlabeled_valid)
     for valid in padded:
         valid[:, :, 16:] = False
-    _, _, evidence = losses("cps_cutmix", batch=replace(batch, unlabeled_valid=padded))
-    assert evidence.measures["coverage"] == 1 and evidence.measures["weight"] == 1
+    _, _, step = losses("cps_cutmix", batch=replace(batch, unlabeled_valid=padded))
+    assert step.measures["coverage"] == 1 and step.measures["weight"] == 1
 
 
 @pytest.mark.parametrize("rho", ["product", "mean", "votes"])
@@ -707,11 +712,13 @@ def test_both_discriminators_are_asked_about_each_branch_where_the_rating_is_the
     with torch.no_grad():
         bias_to_the_middle(network, batch)
     images, valid = network.normalize(torch.cat(batch.unlabeled)), torch.cat(batch.unlabeled_valid).float()
-    teachers = network.teach(images)
+    teachers = network.teacher_logits(images)
     weights, _ = tiny.weigh(network, teachers, images, valid)
-    scores = network.judge(network.class_maps(teachers), images, valid, cross=True)
-    area = regions.region_sum(valid, (4, 4)).squeeze(1)
-    rating = network.rho(scores, teachers, valid, valid)
+    scores = network.score_regions(network.class_maps(teachers), images, valid, cross=True)
+    area = regions.region_sum(valid, 8).squeeze(1)
+    step = tiny.teaching_step(network, teachers, images, valid)
+    step.scores = scores
+    rating = method.RATINGS[rho](network, step)
     expected = normalized(rating, (area > 0).expand(2, *area.shape), area)
     torch.testing.assert_close(weights[:, :, 0, ::8, ::8], expected)
     assert len(rating.unique()) > 2, "two votes are none, one or both"
@@ -724,31 +731,40 @@ def test_the_control_by_confidence_keeps_the_regions_whose_pixels_are_surest(rul
     with torch.no_grad():
         bias_to_the_middle(network, batch)
     images, valid = network.normalize(torch.cat(batch.unlabeled)), torch.cat(batch.unlabeled_valid).float()
-    teachers = network.teach(images)
+    teachers = network.teacher_logits(images)
     weights, _ = tiny.weigh(network, teachers, images, valid)
     surest = teachers.softmax(2).amax(2, keepdim=True)
     for k in range(2):
-        sure = regions.region_mean(surest[k], valid, (4, 4))
-        kept = regions.region_sum(weights[k] * valid, (4, 4)) > 0
+        sure = regions.region_mean(surest[k], valid, 8)
+        kept = regions.region_sum(weights[k] * valid, 8) > 0
         assert 0 < kept.sum() < kept.numel() and sure[kept].min() >= sure[~kept].max()
 
 
 def test_a_score_equal_to_the_threshold_is_a_vote():
     network = tiny.model("rrn", {"method": {"rho": "votes"}})
-    scores = torch.full((2, 2, 1, 2, 2), method.logit(network.row.filter.tau))
-    nothing = torch.zeros(0)
-    assert (network.rho(scores, nothing, nothing, nothing) == 1).all()
-    assert (network.rho(scores - 1e-6, nothing, nothing, nothing) == 0).all()
+    step = network.begin_step(tiny.batch(), 0)
+    step.scores = torch.full((2, 2, 1, 2, 2), logit(network.row.filter.tau))
+    assert (method.RATINGS["votes"](network, step) == 1).all()
+    step.scores = step.scores - 1e-6
+    assert (method.RATINGS["votes"](network, step) == 0).all()
 
 
 def test_the_adversarial_objective_weighs_labels_as_much_as_the_predictions_of_both_branches():
-    network, _, evidence = losses("local_filter", {"method": {"discriminator": {"dropout": 0.0}}})
-    found = tiny.discriminator_losses(network, evidence, 0)["discriminator_2"]
-    _, images, valid = (v.chunk(2, dim=-4)[1] for v in (evidence.teachers, evidence.unlabeled, evidence.valid))
-    reals, real_images, at, valid = pair(evidence, valid, tiny.CLASSES)
-    fakes = network.class_maps(evidence.teachers)[:, 2:]
+    network, _, step = losses("local_filter", {"method": {"discriminator": {"dropout": 0.0}}})
+    found = tiny.discriminator_losses(network, step)["discriminator_2"]
+    _, images, valid = (v.chunk(2, dim=-4)[1] for v in (step.teacher_logits, step.unlabeled, step.valid))
+    reals, real_images, at, valid = pair_real_and_fake(step, valid, tiny.CLASSES)
+    fakes = network.class_maps(step.teacher_logits)[:, 2:]
     parts = []
     for maps, shown, target in ((reals, real_images, 1.0), *((fake[at], images[at], 0.0) for fake in fakes)):
-        logits, _ = network.discriminators[1](maps, shown, valid, (2, 2))
+        logits, _ = network.discriminators[1](maps, shown, valid, 16)
         parts.append(nn.functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target)))
     torch.testing.assert_close(found, parts[0] / 2 + (parts[1] + parts[2]) / 4)
+
+
+@pytest.mark.parametrize(
+    ("field", "functions"),
+    [(Filter.model_fields["by"], method.FILTER_SCORES), (Method.model_fields["rho"], method.RATINGS)],
+)
+def test_a_score_is_a_function_and_a_word_in_the_schema(field, functions):
+    assert set(get_args(field.annotation)) == {"none", *functions}

@@ -6,7 +6,9 @@ from torch import nn
 
 from rrn.config import SettingsError
 from rrn.models import regions
-from rrn.models.segmenter import RegionDiscriminator, Segmenter, evaluating, frozen, teaching
+from rrn.models.discriminator import RegionDiscriminator
+from rrn.models.modes import evaluating, frozen, teaching
+from rrn.models.segmenter import Segmenter
 
 
 def judge(channels=(6, 6, 6), input_stride=1, sees_image=True, dropout=0.5, classes=3):
@@ -44,7 +46,7 @@ def test_any_pixel_can_change_its_own_region(crop, grid, channels, stride):
     maps, images, valid = inputs(crop)
     maps.requires_grad_()
     images.requires_grad_()
-    logits, _ = network(maps, images, valid, (grid, grid))
+    logits, _ = network(maps, images, valid, crop // grid)
     owner = regions.cells(crop, grid)
     for row in {0, grid // 2, grid - 1}:
         for column in {0, grid // 2, grid - 1}:
@@ -59,11 +61,11 @@ def test_a_corner_pixel_changes_the_score_of_its_region(crop, grid):
     network = judge((2, 2, 2, 2)).double()
     maps, images, valid = (v.double() for v in inputs(crop))
     with torch.no_grad():
-        before, _ = network(maps, images, valid, (grid, grid))
+        before, _ = network(maps, images, valid, crop // grid)
         for y, x in [(0, 0), (0, crop - 1), (crop - 1, 0), (crop - 1, crop - 1), (crop // 2, crop - 1)]:
             changed = maps.clone()
             changed[0, :, y, x] = torch.tensor([1.0, 0.0, 0.0]).double()
-            after, _ = network(changed, images, valid, (grid, grid))
+            after, _ = network(changed, images, valid, crop // grid)
             row, column = y * grid // crop, x * grid // crop
             assert before[0, row, column] != after[0, row, column], (y, x)
 
@@ -73,17 +75,17 @@ def test_void_changes_nothing(stride):
     network = judge(input_stride=stride)
     maps, images, valid = inputs(64)
     valid[:, :, :20, 30:] = 0
-    before = network(maps, images, valid, (2, 2))
+    before = network(maps, images, valid, 32)
     maps, images = maps.clone(), images.clone()
     maps[:, :, :20, 30:], images[:, :, :20, 30:] = 7.0, -9.0
-    for mine, other in zip(before, network(maps, images, valid, (2, 2)), strict=True):
+    for mine, other in zip(before, network(maps, images, valid, 32), strict=True):
         assert torch.equal(mine, other)
 
 
 def test_a_region_without_a_valid_pixel_has_no_features():
     maps, images, valid = inputs(64)
     valid[:, :, :32, :32] = 0
-    _, features = judge()(maps, images, valid, (2, 2))
+    _, features = judge()(maps, images, valid, 32)
     assert (features[0, :, 0, 0] == 0).all() and (features[0, :, 1, 1] != 0).any()
 
 
@@ -98,7 +100,7 @@ def test_valid_pixels_that_lie_in_cells_of_a_neighbour_change_their_own_region()
     valid[..., :10], valid[..., 20:24] = 1, 1
     maps.requires_grad_()
     images.requires_grad_()
-    logits, features = network(maps, images, valid, (4, 4))
+    logits, features = network(maps, images, valid, 20)
     assert (features[0, :, 0, 1] != 0).all() and (features[0, :, 0, 2:] == 0).all()
     for gradient in torch.autograd.grad(logits[0, 0, 1], (maps, images)):
         assert (gradient[0, :, :20, 20:24] != 0).all()
@@ -109,7 +111,7 @@ def test_a_discriminator_may_be_blind_to_the_image():
     maps, images, valid = inputs(64)
     for sees in (True, False):
         network = judge(sees_image=sees)
-        same = torch.equal(network(maps, images, valid, (2, 2))[0], network(maps, -images, valid, (2, 2))[0])
+        same = torch.equal(network(maps, images, valid, 32)[0], network(maps, -images, valid, 32)[0])
         assert same != sees
 
 

@@ -18,7 +18,7 @@ def test_every_position_lies_in_one_cell_and_no_cell_is_empty(size, data):
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40))
 def test_padding_reaches_whole_regions_and_no_further(height, width, region):
     rows, columns = regions.grid_of(height, width, region)
-    padded = regions.pad_to_regions(torch.ones(2, height, width), region)
+    padded = regions.pad(torch.ones(2, height, width), region)
     assert padded.shape == (2, rows * region, columns * region)
     assert rows * region - height < region and columns * region - width < region
     assert padded.sum() == 2 * height * width
@@ -44,19 +44,19 @@ def test_sums_and_means_against_loops(size, grid):
             total[..., r, c] = values[..., inside].sum(-1)
             kept = weight[..., inside]
             mean[..., r, c] = (values[..., inside] * kept).sum(-1) / kept.sum(-1).where(kept.sum(-1) > 0, 1)
-    torch.testing.assert_close(regions.region_sum(values, grid), total)
-    torch.testing.assert_close(regions.region_mean(values, weight, grid), mean)
+    torch.testing.assert_close(regions.cell_sum(values, grid), total)
+    torch.testing.assert_close(regions.cell_mean(values, weight, grid), mean)
 
 
 def test_spread_gives_each_pixel_its_region():
     values = torch.arange(6.0).view(1, 2, 3)
-    pixels = regions.spread(values, 4, 9)
+    pixels = regions.to_cells(values, 4, 9)
     assert pixels.shape == (1, 4, 9)
     assert all(pixels[0, y, x] == values[0, y // 2, x // 3] for y in range(4) for x in range(9))
-    torch.testing.assert_close(regions.region_sum(pixels, (2, 3)), 6 * values)
+    torch.testing.assert_close(regions.cell_sum(pixels, (2, 3)), 6 * values)
 
 
 def test_counts_are_exact_under_autocast():
     ones = torch.ones(1, 1, 301, 301)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert regions.region_sum(ones, (1, 1)).item() == 301 * 301
+        assert regions.cell_sum(ones, (1, 1)).item() == 301 * 301

@@ -15,7 +15,8 @@ from rrn.config import IGNORE_INDEX
 from rrn.data import splits
 from rrn.data.batches import Batch
 from rrn.data.image_set import ImageSet
-from rrn.method import RRN, Counts, Evidence, Terms
+from rrn.method import RRN, Denominators, Losses, Step
+from rrn.models import regions
 from rrn.training.learner import add
 
 torch.set_num_threads(1)
@@ -112,28 +113,35 @@ def _images(count: int, size: int, draw: torch.Generator) -> Tensor:
     return torch.randint(256, (count, 3, size, size), dtype=torch.uint8, generator=draw)
 
 
-def segmenter_losses(network: RRN, batch: Batch, step: int, merged: bool = False) -> tuple[Terms, Evidence]:
-    """Return all loss terms of the segmenters at once, and the evidence."""
-    evidence = network.evidence(batch)
-    return summed(network.segmenter_losses(batch, evidence, step, merged)), evidence
+def segmenter_losses(network: RRN, batch: Batch, number: int, merged: bool = False) -> tuple[Losses, Step]:
+    """Return all losses of the segmenters at once, and the step."""
+    step = network.begin_step(batch, number)
+    return summed(network.segmenter_losses(step, merged)), step
 
 
-def discriminator_losses(network: RRN, evidence: Evidence, step: int) -> Terms:
+def discriminator_losses(network: RRN, step: Step) -> Losses:
     """Return all losses of the discriminators at once."""
-    return summed(network.discriminator_losses(evidence, step))
+    return summed(network.discriminator_losses(step))
 
 
-def weigh(network: RRN, teachers: Tensor, images: Tensor, valid: Tensor, step: int = 0) -> tuple[Tensor, Terms]:
+def teaching_step(network: RRN, teacher_logits: Tensor, images: Tensor, valid: Tensor, number: int = 0) -> Step:
+    """Return a step that knows of normalized unlabeled images what the teachers say of them."""
+    pixels, judged = valid.sum().clamp(min=1), regions.any_valid(valid, network.region).sum().clamp(min=1)
+    step = Step(batch(), number, Denominators(pixels, pixels, pixels, judged, judged), torch.zeros(0))
+    step.unlabeled, step.valid, step.teacher_logits = images, valid, teacher_logits
+    step.agreement = (teacher_logits[0].argmax(1) == teacher_logits[1].argmax(1)).unsqueeze(1).float()
+    return step
+
+
+def weigh(network: RRN, teachers: Tensor, images: Tensor, valid: Tensor, number: int = 0) -> tuple[Tensor, Losses]:
     """Return the weights of pseudo-labels, and the measures, of normalized images and the teachers' logits."""
-    nothing, pixels, judged = torch.zeros(0), valid.sum(), network._relevant(valid).sum()
-    counts = Counts(*(count.clamp(min=1) for count in (pixels, pixels, pixels, judged, judged)))
-    evidence = Evidence(counts, nothing, nothing, unlabeled=images, teachers=teachers, valid=valid)
-    return network.weights(evidence, teachers.argmax(2, keepdim=True), step), evidence.measures
+    step = teaching_step(network, teachers, images, valid, number)
+    return network.region_weights(step), step.measures
 
 
-def summed(losses: Iterable[Terms]) -> Terms:
-    """Return terms by name, those of one name added."""
-    terms: Terms = {}
+def summed(losses: Iterable[Losses]) -> Losses:
+    """Return losses by name, those of one name added."""
+    terms: Losses = {}
     for found in losses:
         add(terms, found)
     return terms

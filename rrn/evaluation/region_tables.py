@@ -19,8 +19,8 @@ from torch import Tensor
 from rrn.config import IGNORE_INDEX
 from rrn.data.batches import WholeBatch
 from rrn.evaluation.inference import Model, Predictor
-from rrn.method import jensen_shannon
 from rrn.models import regions
+from rrn.models.functional import jensen_shannon
 from rrn.reliability.measures import EVERYTHING, of_class
 
 COLUMNS = (
@@ -133,5 +133,4 @@ def _counts(
 
 def region_total(values: Tensor, region: int) -> Tensor:
     """Sum values [..., H, W] over squares of `region` pixels: float64 [..., rows, columns]."""
-    grid = regions.grid_of(values.shape[-2], values.shape[-1], region)
-    return regions.region_sum(regions.pad_to_regions(values.double(), region), grid)
+    return regions.region_sum(values.double(), region)

@@ -1,8 +1,11 @@
 """Networks: two segmenters, and the discriminators that judge regions of their pseudo-labels.
 
-segmenter: `Segmenter` and `RegionDiscriminator`, and their modes (teaching, evaluating, frozen, recomputing).
+segmenter: labels pixels; any encoder of segmentation_models_pytorch or timm. pair: two of them, side by side.
+discriminator: judges a class map region by region.
+regions: pixels and cells <-> regions, the best regions of a batch.
+functional: small functions of tensors and numbers.
+modes: teaching, evaluating, frozen, recomputing; the statistics of batch norm.
 pretrained: weights of an encoder, by timm, torchvision or a file.
-regions: pixels <-> regions, the best regions of a batch.
 device: what `device:` in params.yaml is to torch.
 folding: batch norm folded into the convolutions of copies that follow the weights.
 """

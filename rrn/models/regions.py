@@ -1,7 +1,9 @@
 """Regions: the fixed squares of an image that a pseudo-label is judged in. Index arithmetic and ranks; nothing learnt.
 
-A region of `grid` = (rows, columns) holds the cells whose `floor(index * grid / size)` is its own, so that every pixel
-lies in exactly one region, on the image and on a feature map of any size alike (adaptive pooling would overlap).
+Pixels are summed over squares of `side` pixels; those at the right and below reach beyond the image, where everything
+is 0. Cells of a feature map of any size are summed over the same squares, given as their grid = (rows, columns): a
+region holds the cells whose `floor(index * grid / size)` is its own, so that every cell lies in exactly one region
+(adaptive pooling would overlap).
 """
 
 from __future__ import annotations
@@ -19,15 +21,42 @@ Grid = tuple[int, int]
 """Rows and columns of regions."""
 
 
-def grid_of(height: int, width: int, region: int) -> Grid:
-    """Return the grid that covers height x width pixels with squares of `region` pixels, the last ones padded."""
-    return -(-height // region), -(-width // region)
+# ---- Pixels ------------------------------------------------------------------------------------------------------
 
 
-def pad_to_regions(values: Tensor, region: int) -> Tensor:
+def grid_of(height: int, width: int, side: int) -> Grid:
+    """Return the grid that covers height x width pixels with squares of `side` pixels."""
+    return -(-height // side), -(-width // side)
+
+
+def pad(values: Tensor, side: int) -> Tensor:
     """Zero-pad [..., H, W] on the right and below to whole regions."""
-    height, width = values.shape[-2:]
-    return F.pad(values, (0, -width % region, 0, -height % region))
+    right, below = -values.shape[-1] % side, -values.shape[-2] % side
+    return F.pad(values, (0, right, 0, below)) if right or below else values
+
+
+def region_sum(values: Tensor, side: int) -> Tensor:
+    """Sum float pixels [..., H, W] over each region: [..., rows, columns]; in full precision also under autocast."""
+    return cell_sum(pad(values, side), grid_of(values.shape[-2], values.shape[-1], side))
+
+
+def region_mean(values: Tensor, weight: Tensor, side: int) -> Tensor:
+    """Mean of pixels [B, K, H, W] over each region, weighted by weight [B, 1, H, W] >= 0; 0 where the weight is 0."""
+    return cell_mean(pad(values, side), pad(weight, side), grid_of(values.shape[-2], values.shape[-1], side))
+
+
+def any_valid(valid: Tensor, side: int) -> Tensor:
+    """Mark the regions that hold a valid pixel, bool [..., rows, columns], of bool or float [..., H, W]."""
+    return region_sum(valid.to(torch.float32), side) > 0
+
+
+def to_pixels(values: Tensor, side: int, height: int, width: int) -> Tensor:
+    """Give every pixel the value of its region: [..., rows, columns] -> [..., height, width]."""
+    rows, columns = values.shape[-2:]
+    return to_cells(values, rows * side, columns * side)[..., :height, :width]
+
+
+# ---- Cells -------------------------------------------------------------------------------------------------------
 
 
 def cells(size: int, grid: int, device: torch.device | None = None) -> Tensor:
@@ -41,8 +70,8 @@ def _membership(size: int, grid: int, device: torch.device, dtype: torch.dtype) 
     return (cells(size, grid, device)[:, None] == torch.arange(grid, device=device)).to(dtype)
 
 
-def region_sum(values: Tensor, grid: Grid) -> Tensor:
-    """Sum float values [..., H, W] over each region: [..., rows, columns]; in full precision also under autocast."""
+def cell_sum(values: Tensor, grid: Grid) -> Tensor:
+    """Sum float cells [..., H, W] over each region: [..., rows, columns]; in full precision also under autocast."""
     sides = zip(values.shape[-2:], grid, strict=True)
     rows, columns = (_membership(size, count, values.device, values.dtype) for size, count in sides)
     with full_precision(values.device):
@@ -55,17 +84,20 @@ def full_precision(device: torch.device) -> AbstractContextManager[None]:
     return torch.autocast(device.type, enabled=False) if active else nullcontext()
 
 
-def region_mean(values: Tensor, weight: Tensor, grid: Grid) -> Tensor:
-    """Mean of values [B, K, H, W] over each region, weighted by weight [B, 1, H, W] >= 0; 0 where the weight is 0."""
-    total = region_sum(weight, grid)
-    return region_sum(values * weight, grid) / torch.where(total > 0, total, 1.0)
+def cell_mean(values: Tensor, weight: Tensor, grid: Grid) -> Tensor:
+    """Mean of cells [B, K, H, W] over each region, weighted by weight [B, 1, H, W] >= 0; 0 where the weight is 0."""
+    total = cell_sum(weight, grid)
+    return cell_sum(values * weight, grid) / torch.where(total > 0, total, 1.0)
 
 
-def spread(values: Tensor, height: int, width: int) -> Tensor:
-    """Give every pixel the value of its region: [..., rows, columns] -> [..., height, width]."""
+def to_cells(values: Tensor, height: int, width: int) -> Tensor:
+    """Give every cell the value of its region: [..., rows, columns] -> [..., height, width]."""
     rows = cells(height, values.shape[-2], values.device)
     columns = cells(width, values.shape[-1], values.device)
     return values[..., rows[:, None], columns]
+
+
+# ---- Regions -----------------------------------------------------------------------------------------------------
 
 
 def best(ranking: Tensor, relevant: Tensor, count: Tensor) -> Tensor:

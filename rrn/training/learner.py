@@ -15,12 +15,14 @@ from typing import Any
 
 import torch
 from timm.layers import convert_sync_batchnorm
-from torch import Tensor, nn
+from torch import Tensor
 
 from rrn import config
 from rrn.data.batches import Batch
-from rrn.method import RRN, Terms, ramp
-from rrn.models.segmenter import counted, recomputing, speed_up
+from rrn.method import RRN, Losses
+from rrn.models.functional import ramp
+from rrn.models.modes import NormStatistics, recomputing
+from rrn.models.segmenter import speed_up
 from rrn.runtime import distributed, memory
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,32 +33,12 @@ class LossError(FloatingPointError):
 
     Attributes:
         step: the first that went wrong; weights, statistics and optimizers are still those before it. None: they are
-            spoiled.
+            not.
     """
 
     def __init__(self, message: str, step: int | None = None) -> None:
         super().__init__(message)
         self.step = step
-
-
-class Statistics:
-    """What batch norm has counted so far, to go back to: some large kernels, however many norms there are.
-
-    Args:
-        module: whose norms; their buffers stay the tensors that they are for as long as this lives.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        kinds: dict[torch.dtype, list[Tensor]] = {}
-        for buffer in counted(module):
-            kinds.setdefault(buffer.dtype, []).append(buffer.view(-1))
-        self._kinds = [(buffers, torch.cat(buffers)) for buffers in kinds.values()]
-
-    def keep(self, sound: Tensor) -> None:
-        """Go back to them unless `sound`, a bool scalar on their device, which is not waited for."""
-        for buffers, before in self._kinds:
-            kept = torch.where(sound, torch.cat(buffers), before)  # what is not finite would survive a product
-            torch._foreach_copy_(buffers, kept.split([len(buffer) for buffer in buffers]))
 
 
 class Learner:
@@ -74,89 +56,82 @@ class Learner:
         self.device, self.half = model.device, settings.precision == "fp16"
         self.optimizers = optimizers(model, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half)
-        self.spoiled = torch.full((), -1, dtype=torch.int64, device=self.device)
+        self.first_nonfinite_step = torch.full((), -1, dtype=torch.int64, device=self.device)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of the segmenters in a step."""
         return learning_rate(step, self.settings.optimizer, self.schedule, self.decay)
 
-    def step(self, batch: Batch, step: int) -> Terms:
-        """Learn from one batch on the device; return the loss terms and measures, scalars, still there.
+    def step(self, batch: Batch, number: int) -> Losses:
+        """Learn from one batch on the device; return the losses and measures, scalars, still there.
 
         Raises:
             MemoryShortage: the device, or the computer, has no memory left for it; says what would need less.
         """
-        with memory.explained("a step", lambda: _needing_less(self.settings)):
-            return self._step(batch, step)
+        with memory.explained("a step", lambda: _remedies(self.settings)):
+            return self._step(batch, number)
 
-    def _step(self, batch: Batch, step: int) -> Terms:
-        """Learn from one batch."""
+    def _step(self, batch: Batch, number: int) -> Losses:
         for group in self.optimizers["segmenters"].param_groups:
-            group["lr"] = self.rate(step)
+            group["lr"] = self.rate(number)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        statistics = Statistics(self.model)
-        terms = self._gradients(batch, step)
-        values = distributed.total(torch.stack(list(terms.values())))
+        statistics = NormStatistics(self.model)
+        losses = self._gradients(batch, number)
+        values = distributed.total(torch.stack(list(losses.values())))
         for networks in self.optimizers:
             distributed.sum_gradients(getattr(self.model, networks).parameters())
-        sound = self._note_spoiled(values, step)
-        self._update(sound)
+        finite = self._all_finite(values, number)
+        self._update(finite)
         distributed.average(b for name, b in self.model.segmenters.named_buffers() if "running_" in name)
-        if self.device.type != "cpu" or not sound:
-            statistics.keep(sound)
-        return dict(zip(terms, values, strict=True))
+        if self.device.type != "cpu" or not finite:
+            statistics.keep(finite)
+        return dict(zip(losses, values, strict=True))
 
-    def _gradients(self, batch: Batch, step: int) -> Terms:
-        """Take the gradients of all losses, each as soon as it is known; return the terms and measures."""
-        terms = Terms()
-        evidence = self.model.evidence(batch)
-        self._descend(self.model.segmenter_losses(batch, evidence, step, self.settings.speed.merged), terms)
-        self._descend(self.model.discriminator_losses(evidence, step), terms)
-        return terms | evidence.measures
+    def _gradients(self, batch: Batch, number: int) -> Losses:
+        """Take the gradients of all losses; return losses and measures."""
+        losses = Losses()
+        step = self.model.begin_step(batch, number)
+        self._backward(self.model.segmenter_losses(step, self.settings.speed.merged), losses)
+        self._backward(self.model.discriminator_losses(step), losses)
+        return losses | step.measures
 
-    def _descend(self, losses: Iterator[Terms], terms: Terms) -> None:
-        """Take the gradient of each loss before the next one is computed, and add its value to `terms`."""
+    def _backward(self, passes: Iterator[Losses], losses: Losses) -> None:
+        """Take the gradients of one pass before the next one is computed, and add its values to `losses`."""
         while True:
-            with self._precision():
-                found = next(losses, None)
+            with self._autocast():
+                found = next(passes, None)
             if found is None:
                 return
             with recomputing(self.model.segmenters) if self.settings.speed.checkpointing else nullcontext():
                 self.scaler.scale(torch.stack(list(found.values())).sum()).backward()
-            add(terms, {name: value.detach() for name, value in found.items()})
+            add(losses, {name: value.detach() for name, value in found.items()})
 
-    def _precision(self) -> AbstractContextManager[None]:
-        """Return the context of mixed precision; none in fp32."""
+    def _autocast(self) -> AbstractContextManager[None]:
         wanted = PRECISIONS[self.settings.precision]
         return nullcontext() if wanted == torch.float32 else torch.autocast(self.device.type, dtype=wanted)
 
-    def _note_spoiled(self, values: Tensor, step: int) -> Tensor:
-        """Keep the first step whose losses (and measures) or gradients are not finite; return whether none is so far.
-
-        Both stay on the device.
-        """
+    def _all_finite(self, values: Tensor, number: int) -> Tensor:
+        """Return whether losses, measures and gradients of all steps so far are finite; note the first that is not."""
         finite = values.isfinite().all()
         if not self.half:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             finite = finite & torch.nn.utils.get_total_norm(gradients, math.inf).isfinite()
-        before = self.spoiled < 0
-        self.spoiled = torch.where(before & ~finite, step, self.spoiled)
+        before = self.first_nonfinite_step < 0
+        self.first_nonfinite_step = torch.where(before & ~finite, number, self.first_nonfinite_step)
         return before & finite
 
-    def _update(self, sound: Tensor) -> None:
-        """Let the optimizers take their step if it and all before it are `sound`."""
-        if (self.half or self.device.type == "cpu") and not sound:
+    def _update(self, finite: Tensor) -> None:
+        if (self.half or self.device.type == "cpu") and not finite:
             return
-        spoiled = (~sound).float()
         for optimizer in self.optimizers.values():
             if optimizer.defaults["fused"] and not self.half:  # those ask on the device
-                vars(optimizer).update(grad_scale=None, found_inf=spoiled)
+                vars(optimizer).update(grad_scale=None, found_inf=(~finite).float())
             self.scaler.step(optimizer)
         self.scaler.update()
 
-    def require_finite(self, history: list[Terms], done: int, run: str) -> Tensor:
-        """Read the terms of the last steps back.
+    def require_finite(self, history: list[Losses], done: int, run: str) -> Tensor:
+        """Read the losses and measures of the last steps back.
 
         Args:
             history: what `step` returned for them.
@@ -164,16 +139,16 @@ class Learner:
             run: which run, for the message.
 
         Returns:
-            float64 [steps, terms] on the CPU.
+            float64 [steps, losses and measures] on the CPU.
 
         Raises:
             LossError: one is not finite, or a gradient was not.
         """
-        values = torch.stack([torch.stack(list(terms.values())) for terms in history]).double().cpu()
+        values = torch.stack([torch.stack(list(losses.values())) for losses in history]).double().cpu()
         found = dict[int, tuple[int, int]]()
         for index, term in (~values.isfinite()).nonzero().tolist():
             found.setdefault(done - len(values) + index, (index, term))
-        steps = [*found, int(self.spoiled)] if self.spoiled >= 0 else [*found]
+        steps = [*found, int(self.first_nonfinite_step)] if self.first_nonfinite_step >= 0 else [*found]
         if not steps:
             return values
         first, what = min(steps), "a gradient is not finite"
@@ -199,12 +174,11 @@ class Learner:
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
-    """Return what an optimizer remembers of each parameter, by its number; the settings say the rest."""
+    """Return the state of an optimizer by the number of a parameter; the settings say the rest."""
     return {str(number): moments for number, moments in optimizer.state_dict()["state"].items()}
 
 
 def _restore(optimizer: torch.optim.Optimizer, moments: dict[str, dict[str, Any]]) -> None:
-    """Let an optimizer remember, tensors laid out as the parameters are."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     laid = {
         int(number): {name: _laid_as(parameters[int(number)], value) for name, value in kept.items()}
@@ -219,8 +193,7 @@ def _laid_as(parameter: Tensor, value: Any) -> Any:
     return torch.empty_like(parameter, device=value.device, dtype=value.dtype).copy_(value) if alike else value
 
 
-def _needing_less(settings: config.Settings) -> memory.Ways:
-    """Say what would need less memory in a step, and what each costs."""
+def _remedies(settings: config.Settings) -> memory.Ways:
     return {
         "speed.checkpointing: true computes activations twice": not settings.speed.checkpointing,
         "precision: bf16 takes half of the activations": settings.precision == "fp32",
@@ -229,10 +202,10 @@ def _needing_less(settings: config.Settings) -> memory.Ways:
     }
 
 
-def add(terms: Terms, more: Terms) -> None:
-    """Add the values of `more` to those of the same name in `terms`."""
+def add(losses: Losses, more: Losses) -> None:
+    """Add the values of `more` to those of the same name in `losses`."""
     for name, value in more.items():
-        terms[name] = terms[name] + value if name in terms else value
+        losses[name] = losses[name] + value if name in losses else value
 
 
 def prepare_for(model: RRN, device: torch.device, speed: config.Speed) -> RRN:
@@ -261,10 +234,7 @@ def optimizers(model: RRN, settings: config.Settings) -> dict[str, torch.optim.O
     others = [p for p in model.segmenters.parameters() if p.ndim <= 1]
     built: dict[str, torch.optim.Optimizer] = {
         "segmenters": torch.optim.SGD(
-            [
-                {"params": weights, "weight_decay": options.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
+            [{"params": weights, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=options.lr,
             momentum=options.momentum,
             fused=model.device.type == "cuda" and settings.precision != "fp16",

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from rrn import config
 from rrn.evaluation.inference import Size, scaled
 from rrn.models import pretrained
-from rrn.models.segmenter import MULTIPLE, UNFIT, RegionDiscriminator, Segmenter, speed_up
+from rrn.models.discriminator import RegionDiscriminator
+from rrn.models.segmenter import MULTIPLE, UNFIT, Segmenter, speed_up
 from rrn.runtime import memory
 
 CLASSES = 2
@@ -143,7 +144,7 @@ def _judge(discriminator: nn.Module, row: config.Method, crop: int) -> tuple[Ten
     """Show a discriminator two crops."""
     maps = torch.zeros(2, CLASSES * (1 + row.discriminator.sees_both), crop, crop)
     judged: tuple[Tensor, Tensor] = discriminator(
-        maps, torch.zeros(2, 3, crop, crop), torch.ones(2, 1, crop, crop), (row.grid, row.grid)
+        maps, torch.zeros(2, 3, crop, crop), torch.ones(2, 1, crop, crop), crop // row.grid
     )
     return judged
 

@@ -1,0 +1,42 @@
+"""Functions of tensors and numbers that are nobody's invention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def precise(values: Tensor) -> Tensor:
+    """Return values in float32 at least: what autocast made shorter is lengthened before it is summed or compared."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Turn int64 [.., H, W] into float [.., C, H, W]; a void pixel is no class."""
+    return torch.stack([labels == c for c in range(classes)], dim=-3).float()
+
+
+def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
+    """Jensen-Shannon divergence, in nats, of two logits [N, C, H, W] at each pixel: [N, 1, H, W], 0 to log 2."""
+    p, q = first.softmax(1), second.softmax(1)
+    middle = ((p + q) / 2).clamp_min(1e-12).log()
+    parts = [(r * (r.clamp_min(1e-12).log() - middle)).sum(1, keepdim=True) for r in (p, q)]
+    return (parts[0] + parts[1]) / 2
+
+
+def logit(probability: float) -> float:
+    """Return the logit of a probability, as float32 has it; on the host, so that no device is waited for."""
+    return float(torch.tensor(probability).logit())
+
+
+def sum_over_pair(values: Iterable[Tensor]) -> Tensor:
+    """Add the values of the two segmenters; the same to the bit when they swap."""
+    first, second = values
+    return first + second
+
+
+def ramp(step: int, length: int) -> float:
+    """Rise linearly to 1 over `length` steps; 1 at once if length is 0."""
+    return min(1.0, (step + 1) / length) if length else 1.0
