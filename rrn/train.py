@@ -32,9 +32,9 @@ from rrn.method import RRN, Terms
 from rrn.reliability.measures import summarise
 from rrn.runs import checkpoint
 from rrn.runs.job import Job, Stage, job
-from rrn.runtime import atomic_io, distributed
+from rrn.runtime import atomic_io, distributed, processes
 from rrn.runtime.signals import Signals, Stopped
-from rrn.training import guard, launch, learner, trial
+from rrn.training import launch, learner, trial
 from rrn.training.learner import Learner, LossError
 
 Row = dict[str, Any]
@@ -56,21 +56,12 @@ def run(
     Raises:
         SettingsError, DataError, ResumeError, LossError: with a message for the user.
     """
-    settings = job(stage, partition, method, seed, out, overrides).settings
-    if not launch.wanted(settings.nproc):
-        yield from Training(job(stage, partition, method, seed, out, overrides)).fit()
+    run_job = job(stage, partition, method, seed, out, overrides)
+    if not launch.needed(run_job.settings.nproc):
+        yield from Training(run_job).fit()
         return
-    options = {"stage": stage, "partition": partition, "seed": seed, "out": out, "overrides": json.dumps(overrides)}
-    options |= {} if method is None else {"method": method}
-    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    shown = 0
-    for line in launch.launch("rrn.train", *arguments, nproc=settings.nproc):
-        row = json.loads(line) if line.startswith("{") else None
-        if row is None:
-            print(line, flush=True)
-        elif row["step"] > shown:  # every machine says the same
-            shown = row["step"]
-            yield row
+    options = {"stage": stage, "partition": partition, "method": method, "seed": seed, "out": out}
+    yield from launch.rows(run_job.settings.nproc, **options, overrides=json.dumps(overrides))
 
 
 class Training:
@@ -339,11 +330,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--overrides", type=json.loads, default=None)
     options = parser.parse_args()
-    with guard.guarded():
-        for row in Training(job(**vars(options))).fit():
-            if os.environ.get("LOCAL_RANK", "0") == "0":
-                sys.stdout.write(f"{json.dumps(row)}\n")  # in one piece: other processes write, too
-        distributed.stop()
+    processes.end_together()  # with torchrun, also where that is killed
+    for row in Training(job(**vars(options))).fit():
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            sys.stdout.write(f"{json.dumps(row)}\n")  # in one piece: other processes write, too
+    distributed.stop()
 
 
 if __name__ == "__main__":

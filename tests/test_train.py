@@ -3,7 +3,6 @@ import math
 import re
 import signal
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -533,25 +532,15 @@ def test_identity_leaves_out_nothing_else(warm, stage, row, unread):
     assert missing == {"dataset": {"cache"}, "evaluate": {"batch", "pixels", "evidence"}}
 
 
-def test_one_of_several_processes_learns_under_guard_and_prints_its_rows(warm, tmp_path, monkeypatch, capfd):
-    inside = []
-
-    @contextmanager
-    def guarded():
-        inside.append(True)
-        yield
-        inside.pop()
-
-    plain = train.Training.fit
-    monkeypatch.setattr(train.guard, "guarded", guarded)
-    monkeypatch.setattr(train.Training, "fit", lambda self: [dict(row, guarded=bool(inside)) for row in plain(self)])
+def test_one_of_several_processes_prints_its_rows_and_ends_with_torchrun(warm, tmp_path, monkeypatch, capfd):
+    ends = []
+    monkeypatch.setattr(train.processes, "end_together", lambda: ends.append(True))
     options = {"stage": KEY[0], "partition": KEY[1], "method": KEY[2], "seed": KEY[3], "out": tmp_path / "out"}
-    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    monkeypatch.setattr("sys.argv", ["rrn.train", *arguments])
+    monkeypatch.setattr("sys.argv", ["rrn.train", *(f"--{name}={value}" for name, value in options.items())])
     train.main()
     rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    assert rows and all(row.pop("guarded") for row in rows) and not inside
     assert [row["step"] for row in rows] == pd.read_csv(tmp_path / "out" / "history.csv")["step"].tolist()
+    assert ends
 
 
 @pytest.mark.parametrize("images", ["val", "unlabeled"])
