@@ -8,7 +8,7 @@ from conftest import python
 from safetensors.torch import load_file, save_file
 
 from rrn.config import SettingsError
-from rrn.runs import checkpoint, state
+from rrn.runs import checkpoint
 from rrn.runs.checkpoint import DamagedWarning, ResumeError, Scratch
 from rrn.runtime.atomic_io import WriteError
 
@@ -205,14 +205,6 @@ def test_the_lock_of_a_dead_process_is_free(tmp_path):
     assert python(tiny.PARAMS.parent, "-c", code).returncode == 9
     with Scratch(tmp_path, "run", {}) as scratch:
         assert scratch.load() == {"step": 5}
-
-
-def test_evidence_of_a_step_is_no_state(tmp_path):
-    with Scratch(tmp_path, "run", BEFORE) as scratch:
-        path = scratch.keep_evidence({"step": 7, "said": "a loss is nan"})
-    assert path == scratch.folder / "failed-00000007.safetensors"
-    assert state.read(path) == {"identity": BEFORE, "step": 7, "said": "a loss is nan"}
-    assert found(tmp_path) is None
 
 
 def test_differences_names_leaves():
