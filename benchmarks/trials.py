@@ -29,9 +29,7 @@ THREE_QUARTERS = {"filter": {"fraction": 0.75}}
 BLIND = {"discriminator": {"sees_image": False}}
 FINE = {"grid": 8}
 MERGED = {"speed": {"merged": True}}
-HALVES = {"speed": {"accumulate": 2}}
 RELEASED = {"channels": [64, 128, 256, 512], "input_stride": 1, "sees_image": True, "dropout": 0.5}
-THRESHOLD = {"method": {"filter": {"keep": "threshold", "tau": 0.5}}}
 
 METHODS: dict[str, list[Trial]] = {
     "choices": [
@@ -67,9 +65,6 @@ LISTS: dict[str, list[Trial]] = {
     "speed": [
         ("cps_cutmix", "cps_cutmix", {}),
         ("cps_cutmix, merged", "cps_cutmix", MERGED),
-        ("cps_cutmix, in 2 parts", "cps_cutmix", HALVES),
-        ("local_filter, threshold", "local_filter", THRESHOLD),
-        ("local_filter, threshold, in 2 parts", "local_filter", THRESHOLD | HALVES),
         ("rrn", "rrn", {}),
         ("rrn, merged", "rrn", MERGED),
         ("rrn, bf16", "rrn", {"precision": "bf16"}),
