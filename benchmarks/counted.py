@@ -96,7 +96,6 @@ class Kept:
     tensor: Tensor
 
     def __del__(self) -> None:
-        """Autograd has let go of it."""
         self.held.count(self.tensor, -1)
 
 
@@ -117,14 +116,7 @@ def count(presets: tuple[str, ...], classes: int, row: str, difference: dict[str
 
 
 def hours(multiply_adds: float, held: float, steps: int, gpu: str) -> float:
-    """Estimate the hours of a training in bf16.
-
-    Args:
-        multiply_adds: of a step.
-        held: bytes that autograd holds at most in fp32.
-        steps: of the training.
-        gpu: of GPUS.
-    """
+    """Estimate the hours of a training in bf16, of so many steps, from multiply-adds and bytes held in fp32 of one."""
     operations, memory = GPUS[gpu]
     return steps * (2 * multiply_adds / (OF_PEAK * operations) + TRAFFIC * held / memory) / 3600
 

@@ -34,10 +34,7 @@ HEIGHT, WIDTH, CROP, SCALES = 375, 500, 321, (0.5, 2.0)
 MEAN, STD = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1), torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
 CLASSES = 21
 FEW, MANY = 1_000, 100_000
-SIDE = 8
-"""Pixels of an image's side where only the length of the lists matters."""
-LABELED = 16
-"""Labeled images where only the length of the lists matters."""
+SIDE, LABELED = 8, 16  # pixels of an image's side, and labeled images, where only the length of the lists matters
 
 
 @dataclass(frozen=True)
@@ -122,14 +119,7 @@ def private_bytes(count: int, steps: int, kept: bool) -> int:
 
 
 class Plain:
-    """The same batches in the plain way; draws differ.
-
-    Args:
-        root: folder of the data set.
-        split: who is labeled.
-        crop: pixels of a side.
-        batch: labeled images, and unlabeled ones of each half.
-    """
+    """The same batches in the plain way; draws differ."""
 
     def __init__(self, root: Path, split: Split, crop: int, batch: int) -> None:
         self.root, self.split, self.crop, self.batch = root, split, crop, batch
@@ -148,7 +138,6 @@ class Plain:
         return names[int(self.draw.integers(len(names)))]
 
     def _crop(self, name: str, labeled: bool) -> tuple[Tensor, Tensor]:
-        """Decode an image, transform all of it, and cut a square out."""
         decoded = Image.open(self.root / "images/train" / f"{name}.jpg").convert("RGB")
         image = torch.from_numpy(np.array(decoded)).permute(2, 0, 1).contiguous().float() / 255
         image = self._jitter(image)
@@ -167,7 +156,6 @@ class Plain:
         return (image.flip(-1), label.flip(-1)) if self.draw.random() < 0.5 else (image, label)
 
     def _jitter(self, image: Tensor) -> Tensor:
-        """Shift brightness, contrast and saturation, one after the other."""
         brightness, contrast, saturation = self.draw.uniform(0.8, 1.2, 3)
         image = (image * brightness).clamp(0, 1)
         image = ((image - image.mean()) * contrast + image.mean()).clamp(0, 1)

@@ -25,25 +25,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Row:
-    """One measured quantity.
+    """One measured quantity; the last five are over rounds."""
 
-    Attributes:
-        case: what was measured, such as "rrn, bf16".
-        measure: what of it, such as "seconds a step", or of which rival it is a multiple: "a step, to reference".
-        unit: s, images/s, MB, ratio, share or count.
-        median: over rounds, as the following three.
-        lower: quartile.
-        upper: quartile.
-        minimum: smallest.
-        rounds: how many there were.
-    """
-
-    case: str
-    measure: str
-    unit: str
+    case: str  # what was measured, such as "rrn, bf16"
+    measure: str  # what of it, such as "seconds a step", or of which rival it is a multiple: "a step, to reference"
+    unit: str  # s, images/s, MB, ratio, share or count
     median: float
-    lower: float
-    upper: float
+    lower: float  # quartile
+    upper: float  # quartile
     minimum: float
     rounds: int
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import gc
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 from measuring import Row, apart, ratio, row
 from rivals import STANDARDS, builders
@@ -46,21 +46,10 @@ def _resident(kind: str) -> float:
     return int(found[1]) * 1024 / 1e6
 
 
-@contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables for the processes that start inside."""
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name in values:
-            del os.environ[name]
-
-
 def rows(quick: bool) -> list[Row]:
     """Measure MB at the peak, and each case as a multiple of the reference and of cps_cutmix."""
     names = list(STANDARDS) if quick else list(builders(quick))
-    with environment(FREED_AT_ONCE):
+    with patch.dict(os.environ, FREED_AT_ONCE):
         peaks = {name: [apart(peak, name, quick)] for name in names}
     found = [row(name, "peak", "MB", taken) for name, taken in peaks.items()]
     for standard in STANDARDS:

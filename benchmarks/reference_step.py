@@ -148,7 +148,6 @@ class ReferenceStep:
         return F.cross_entropy(chosen, labels).to(logits.device)
 
     def _learn(self, terms: dict[str, Tensor], epoch: int) -> None:
-        """Take one step of both segmenters."""
         weights = {"feature_matching": FEATURE_MATCHING, "self_training": float(epoch > 0)}
         loss = sum(weights.get(name.rpartition("_")[0], 1.0) * term for name, term in terms.items())
         loss.backward()

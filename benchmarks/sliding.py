@@ -1,7 +1,6 @@
 """Evaluation of an image of 1024 x 2048 pixels, whole and in windows of 800 x 800, beside one window at a time.
 
-    python benchmarks/run.py sliding      # the table, and the rows in results.csv
-    python benchmarks/sliding.py          # the operators that the time goes to
+    python benchmarks/run.py sliding
 
 Two segmenters of DeepLabV3+ on ResNet-50 (decoder 256, rates 6 12 18), 19 classes, fp32, 2 threads, random weights,
 statistics of batch norm of one random batch. The rival is the loop that everybody writes: contiguous networks, a window
@@ -19,7 +18,6 @@ from typing import Any
 import torch
 from measuring import Row, alternating, ratio, row
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from rrn import config
 from rrn.evaluation.inference import Predictor
@@ -151,17 +149,3 @@ def one_window_at_a_time(networks: list[nn.Module], image: Tensor, window: int, 
                     totals.append(torch.zeros(len(seen), height, width))
                 totals[k][here] += seen
     return torch.stack(totals) / count
-
-
-def main() -> None:
-    """Print where the time goes, for the rival in windows and for ours."""
-    torch.set_num_threads(THREADS)
-    looks = lookers(FULL)
-    for name in (RIVALS["sliding"], "sliding, contiguous", "sliding, channels last", "sliding, channels last, folded"):
-        with profile(activities=[ProfilerActivity.CPU]) as profiled:
-            looks[name]()
-        print(name, profiled.key_averages().table(sort_by="self_cpu_time_total", row_limit=12), sep="\n")
-
-
-if __name__ == "__main__":
-    main()

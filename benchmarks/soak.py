@@ -13,6 +13,7 @@ those of the undisturbed run, to the last bit.
 from __future__ import annotations
 
 import argparse
+import filecmp
 import os
 import random
 import shutil
@@ -147,7 +148,6 @@ def soak(way: Way, draw: random.Random) -> Iterator[Stop]:
 
 
 def _experiment() -> str:
-    """Return the name of the only experiment."""
     command = [sys.executable, "-m", "dvc", "exp", "list", "--name-only"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
 
@@ -155,11 +155,8 @@ def _experiment() -> str:
 def differing(out: Path, expected: Path) -> list[str]:
     """Return the names of the outputs, but the notebook, that are not the same in both folders."""
     names = {path.name for folder in (out, expected) for path in folder.iterdir()} - {"notebook.ipynb"}
-    return [name for name in sorted(names) if _bytes(out / name) != _bytes(expected / name)]
-
-
-def _bytes(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
+    _, changed, missing = filecmp.cmpfiles(out, expected, sorted(names), shallow=False)
+    return changed + missing
 
 
 def main() -> None:

@@ -30,7 +30,6 @@ BLIND = {"discriminator": {"sees_image": False}}
 FINE = {"grid": 8}
 MERGED = {"speed": {"merged": True}}
 RELEASED = {"channels": [64, 128, 256, 512], "input_stride": 1, "sees_image": True, "dropout": 0.5}
-THRESHOLD = {"method": {"filter": {"keep": "threshold", "tau": 0.5}}}
 
 METHODS: dict[str, list[Trial]] = {
     "choices": [
@@ -66,7 +65,6 @@ LISTS: dict[str, list[Trial]] = {
     "speed": [
         ("cps_cutmix", "cps_cutmix", {}),
         ("cps_cutmix, merged", "cps_cutmix", MERGED),
-        ("local_filter, threshold", "local_filter", THRESHOLD),
         ("rrn", "rrn", {}),
         ("rrn, merged", "rrn", MERGED),
         ("rrn, bf16", "rrn", {"precision": "bf16"}),

@@ -1,16 +1,14 @@
 """What verification and the prepare stage cost: sets of VOC's layout, 500 x 375 pixels, of growing size.
 
-    python benchmarks/verify.py --images 1000 3000 10000
     python benchmarks/run.py verify
 
 Each set is verified and prepared as the stages of these names do it, each by a process of its own.
-Prints seconds; of the verification also images a second of the clock and of the processors' time (which other
+Seconds; of the verification also images a second of the clock and of the processors' time (which other
 programs do not change); and the peak memory of all processes together, of the verification and of the stage.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -20,7 +18,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import psutil
 from measuring import Row, row
 from PIL import Image
@@ -71,7 +68,6 @@ def _label(rng: np.random.Generator) -> bytes:
 
 
 def _bytes(image: Image.Image, kind: str, **options: int) -> bytes:
-    """Return the file of an image."""
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -128,16 +124,3 @@ def rows(quick: bool) -> list[Row]:
         for images in ([20] if quick else SIZES)
         for name, value in costs(images).items()
     ]
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, nargs="+", default=SIZES)
-    sizes = parser.parse_args().images
-    table = pd.DataFrame([{"images": images} | costs(images) for images in sizes])
-    print(table.to_string(index=False, float_format="%.1f"))
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,26 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from rrn import config
-from rrn.data.batches import Batch, WholeImages, diagnosis_ids, training_loader, whole_images
+from rrn.data.batches import Batch, training_loader
 from rrn.data.decoding import DataError
 from rrn.data.image_set import ImageSet
-from rrn.evaluation import metrics, region_tables
-from rrn.evaluation.inference import EvaluationShortage, Predictor, require_fit
+from rrn.evaluation.inference import EvaluationShortage, Predictor
 from rrn.method import RRN, Losses
 from rrn.models.device import resolve_device
-from rrn.reliability.measures import summarise
 from rrn.runs import finished
 from rrn.runs.finished import RunCard
 from rrn.runs.job import Job, Stage, job
 from rrn.runs.resume import ResumeFolder
-from rrn.runtime import atomic_io, distributed
+from rrn.runtime import atomic_io, distributed, processes
 from rrn.runtime.signals import Signals, Stopped
-from rrn.training import guard, launch, learner, trial
+from rrn.training import launch, learner, trial
+from rrn.training.diagnosis import Diagnosis, Row
 from rrn.training.learner import Learner, LossError
 
-Row = dict[str, Any]
+ADVICE = (
+    "lower optimizer.lr, or use precision: fp32; where it begins is found by going on from the last checkpoint under "
+    "torch.autograd.set_detect_anomaly(True), as docs/reliability.md shows"
+)
 
 
 def run(
@@ -57,21 +58,12 @@ def run(
     Raises:
         SettingsError, DataError, ResumeError, LossError: with a message for the user.
     """
-    asked = job(stage, partition, method, seed, out, overrides)
-    if not launch.wanted(asked.settings.nproc):
-        yield from Training(asked).fit()
+    run_job = job(stage, partition, method, seed, out, overrides)
+    if not launch.needed(run_job.settings.nproc):
+        yield from Training(run_job).fit()
         return
-    options = {"stage": stage, "partition": partition, "seed": seed, "out": out, "overrides": json.dumps(overrides)}
-    options |= {} if method is None else {"method": method}
-    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    shown = 0
-    for line in launch.launch("rrn.train", *arguments, nproc=asked.settings.nproc):
-        row = json.loads(line) if line.startswith("{") else None
-        if row is None:
-            print(line, flush=True)
-        elif row["step"] > shown:  # every machine says the same
-            shown = row["step"]
-            yield row
+    options = {"stage": stage, "partition": partition, "method": method, "seed": seed, "out": out}
+    yield from launch.rows(run_job.settings.nproc, **options, overrides=json.dumps(overrides))
 
 
 class Training:
@@ -101,10 +93,7 @@ class Training:
         self.model = learner.prepare_for(model, self.device, self.settings.speed).train()
         self.learner = Learner(self.model, self.settings, job.schedule, decay=job.stage == "train")
         self.predictor = Predictor(self.model, self.settings.evaluate)
-        names = self.settings.dataset
-        self.val = self._whole(names.val, self.split.val)
-        known = diagnosis_ids(self.dataset, self.split, self.settings.log.diagnose)
-        self.unlabeled = self._whole(names.train, known) if known else None
+        self.diagnosis = Diagnosis(self.predictor, self.dataset, self.split, self.settings, job.stage == "train")
         self.done = 0
         self.pending: list[Losses] = []  # of the last steps, which no row holds yet
         self.history: list[Row] = []
@@ -126,7 +115,7 @@ class Training:
             try:
                 yield from self._learn(scratch)
             except LossError as error:
-                raise self._with_evidence(error, scratch) from error
+                raise LossError(f"{error}\n{ADVICE}", error.step) from error
             if scratch:
                 self._write()
                 scratch.remove()
@@ -134,7 +123,7 @@ class Training:
     def _learn(self, scratch: ResumeFolder | None) -> Iterator[Row]:
         """Take the steps that are left; where that ends between two steps, keep all that is computed."""
         try:
-            yield from self._rows(scratch)
+            yield from self._loop(scratch)
         except (DataError, EvaluationShortage):
             self._save(scratch)
             raise
@@ -145,7 +134,7 @@ class Training:
                 "it is kept: the same command goes on from there"
             ) from stopped
 
-    def _rows(self, scratch: ResumeFolder | None) -> Iterator[Row]:
+    def _loop(self, scratch: ResumeFolder | None) -> Iterator[Row]:
         """Report what is due, save what is due, take a step, until all are done; yield the rows."""
         steps, log = self.job.schedule.steps, self.settings.log
         batches = self.batches(self.done, steps)
@@ -161,7 +150,7 @@ class Training:
             self.done += 1
 
     def _due(self, every: int) -> bool:
-        """Return whether something that is done every so many steps is to be done now; at the end everything is."""
+        """Return whether something that is done every so many steps is due; at the end everything is."""
         return self.done > 0 and (self.done % every == 0 or self.done == self.job.schedule.steps)
 
     def _stop_if_asked(self, reported: bool = False) -> None:
@@ -195,7 +184,7 @@ class Training:
         row: Row = {"step": self.done, "lr": self.learner.rate(self.done - 1)} | means
         reliability: list[Row] = []
         if self._due(self.settings.log.evaluate):
-            scores, reliability = self._evaluate()
+            scores, reliability = self.diagnosis.measure(self.done, self._stop_if_asked)
             row |= scores
         self.history.append(row)
         self.reliability += reliability
@@ -213,66 +202,8 @@ class Training:
         if not all(bool(tensor.isfinite().all()) for tensor in tensors):
             raise LossError(
                 f"the update of step {self.done - 1} of {self._name} left weights that are not finite; nothing after "
-                "the last checkpoint is kept; lower optimizer.lr, or use precision: fp32"
+                "the last checkpoint is kept"
             )
-
-    def _with_evidence(self, error: LossError, scratch: ResumeFolder | None) -> LossError:
-        """Return the error of a step, with its images, and the file that `rrn.replay` repeats it from."""
-        if error.step is None:
-            return error
-        batch = next(self.batches(error.step, error.step + 1))
-        parts = {"labeled": batch.labeled_ids, "u0": batch.unlabeled_ids[0], "u1": batch.unlabeled_ids[1]}
-        everywhere = distributed.everyone(parts)
-        ids = {name: [image for share in everywhere for image in share[name]] for name in parts}
-        message = "\n".join([str(error), *(f"  {name}: {', '.join(found)}" for name, found in ids.items() if found)])
-        if scratch:
-            run = {"stage": self.job.stage, "partition": self.job.partition, "method": self.job.method}
-            evidence = {"run": run | {"seed": self.job.seed}, "step": error.step, "said": str(error), "images": ids}
-            path = scratch.keep_evidence(evidence | {"state": self.learner.state()})
-            message += f"\n`python -m rrn.replay {path}` repeats the step"
-        return LossError(f"{message}\nlower optimizer.lr, or use precision: fp32", error.step)
-
-    def _evaluate(self) -> tuple[Row, list[Row]]:
-        """Evaluate both segmenters on val; in training also measure the reliability of their pseudo-labels."""
-        classes, tables = self.split.classes, list[pd.DataFrame]()
-        evaluation = metrics.evaluate(self._look(self.val, tables), classes)
-        matrices = {n: distributed.total(m.to(self.device)).cpu() for n, m in evaluation.matrices.items()}
-        reliability: list[Row] = []
-        if self.job.stage == "train":
-            reliability += self._diagnosed("val", tables)
-            if self.unlabeled is not None:
-                seen = list[pd.DataFrame]()
-                for _ in self._look(self.unlabeled, seen):
-                    pass
-                reliability += self._diagnosed("unlabeled", seen)
-        values = replace(evaluation, matrices=matrices).metrics()
-        return {name: value for name, value in values.items() if name.startswith("miou")}, reliability
-
-    def _look(self, batches: WholeImages, tables: list[pd.DataFrame]) -> Iterator[region_tables.Seen]:
-        """Look at whole images once; in training also append the region table of each batch."""
-        for seen in region_tables.look(self.predictor, batches):
-            self._stop_if_asked()
-            if self.job.stage == "train":
-                tables.append(region_tables.describe(self.predictor, seen, self.split.classes))
-            yield seen
-
-    def _diagnosed(self, split: str, tables: list[pd.DataFrame]) -> list[Row]:
-        """Measure, with labels that training never sees, which score tells right pseudo-labels from wrong ones.
-
-        `tables` are those of this process's batches.
-        """
-        regions = region_tables.joined(distributed.undealt(tables), self.split.classes)
-        cut = metrics.cut(self.settings.method.filter)
-        summary = summarise(regions, *cut).assign(step=self.done, split=split)
-        return [{str(k): v for k, v in row.items()} for row in summary.to_dict("records")]
-
-    def _whole(self, folder: str, ids: tuple[str, ...]) -> WholeImages:
-        """Return this process's share of the whole images of a split, decoded once if `dataset.cache` allows."""
-        protocol, keep = self.settings.evaluate, self.settings.dataset.cache
-        share = distributed.rank(), distributed.world()
-        images = whole_images(self.dataset, folder, ids, protocol.batch, *share, keep, protocol.pixels)
-        require_fit(protocol, images.sizes)
-        return images
 
     def _scratch(self) -> ResumeFolder:
         """Open the folder in which an interrupted run waits."""
@@ -295,9 +226,7 @@ class Training:
             self.done = state["step"]
             self.learner.load(state["learner"])
             self.history, self.reliability = state["history"], state["reliability"]
-            self.pending = [
-                {name: value.to(self.device) for name, value in terms.items()} for terms in state["pending"]
-            ]
+            self.pending = [{name: value.to(self.device) for name, value in t.items()} for t in state["pending"]]
 
     def _write(self) -> None:
         """Write the outputs of a finished run."""
@@ -340,11 +269,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--overrides", type=json.loads, default=None)
     options = parser.parse_args()
-    with guard.guarded():
-        for row in Training(job(**vars(options))).fit():
-            if os.environ.get("LOCAL_RANK", "0") == "0":
-                sys.stdout.write(f"{json.dumps(row)}\n")  # in one piece: other processes write, too
-        distributed.stop()
+    processes.end_together()  # with torchrun, also where that is killed
+    for row in Training(job(**vars(options))).fit():
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            sys.stdout.write(f"{json.dumps(row)}\n")  # in one piece: other processes write, too
+    distributed.stop()
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from rrn.method import RRN, Losses
 from rrn.runs import resume
 from rrn.runtime import distributed
 from rrn.runtime.signals import Stopped
+from rrn.training import diagnosis
 from rrn.training.learner import Learner
 
 EXACT = {"method": {"grid": 4, "teacher_statistics": "running", "discriminator": {"dropout": 0.0}}}
@@ -142,8 +143,8 @@ def evaluated(nproc: int) -> dict[str, object]:
     out = Path(f"evaluated-{nproc}").resolve()
     changes = {"nproc": nproc, "evaluate": {"batch": 1}, "batch": PLAIN["batch"]}
     run = train.Training(train.job("train", "1of4", "rrn", 0, out, changes))
-    with mock.patch.object(train, "summarise", wraps=train.summarise) as summarise:
-        row, run.reliability = run._evaluate()
+    with mock.patch.object(diagnosis, "summarise", wraps=diagnosis.summarise) as summarise:
+        row, run.reliability = run.diagnosis.measure(0, lambda: None)
     run.history.append({"step": 1} | row)
     if distributed.rank() == 0:
         run._write()

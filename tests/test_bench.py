@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sys
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
@@ -13,15 +14,17 @@ import torch
 from conftest import ROOT, python
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-gpu, idle, measuring, memory, rivals, run, shares, training = (
+gpu, measuring, memory, rivals, run, training = (
     importlib.import_module(name)
-    for name in ("gpu", "idle", "measuring", "memory", "rivals", "run", "shares", "training")
+    for name in ("gpu", "measuring", "memory", "rivals", "run", "training")
 )  # fmt: skip
 
 UNITS = {"s", "images/s", "MB", "ratio", "share", "count"}
 MACHINE = ["processor", "cores", "memory_gb", "kernels", "python", "torch", "date"]
 COLUMNS = ["benchmark", "case", "measure", "unit", "median", "lower", "upper", "minimum", "rounds", *MACHINE]
-BY_COMMAND = "idle"
+MEASURED_ONCE = {"evaluation_memory", "growth", "idle", "shares"}
+"""Gone; their rows are history, and docs/performance.md names the commit that can repeat them."""
+BY_COMMAND = "sliding"
 """The one that is run as a user does."""
 
 
@@ -51,7 +54,7 @@ def check(rows):
 
 
 def test_benchmarks_are_found():
-    assert {"rivals", "shares", "memory", "growth", "verify", "idle"} <= set(run.BENCHMARKS)
+    assert {"rivals", "memory", "verify", "loader", "scaling", "sliding"} <= set(run.BENCHMARKS)
 
 
 @pytest.mark.parametrize("name", [name for name in run.BENCHMARKS if name != BY_COMMAND])
@@ -73,7 +76,9 @@ def test_the_command_writes_a_file(tmp_path):
 def test_results_of_the_repository():
     results = pd.read_csv(run.RESULTS)
     assert list(results) == COLUMNS and not results.isna().any(axis=None)
-    assert set(results["benchmark"]) <= {*run.BENCHMARKS, *(f"gpu_{part}" for part in gpu.PARTS)}
+    assert set(results["benchmark"]) <= {*run.BENCHMARKS, *(f"gpu_{part}" for part in gpu.PARTS), *MEASURED_ONCE}
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert all(re.search(rf"easured at commit [0-9a-f]{{7}} \(`{name}`\)", page) for name in MEASURED_ONCE)
     assert not private(run.RESULTS.read_text())
 
 
@@ -122,7 +127,7 @@ def test_ratios_are_paired():
 
 
 def test_apart_is_another_process():
-    with memory.environment({"RRN_APART": "1"}):
+    with patch.dict(os.environ, {"RRN_APART": "1"}):
         assert measuring.apart(os.getpid) != os.getpid()
         assert measuring.apart(os.getenv, "RRN_APART") == "1"
     assert "RRN_APART" not in os.environ
@@ -156,34 +161,3 @@ def test_the_reference_begins_with_our_networks_and_batch(monkeypatch):
         assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), theirs.parameters(), strict=True))
     first, second = (training.random_batch(known, 3) for _ in range(2))
     assert torch.equal(first.images, second.images) and torch.equal(first.labels, second.labels)
-
-
-def test_clocks_claim_each_moment_once(monkeypatch):
-    now = iter(range(0, 100, 10))
-    monkeypatch.setattr(shares.time, "perf_counter", lambda: next(now))
-    clock = shares.Clock()
-    inner = clock.around(lambda: "inner", lambda: None)
-    clock.around(lambda: "outer", inner)()
-    assert clock.seconds == {"outer": 20, "inner": 10}
-
-
-def test_clocks_leave_nothing_behind(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    known = training.settings("rrn", training.TINY)
-    training_run, batch = training.without_data(known, 3), training.random_batch(known, 3)
-    backward = torch.autograd.backward
-    with shares.clocks(training_run) as clock:
-        assert torch.autograd.backward is not backward
-        training_run.step(batch, 0)
-    assert torch.autograd.backward is backward
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in training_run.model.modules())
-    assert "weights" not in vars(training_run.model)
-    parts = {"segmenters", "segmenters, backward", "teachers", "discriminators", "discriminators, backward"}
-    assert set(clock.seconds) == parts | {"weight maps", "optimizers"}
-
-
-def test_an_idle_run_is_refused_where_there_is_work(tmp_path):
-    idle.dvc(tmp_path, "init", "--no-scm", "--quiet")
-    (tmp_path / "dvc.yaml").write_text(idle.STAGE)
-    with pytest.raises(SystemExit, match="one changed: run `make repro` first"):
-        idle.idle(tmp_path, 1)

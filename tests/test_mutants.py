@@ -64,7 +64,7 @@ import mutants
 from pathlib import Path
 mutants.PACKAGES, mutants.PATIENCE = (), (4.0, 10.0)
 for name in ("counting", "failing"):
-    table = mutants.examine(Path.cwd(), "small/counting.py", (f"tests/test_{name}.py",), 1000, 0, 2)
+    table = mutants.examine(Path.cwd(), "small/counting.py", (f"tests/test_{name}.py",), 1000)
     print(table.to_json(orient="records"))
 """
 
@@ -105,11 +105,11 @@ def test_a_line_belongs_to_its_innermost_statement_and_a_head_ends_before_its_bo
 
 def test_tests_of_a_line_come_fastest_first_and_all_of_them_where_the_import_executes_it():
     seconds = {"t.py::slow": 2.0, "t.py::fast": 1.0, "t.py::other": 0.5, "u.py::far": 0.1}
-    plain = tool.Plain(seconds, {1: {""}, 2: {"t.py::slow", "t.py::fast"}, 3: {"t.py::"}})
+    executing = {1: {""}, 2: {"t.py::slow", "t.py::fast"}, 3: {"t.py::"}}
     heads = {line: range(line, line + 1) for line in (1, 2, 3, 4)}
 
     def chosen(line):
-        return tool.selected(tool.Mutant((line, line), "", "", ""), heads, plain)
+        return tool.selected(tool.Mutant((line, line), "", "", ""), heads, seconds, executing)
 
     assert chosen(2) == ["t.py::fast", "t.py::slow"]
     assert chosen(3) == chosen(1) == ["t.py::other", "t.py::fast", "t.py::slow"]  # a fixture counts for its file
@@ -120,7 +120,7 @@ def test_each_mutant_is_killed_survives_or_runs_out_of_time_and_a_suite_that_fai
     failing = TESTS.replace("== 5", "== 6")
     write(tmp_path, small__counting=CODE, tests__test_counting=TESTS, tests__test_failing=failing)
     done = python(tmp_path, "-c", RUN, ROOT / "benchmarks")
-    text = "small/counting.py: without any mutant fails tests/test_failing.py::test_rest: run it with pytest first"
+    text = "small/counting.py: tests/test_failing.py fails without any mutant: run it with pytest first"
     assert text in done.stderr
     table = pd.DataFrame(json.loads(done.stdout.splitlines()[-1]))
     verdict = dict(zip(table["after"], table["verdict"], strict=True))
@@ -135,12 +135,14 @@ def test_a_row_takes_the_place_of_the_former_one_of_its_module(tmp_path):
     table = pd.DataFrame({"line": [1, 2, 3, 4], "verdict": ["killed", "timeout", "survived", "killed"]})
     table.attrs["mutants"] = 9
     path = tmp_path / "mutants.csv"
-    for module, seed in (("b.py", 0), ("a.py", 0), ("b.py", 1)):
-        tool.put(path, tool.score(module, table, seed), module)
+    for module, killed in (("b.py", "killed"), ("a.py", "killed"), ("b.py", "timeout")):
+        tool.record(path, module, table.replace({"verdict": {"killed": killed}}))
     written = pd.read_csv(path)
-    assert written[["module", "seed"]].to_numpy().tolist() == [["a.py", 0], ["b.py", 1]]
+    assert written["module"].tolist() == ["a.py", "b.py"] and written["timeout"].tolist() == [1, 3]
     row = written.loc[0, "mutants":"score"].tolist()
     assert row == [9, 4, 2, 1, 1, 0.75]
+    lost = pd.read_csv(tmp_path / "mutants_survived.csv")
+    assert lost[["module", "line"]].to_numpy().tolist() == [["a.py", 3], ["b.py", 3]]
 
 
 def test_every_recorded_survivor_is_of_a_recorded_module():

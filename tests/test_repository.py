@@ -66,9 +66,8 @@ EXCEPTIONS = {
     ("rrn/reliability/evidence.py", "plotting"): "colors of classes that have none",
     ("rrn/evaluation/overlay.py", "plotting"): "the type of an image",
     ("rrn/predict.py", "plotting"): "colors of classes that have none",
-    ("rrn/training/replay.py", "train"): "repeats a step of the loop",
 }
-ROOMS_WITH_TORCH = ("models", "method", "runs", "evaluation", "evaluate", "predict", "training", "train", "replay")
+ROOMS_WITH_TORCH = ("models", "method", "runs", "evaluation", "evaluate", "predict", "training", "train")
 WITH_TORCH = {
     *(name for name in MODULES if name.removesuffix(".py").split("/")[1] in ROOMS_WITH_TORCH),
     *("rrn/data/batches.py", "rrn/data/prefetch.py", "rrn/data/transforms.py"),

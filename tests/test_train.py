@@ -3,13 +3,13 @@ import math
 import re
 import signal
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import tiny
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 
 from rrn import config, train
@@ -23,7 +23,7 @@ from rrn.runs.resume import ResumeError, ResumeFolder
 from rrn.runtime import distributed
 from rrn.runtime.atomic_io import WriteError
 from rrn.runtime.signals import Signals, Stopped
-from rrn.training import learner, replay
+from rrn.training import learner
 from rrn.training.learner import LossError
 
 KEY = ("train", "1of4", "rrn", 0)
@@ -377,57 +377,37 @@ def explode(monkeypatch, at):
     monkeypatch.setattr(RRN, "segmenter_losses", broken)
 
 
-@pytest.fixture
-def exploded(warm, tmp_path, monkeypatch):
-    """A run whose consistency loss is not finite in step 3, and what it said; reported after step 4."""
+WRONG = "loss 'consistency' is nan at step 3 of train 1of4-rrn-0 (seed 0); its update was not applied"
+PAIRS = {"log": {"every": 2, "evaluate": 6, "checkpoint": 2}}
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step_seed_and_advice(tmp_path, monkeypatch):
     monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
     explode(monkeypatch, 3)
-    changes = {"log": {"every": 6, "evaluate": 6, "checkpoint": 6}, "method": {"teacher_statistics": "running"}}
     with pytest.raises(LossError) as caught:
-        list(train.run(*KEY, tmp_path / "out", changes))
-    assert not (tmp_path / "out").exists()
-    folder = tmp_path / "scratch" / "tiny-train-1of4-rrn-0"
-    return str(caught.value).splitlines(), folder / "failed-00000003.pt"
+        list(train.run(*KEY, tmp_path / "out", PAIRS))
+    assert str(caught.value) == f"{WRONG}\n{train.ADVICE}"
+    assert re.match(r"lower optimizer.lr, or use precision: fp32; .*torch.autograd.set_detect_anomaly", train.ADVICE)
+    assert "set_detect_anomaly(True)" in (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert not (tmp_path / "out").exists() and kept(tmp_path / "scratch" / "tiny-train-1of4-rrn-0") == [2]
 
 
-def test_a_loss_that_is_not_finite_is_named_with_its_step_seed_and_images(warm, exploded):
-    (said, *images, again, advice), path = exploded
-    assert said == ("loss 'consistency' is nan at step 3 of train 1of4-rrn-0 (seed 0); its update was not applied")
-    batch = next(train.Training(train.job(*KEY, warm / "none")).batches(3, 4))
-    parts = {"labeled": batch.labeled_ids, "u0": batch.unlabeled_ids[0], "u1": batch.unlabeled_ids[1]}
-    assert images == [f"  {name}: {', '.join(ids)}" for name, ids in parts.items()]
-    assert again == f"`python -m rrn.replay {path}` repeats the step"
-    assert advice == "lower optimizer.lr, or use precision: fp32"
-    assert not list(path.parent.glob("step-*"))  # nothing to resume from but the start
-
-
-def test_what_is_kept_of_a_step_that_failed_is_the_state_before_it(warm, exploded, tmp_path):
-    _, path = exploded
-    training = train.Training(train.job(*KEY, tmp_path / "out", {"method": {"teacher_statistics": "running"}}))
-    for step, batch in zip(range(3), training.batches(0, 3), strict=True):
-        training.learner.step(batch, step)
-    assert flat(resume.read(path)["state"]) == flat(training.learner.state())
-
-
-def test_replay_repeats_the_step(warm, exploded, capsys):
-    (said, *images, _, _), path = exploded
-    kept, found = replay.replay(path)
-    assert found.wrong and math.isnan(found.terms["consistency"]) and math.isfinite(found.terms["supervised"])
-    assert len(found.gradients) > replay.SHOWN and found.changed == () and kept["step"] == 3
-    assert replay.main([str(path)]) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[: 1 + len(images)] == [f"then: {said}", *images]
-    assert "  consistency: nan" in printed and f"  gradient of {found.gradients[0]}: not finite" in printed
-    assert printed[-2:] == [f"  ... and of {len(found.gradients) - 10} more parameters", "it goes wrong again"]
-
-
-def test_replay_takes_the_step_from_where_the_run_was(warm, exploded, tmp_path):
-    _, path = exploded
-    training = train.Training(train.job(*KEY, tmp_path / "out", {"method": {"teacher_statistics": "running"}}))
-    for step, batch in zip(range(4), training.batches(0, 4), strict=True):
-        terms = training.learner.step(batch, step)
-    _, found = replay.replay(path)
-    assert found.terms["supervised"] == terms["supervised"].item()
+def test_a_step_that_failed_is_repeated_from_the_last_checkpoint_with_anomaly_detection(warm, tmp_path, monkeypatch):
+    monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
+    explode(monkeypatch, 3)
+    with pytest.raises(LossError):
+        list(train.run(*KEY, tmp_path / "out", PAIRS))
+    taken, draws = [], train.Training(train.job(*KEY, tmp_path / "out", PAIRS)).batches(2, 4)
+    plain = train.Learner.step
+    monkeypatch.setattr(train.Learner, "step", lambda self, *at: taken.append(at) or plain(self, *at))
+    with (
+        torch.autograd.set_detect_anomaly(True),
+        pytest.warns(UserWarning, match="forward call that caused the error"),
+        pytest.raises(RuntimeError, match="MulBackward0' returned nan values"),
+    ):
+        list(train.run(*KEY, tmp_path / "out", PAIRS))
+    assert [step for _, step in taken] == [2, 3]
+    assert all(torch.equal(batch.images, drawn.images) for (batch, _), drawn in zip(taken, draws, strict=True))
 
 
 def test_a_run_that_is_asked_to_stop_after_a_loss_that_is_not_finite_keeps_no_such_state(warm, tmp_path, monkeypatch):
@@ -437,28 +417,7 @@ def test_a_run_that_is_asked_to_stop_after_a_loss_that_is_not_finite_keeps_no_su
     with pytest.raises((LossError, Stopped), match="loss 'consistency' is nan at step 1 of train 1of4-rrn-0"):
         list(training.fit())
     folder = tmp_path / "scratch" / "tiny-train-1of4-rrn-0"
-    assert sorted(path.name for path in folder.iterdir()) == ["failed-00000001.pt", "lock"]
-
-
-def test_replay_says_when_it_no_longer_fails_and_what_has_changed(warm, exploded, capsys, monkeypatch):
-    _, path = exploded
-    monkeypatch.undo()
-    monkeypatch.chdir(warm)
-    monkeypatch.setattr(job, "code", lambda: {"rrn": "mended", "torch": str(torch.__version__)})
-    assert replay.main([str(path)]) == 1
-    printed = capsys.readouterr().out
-    assert re.search(r"changed since: code.rrn: '[0-9a-f]{12}' -> 'mended'\n", printed)
-    assert "nan" not in printed.partition("now, step 3:")[2] and printed.endswith("all of it is finite now\n")
-
-
-def test_replay_refuses_other_files(warm, tmp_path, capsys):
-    (tmp_path / "a").write_bytes(b"no state")
-    assert replay.main([str(tmp_path / "a")]) == 2
-    assert re.match(r"error: .*/a is damaged: ", capsys.readouterr().err)
-    resume.write(tmp_path / "b", {"identity": {}, "state": {"step": 1}})
-    assert replay.main([str(tmp_path / "b")]) == 2
-    text = r"error: .*/b is the state of a run between two steps, not that of a step that failed\n"
-    assert re.fullmatch(text, capsys.readouterr().err)
+    assert sorted(path.name for path in folder.iterdir()) == ["lock"]
 
 
 @pytest.mark.parametrize(("spoiled", "done"), [("segmenters", 4), ("segmenters", 6), ("discriminators", 6)])
@@ -475,9 +434,9 @@ def test_weights_that_are_not_finite_are_never_saved(warm, tmp_path, monkeypatch
     monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.setattr(train.Learner, "step", overflow)
     text = rf"the update of step {done - 1} of train 1of4-rrn-0 \(seed 0\) left weights that are not finite; nothing"
-    with pytest.raises(LossError, match=text):
+    with pytest.raises(LossError, match=text) as caught:
         list(train.run(*KEY, tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+    assert str(caught.value).endswith(f"is kept\n{train.ADVICE}") and not (tmp_path / "out").exists()
     last = sorted((tmp_path / "scratch" / "tiny-train-1of4-rrn-0").glob("step-*"))[-1]
     found = resume.read(last)["state"]
     assert found["step"] == done - 2
@@ -533,25 +492,15 @@ def test_identity_leaves_out_nothing_else(warm, stage, row, unread):
     assert missing == {"dataset": {"cache"}, "evaluate": {"batch", "pixels", "evidence"}}
 
 
-def test_one_of_several_processes_learns_under_guard_and_prints_its_rows(warm, tmp_path, monkeypatch, capfd):
-    inside = []
-
-    @contextmanager
-    def guarded():
-        inside.append(True)
-        yield
-        inside.pop()
-
-    plain = train.Training.fit
-    monkeypatch.setattr(train.guard, "guarded", guarded)
-    monkeypatch.setattr(train.Training, "fit", lambda self: [dict(row, guarded=bool(inside)) for row in plain(self)])
+def test_one_of_several_processes_prints_its_rows_and_ends_with_torchrun(warm, tmp_path, monkeypatch, capfd):
+    ends = []
+    monkeypatch.setattr(train.processes, "end_together", lambda: ends.append(True))
     options = {"stage": KEY[0], "partition": KEY[1], "method": KEY[2], "seed": KEY[3], "out": tmp_path / "out"}
-    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    monkeypatch.setattr("sys.argv", ["rrn.train", *arguments])
+    monkeypatch.setattr("sys.argv", ["rrn.train", *(f"--{name}={value}" for name, value in options.items())])
     train.main()
     rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    assert rows and all(row.pop("guarded") for row in rows) and not inside
     assert [row["step"] for row in rows] == pd.read_csv(tmp_path / "out" / "history.csv")["step"].tolist()
+    assert ends
 
 
 @pytest.mark.parametrize("images", ["val", "unlabeled"])
@@ -559,15 +508,15 @@ def test_images_are_looked_at_as_evaluate_says(warm, images):
     run = train.Training(train.job(*KEY, warm / "none"))
     run.predictor.protocol = run.predictor.protocol.model_copy(update={"mode": "pad", "window": (20, 27)})
     with pytest.raises(SettingsError, match="an image of 20 x 28 pixels"):
-        list(run._look(getattr(run, images), []))
+        list(run.diagnosis._predictions(getattr(run.diagnosis, images), [], lambda: None))
 
 
 def test_val_goes_through_the_networks_once_for_miou_and_reliability(warm, monkeypatch):
     run = train.Training(train.job(*KEY, warm / "none"))
     seen = []
     monkeypatch.setattr(run.predictor, "logits", lambda images: seen.append(len(images)) or run.model.logits(images))
-    _, reliability = run._evaluate()
-    assert sum(seen) == len(run.val.ids) + len(run.unlabeled.ids)
+    _, reliability = run.diagnosis.measure(3, lambda: None)
+    assert sum(seen) == len(run.diagnosis.val.ids) + len(run.diagnosis.unlabeled.ids)
     assert {row["split"] for row in reliability} == {"val", "unlabeled"}
 
 

@@ -100,16 +100,6 @@ class ResumeFolder:
         write(path, {"identity": self.identity, "state": state})
         self._last = path
 
-    def keep_evidence(self, evidence: dict[str, Any]) -> Path:
-        """Write what a step needs to be repeated, of which `step` is the number; return the file.
-
-        Raises:
-            WriteError: the disk is full, or the folder may not be written to.
-        """
-        path = self.path / f"failed-{evidence['step']:08d}.pt"
-        write(path, {"identity": self.identity, **evidence})
-        return path
-
     def remove(self) -> None:
         """Delete the folder: the run is finished and its outputs are written."""
         shutil.rmtree(self.path)

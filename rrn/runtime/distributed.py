@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 
 from rrn import config
 
+TIMEOUT = 600
+"""Seconds that a process waits for the others in one message before it fails; `RRN_TIMEOUT` sets another number."""
 NOTHING = object()
 """Stands where a process has one item less than another."""
 
@@ -26,7 +29,7 @@ def start(device: torch.device) -> None:
     """Join the process group that torchrun announces in the environment, if it does.
 
     Raises:
-        SettingsError: there are fewer GPUs here than processes.
+        SettingsError: there are fewer GPUs here than processes, or `RRN_TIMEOUT` is no number of seconds.
     """
     if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
         if device.type == "cuda":
@@ -37,7 +40,19 @@ def start(device: torch.device) -> None:
                     f"nproc: more processes than the {known} GPUs of this machine; lower nproc{shared}"
                 )
             torch.cuda.set_device(here)  # one GPU each: "cuda" is this one from here on
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout())
+
+
+def timeout() -> timedelta:
+    """Return how long a process waits for the others in one message.
+
+    Raises:
+        SettingsError: `RRN_TIMEOUT` is no number of seconds.
+    """
+    seconds = os.environ.get("RRN_TIMEOUT", str(TIMEOUT))
+    if not seconds.isdecimal() or not 0 < int(seconds) <= 10**6:
+        raise config.SettingsError(f"RRN_TIMEOUT={seconds!r} is no whole number of seconds from 1 to 1000000")
+    return timedelta(seconds=int(seconds))
 
 
 def stop() -> None:

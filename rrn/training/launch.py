@@ -1,12 +1,13 @@
-"""Start a module in one or several processes and yield its lines; torchrun does the work.
+"""One training in several processes: torchrun starts them, and the rows of history are read from what they print.
 
-With `RRN_LAUNCH` set, that command starts the module instead, for instance on several machines:
+With `RRN_LAUNCH` set, that command starts them instead, for instance on several machines:
 
 RRN_LAUNCH="srun torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=$HOST"
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -27,30 +28,44 @@ KEPT = 400
 PATIENCE = 60
 """Seconds for the processes to end a step and save; torchrun kills its own after half of it."""
 
-STORE_GONE = "the torchrun that held the store for all machines has ended; the output of its machine says why\n"
+ADVICE = (
+    "What failed first stands above, or in the output of the other machines. Mend it; the same command then "
+    "goes on from the last checkpoint. Where nothing failed and a process only waited too long, "
+    "set RRN_TIMEOUT to more seconds."
+)
 
 
 class LaunchError(RuntimeError):
-    """A started process failed; the message ends with its last lines, or what torchrun says of each that failed."""
+    """A started process failed; the message holds its last lines, or what torchrun says of each that failed."""
 
 
-def wanted(nproc: int) -> bool:
+def needed(nproc: int) -> bool:
     """Return whether a training of `nproc` processes is started here rather than run in place."""
     return nproc > 1 or "RRN_LAUNCH" in os.environ
 
 
-def command(module: str, *args: Any, nproc: int = 1) -> list[str]:
-    """Return the command line that runs `python -m module args` in `nproc` processes."""
-    launcher = os.environ.get("RRN_LAUNCH")
-    start = [sys.executable]
-    if launcher:
-        start = shlex.split(launcher)
-    elif nproc > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
-    return [*start, "-m", module, *map(str, args)]
+def rows(nproc: int, **options: Any) -> Iterator[dict[str, Any]]:
+    """Run `python -m rrn.train` in `nproc` processes, yield its rows of history and print its other lines.
+
+    Args:
+        nproc: number of processes.
+        options: of the command line, by name; those that are None are left out.
+
+    Raises:
+        LaunchError: the training failed.
+    """
+    arguments = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    shown = 0
+    for line in lines("rrn.train", *arguments, nproc=nproc):
+        row = json.loads(line) if line.startswith("{") else None
+        if row is None:
+            print(line, flush=True)
+        elif row["step"] > shown:  # every machine says the same
+            shown = row["step"]
+            yield row
 
 
-def launch(module: str, *args: Any, nproc: int = 1) -> Iterator[str]:
+def lines(module: str, *args: str, nproc: int = 1) -> Iterator[str]:
     """Run `python -m module args` in `nproc` processes and yield the lines of their output.
 
     If the consumer stops early, or this process dies, the started ones are stopped too.
@@ -76,19 +91,30 @@ def launch(module: str, *args: Any, nproc: int = 1) -> Iterator[str]:
             kept.append(line)
             yield line.rstrip("\n")
         if status := process.wait():
-            raise LaunchError(f"{module} exited with status {status}; its last lines:\n{_last(list(kept), module)}")
+            told = _failure(list(kept), module)
+            raise LaunchError(f"{module} exited with status {status}; its last lines:\n{told}\n{ADVICE}")
     finally:
         _stop(process)
 
 
-def _last(lines: list[str], module: str) -> str:
+def command(module: str, *args: str, nproc: int = 1) -> list[str]:
+    """Return the command line that runs `python -m module args` in `nproc` processes."""
+    launcher = os.environ.get("RRN_LAUNCH")
+    start = [sys.executable]
+    if launcher:
+        start = shlex.split(launcher)
+    elif nproc > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
+    return [*start, "-m", module, *args]
+
+
+def _failure(output: list[str], module: str) -> str:
     """Return what a failure repeats: torchrun's summary, or tracebacks of its processes, and the last lines."""
     summary = f"{module} FAILED\n"
-    if summary in lines:
-        return "".join(lines[lines.index(summary) :])
-    told = [line for line in lines[:-TAIL] if line.startswith("[rank")]
-    hint = STORE_GONE if any("RendezvousConnectionError" in line for line in lines[-TAIL:]) else ""
-    return "".join([*told[-TAIL:], *lines[-TAIL:], hint])
+    if summary in output:
+        return "".join(output[output.index(summary) :])
+    tracebacks = [line for line in output[:-TAIL] if line.startswith("[rank")]
+    return "".join([*tracebacks[-TAIL:], *output[-TAIL:]])
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
@@ -102,8 +128,3 @@ def _stop(process: subprocess.Popen[str]) -> None:
             process.wait()
     if process.stdout:
         process.stdout.close()
-
-
-if __name__ == "__main__":
-    for text in launch(sys.argv[2], *sys.argv[3:], nproc=int(sys.argv[1])):
-        print(text, flush=True)

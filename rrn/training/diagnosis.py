@@ -1,0 +1,96 @@
+"""What is measured while a run learns: mIoU on val, and which score tells right pseudo-labels from wrong ones.
+
+Labels that training never sees are read for it. Each process looks at its own share of the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from rrn import config
+from rrn.data.batches import WholeImages, diagnosis_ids, whole_images
+from rrn.data.image_set import ImageSet
+from rrn.data.splits import Split
+from rrn.evaluation import metrics, region_tables
+from rrn.evaluation.inference import Predictor, require_fit
+from rrn.reliability.measures import summarise
+from rrn.runtime import distributed
+
+Row = dict[str, Any]
+
+
+class Diagnosis:
+    """Measures both segmenters on whole images.
+
+    Args:
+        predictor: of the networks that learn.
+        dataset: images and labels.
+        split: who is unlabeled, and val.
+        settings: of the run.
+        pseudo_labels: whether the reliability of pseudo-labels is measured, too.
+
+    Raises:
+        SettingsError: an image does not fit into the window of `evaluate:`.
+    """
+
+    def __init__(
+        self, predictor: Predictor, dataset: ImageSet, split: Split, settings: config.Settings, pseudo_labels: bool
+    ) -> None:
+        self.predictor, self.dataset, self.settings = predictor, dataset, settings
+        self.classes, self.pseudo_labels = split.classes, pseudo_labels
+        self.val = self._images(settings.dataset.val, split.val)
+        known = diagnosis_ids(dataset, split, settings.log.diagnose)
+        self.unlabeled = self._images(settings.dataset.train, known) if known else None
+
+    def measure(self, step: int, between: Callable[[], None]) -> tuple[Row, list[Row]]:
+        """Look at val, and where pseudo-labels are measured at unlabeled images with known labels.
+
+        Args:
+            step: number of steps done.
+            between: called between two batches; what it raises ends the look.
+
+        Returns:
+            miou_1, miou_2, miou_mean and miou_ensemble in per cent; rows of reliability.csv.
+        """
+        tables = list[pd.DataFrame]()
+        evaluation = metrics.evaluate(self._predictions(self.val, tables, between), self.classes)
+        device = self.predictor.device
+        matrices = {n: distributed.total(m.to(device)).cpu() for n, m in evaluation.matrices.items()}
+        reliability: list[Row] = []
+        if self.pseudo_labels:
+            reliability += self._reliability("val", step, tables)
+            if self.unlabeled is not None:
+                tables = []
+                for _ in self._predictions(self.unlabeled, tables, between):
+                    pass
+                reliability += self._reliability("unlabeled", step, tables)
+        values = replace(evaluation, matrices=matrices).metrics()
+        return {name: value for name, value in values.items() if name.startswith("miou")}, reliability
+
+    def _images(self, folder: str, ids: tuple[str, ...]) -> WholeImages:
+        protocol, keep = self.settings.evaluate, self.settings.dataset.cache
+        share = distributed.rank(), distributed.world()
+        images = whole_images(self.dataset, folder, ids, protocol.batch, *share, keep, protocol.pixels)
+        require_fit(protocol, images.sizes)
+        return images
+
+    def _predictions(
+        self, images: WholeImages, tables: list[pd.DataFrame], between: Callable[[], None]
+    ) -> Iterator[region_tables.Seen]:
+        """Yield predictions batch by batch; append the region table of each where pseudo-labels are measured."""
+        for seen in region_tables.look(self.predictor, images):
+            between()
+            if self.pseudo_labels:
+                tables.append(region_tables.describe(self.predictor, seen, self.classes))
+            yield seen
+
+    def _reliability(self, split: str, step: int, tables: list[pd.DataFrame]) -> list[Row]:
+        """Summarize the region tables of all processes, in the order of the images."""
+        regions = region_tables.joined(distributed.undealt(tables), self.classes)
+        cut = metrics.cut(self.settings.method.filter)
+        summary = summarise(regions, *cut).assign(step=step, split=split)
+        return [{str(k): v for k, v in row.items()} for row in summary.to_dict("records")]
