@@ -23,7 +23,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import Node
 
 from rrn.explain import dotted, explained, short
-from rrn.limits import PositiveInt, nearest
+from rrn.limits import MOVED, PositiveInt, nearest, up_to_date
 from rrn.schema import (
     IGNORE_INDEX,
     Augment,
@@ -32,6 +32,7 @@ from rrn.schema import (
     Discriminator,
     Evaluate,
     Filter,
+    Loading,
     Method,
     Model,
     Optimizer,
@@ -50,6 +51,7 @@ __all__ = [
     "Discriminator",
     "Evaluate",
     "Filter",
+    "Loading",
     "Method",
     "Model",
     "Networks",
@@ -67,6 +69,7 @@ __all__ = [
     "read",
     "resolve",
     "short",
+    "up_to_date",
 ]
 
 DEEPEST = 20
@@ -253,6 +256,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> 
     for key, value in over.items():
         name = f"{where}{key}"
         if key not in result and where not in ("methods.",) and not where.startswith("methods."):
+            if name in MOVED:
+                raise SettingsError(f"params.yaml: {name} is now {MOVED[name]}")
             raise SettingsError(f"params.yaml has no setting {short(name)}{nearest(str(key), result)}")
         section = result.get(key)
         if isinstance(section, Mapping) and isinstance(value, Mapping):

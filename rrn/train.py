@@ -100,7 +100,7 @@ class Training:
             finished.read_segmenters(model, job.start)
         self.model = learner.prepare_for(model, self.device, self.settings.speed).train()
         self.learner = Learner(self.model, self.settings, job.schedule, decay=job.stage == "train")
-        self.predictor = Predictor(self.model, self.settings.evaluate)
+        self.predictor = Predictor(self.model, self.settings.evaluate, self.settings.loading)
         names = self.settings.dataset
         self.val = self._whole(names.val, self.split.val)
         known = diagnosis_ids(self.dataset, self.split, self.settings.log.diagnose)
@@ -267,11 +267,10 @@ class Training:
         return [{str(k): v for k, v in row.items()} for row in summary.to_dict("records")]
 
     def _whole(self, folder: str, ids: tuple[str, ...]) -> WholeImages:
-        """Return this process's share of the whole images of a split, decoded once if `dataset.cache` allows."""
-        protocol, keep = self.settings.evaluate, self.settings.dataset.cache
-        share = distributed.rank(), distributed.world()
-        images = whole_images(self.dataset, folder, ids, protocol.batch, *share, keep, protocol.pixels)
-        require_fit(protocol, images.sizes)
+        """Return this process's share of the whole images of a split, decoded once if `loading.cache` allows."""
+        how, share = self.settings.loading, (distributed.rank(), distributed.world())
+        images = whole_images(self.dataset, folder, ids, how.evaluation_batch, *share, how.cache, how.evaluation_pixels)
+        require_fit(self.settings.evaluate, images.sizes)
         return images
 
     def _scratch(self) -> ResumeFolder:
@@ -325,7 +324,7 @@ class Training:
             colours=self.split.colours,
             size=self.settings.dataset.size,
             networks=finished.networks_of(self.settings) if self.job.stage == "train" else None,
-            evaluate=self.settings.evaluate.model_copy(update=finished.NO_MATTER),
+            evaluate=self.settings.evaluate,
         )
 
 
