@@ -139,8 +139,8 @@ def attempt(values: dict[str, Any], base: dict[str, Any], seed: int) -> pd.DataF
     learn(model, settings, dataset, others if "unseen" in values else split, seed, values.get("steps", STEPS))
 
     def regions(folder: str, ids: tuple[str, ...]) -> pd.DataFrame:
-        images = whole_images(dataset, folder, ids, settings.evaluate.batch)
-        return region_table(Predictor(model, settings.evaluate), images, split.classes)
+        images = whole_images(dataset, folder, ids, settings.loading.evaluation_batch)
+        return region_table(Predictor(model, settings.evaluate, settings.loading), images, split.classes)
 
     val, train = regions(settings.dataset.val, split.val), settings.dataset.train
     tables = [measured(val)]

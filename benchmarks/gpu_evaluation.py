@@ -38,7 +38,7 @@ def predictors(data: str, part: Part) -> dict[str, Predictor]:
     if part.small and data == "cityscapes":
         protocol = protocol.model_copy(update={key: tuple(value) for key, value in SMALL_WINDOW.items()})
     return {
-        name: Predictor(model, protocol.model_copy(update={"folded": folded}))
+        name: Predictor(model, protocol.model_copy(update={"folded": folded}), settings.loading)
         for name, folded in (("plain", False), ("folded", True))
     }
 

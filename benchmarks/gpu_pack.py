@@ -176,7 +176,6 @@ def opened(name: str, source: Path) -> ImageSet:
         unlabeled=None,
         **dict(zip(("train", "val", "test"), names, strict=True)),
         size=None,
-        cache=False,
     )
     return ImageSet(source, Folder.open(data, source, ""), None, *names)
 

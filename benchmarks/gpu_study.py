@@ -367,8 +367,8 @@ class Study:
 def changes(part: Part, size: Size) -> dict[str, Any]:
     """Return the differences to params.yaml."""
     if part.small:
-        return {**CHANGES, "device": "cpu", "workers": 1, **TINY, **STEPS_SMALL}
-    values = {"device": part.device.type, "workers": LOADERS // max(size.sides)}
+        return {**CHANGES, "device": "cpu", "loading": {"workers": 1}, **TINY, **STEPS_SMALL}
+    values = {"device": part.device.type, "loading": {"workers": LOADERS // max(size.sides)}}
     crop = {"augment": {"crop": CROP if part.data else CROP_EMBEDDED}}
     return {**CHANGES, **values, **crop, "model": config.read(LITE0)["model"]}
 

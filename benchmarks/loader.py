@@ -106,7 +106,7 @@ def private_bytes(count: int, steps: int, kept: bool) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_pair(root / "image.jpg", root / "label.png", SIDE, SIDE, np.random.default_rng(0))
-        settings = settings_of(root, SIDE, 4, kept).model_copy(update={"workers": 1})
+        settings = settings_of(root, SIDE, 4, kept, workers=1)
         layout = OneFile(root, ("a",) * CLASSES, {value: value for value in range(CLASSES)}, (), "", "train", None)
         dataset = ImageSet(root, layout, None, "train", "val", "val", root / "decoded")
         names = [f"2008_{place:06d}" for place in range(count)]
@@ -190,12 +190,12 @@ def split_of(labeled: list[str], unlabeled: list[str]) -> Split:
     return Split("1of4", "seeded", "", "", tuple(f"class {i}" for i in range(CLASSES)), (), *names)
 
 
-def settings_of(root: Path, crop: int, batch: int, kept: bool) -> config.Settings:
+def settings_of(root: Path, crop: int, batch: int, kept: bool, workers: int = 0) -> config.Settings:
     """Return settings of the data set in `root`."""
     changes = {
         "device": "cpu",
-        "workers": 0,
-        "dataset": {"kind": "folder", "path": str(root), "void": [255], "unlabeled": None, "size": None, "cache": kept},
+        "loading": {"workers": workers, "cache": kept},
+        "dataset": {"kind": "folder", "path": str(root), "void": [255], "unlabeled": None, "size": None},
         "augment": {"crop": crop, "scales": SCALES, "flip": True, "jitter": 0.2},
         "batch": {"labeled": batch, "unlabeled": batch},
     }

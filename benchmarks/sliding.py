@@ -104,7 +104,8 @@ def lookers(size: Size) -> dict[str, Callable[[], Tensor]]:
     }
     for name, case in CASES.items():
         laid = copy.deepcopy(base).to(memory_format=case.layout)
-        predictor = Predictor(laid, protocol(size, case))
+        loading = config.load(None, {"loading": {"evaluation_batch": case.batch}}).loading
+        predictor = Predictor(laid, protocol(size, case), loading)
         looks[name] = lambda predictor=predictor: predictor.logits(image[None])[:, 0]
     return looks
 
@@ -127,7 +128,7 @@ def model(size: Size) -> RRN:
 def protocol(size: Size, case: Case) -> config.Evaluate:
     """Return `settings.evaluate` of a case."""
     sides = {"window": [size.window] * 2, "stride": [size.stride] * 2} if case.mode == "sliding" else {}
-    values = {"mode": case.mode, "batch": case.batch, "folded": case.folded, **sides}
+    values = {"mode": case.mode, "folded": case.folded, **sides}
     return config.load(None, {"evaluate": values}).evaluate
 
 

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from rrn.explain import explained, short
-from rrn.limits import PositiveInt, nearest
+from rrn.limits import MOVED, PositiveInt, nearest, up_to_date
 from rrn.schema import (
     IGNORE_INDEX,
     Augment,
@@ -30,6 +30,7 @@ from rrn.schema import (
     Discriminator,
     Evaluate,
     Filter,
+    Loading,
     Method,
     Model,
     Optimizer,
@@ -48,6 +49,7 @@ __all__ = [
     "Discriminator",
     "Evaluate",
     "Filter",
+    "Loading",
     "Method",
     "Model",
     "Networks",
@@ -65,6 +67,7 @@ __all__ = [
     "read",
     "resolve",
     "short",
+    "up_to_date",
 ]
 
 MOST_PROBLEMS = 20
@@ -202,6 +205,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> 
     for key, value in over.items():
         name = f"{where}{key}"
         if key not in result and where not in ("methods.",) and not where.startswith("methods."):
+            if name in MOVED:
+                raise SettingsError(f"params.yaml: {name} is now {MOVED[name]}")
             raise SettingsError(f"params.yaml has no setting {short(name)}{nearest(str(key), result)}")
         section = result.get(key)
         if isinstance(section, Mapping) and isinstance(value, Mapping):

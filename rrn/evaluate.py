@@ -51,7 +51,7 @@ def report(
         atomic_io.WriteError: the disk is full, or `out` may not be written.
     """
     torch.set_num_threads(settings.threads)
-    crop, predictor = settings.augment.crop, Predictor(model, settings.evaluate)
+    crop, predictor = settings.augment.crop, Predictor(model, settings.evaluate, settings.loading)
     images = images_of(settings, dataset, split)
     for batches in images.values():
         require_fit(settings.evaluate, batches.sizes)
@@ -79,9 +79,9 @@ def images_of(settings: Settings, dataset: ImageSet, split: Split) -> dict[str, 
     wanted = {"val": (dataset.val, split.val), "unlabeled": (dataset.train, known), "test": (dataset.test, split.test)}
     if dataset.test == dataset.val:
         wanted = {"unlabeled": wanted["unlabeled"], "val": wanted["val"]}
-    protocol, keep = settings.evaluate, settings.dataset.cache
+    how = settings.loading
     return {
-        name: whole_images(dataset, *where, protocol.batch, cache=keep, pixels=protocol.pixels)
+        name: whole_images(dataset, *where, how.evaluation_batch, cache=how.cache, pixels=how.evaluation_pixels)
         for name, where in wanted.items()
         if where[1]
     }
@@ -99,7 +99,7 @@ def about_run(settings: Settings, split: Split, ids: Mapping[str, Sequence[str]]
         rule=row.filter,
         rho=row.rho,
         objective=row.discriminator.objective if row.uses_discriminators else None,
-        images={name: evidence.spread(names, settings.evaluate.evidence) for name, names in ids.items()},
+        images={name: evidence.spread(names, settings.log.evidence) for name, names in ids.items()},
     )
 
 

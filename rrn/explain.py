@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from rrn.limits import NAME, near, nearest
+from rrn.limits import MOVED, NAME, near, nearest
 from rrn.schema import Settings
 
 WORDS = {True: {"true", "yes", "on", "y"}, False: {"false", "no", "off", "n"}, None: {"null", "none", "nil", "~", ""}}
@@ -27,12 +27,18 @@ ROW = "expected what the row changes of method, in braces: {}"
 
 def explained(problems: Iterable[Any]) -> list[str]:
     """Return a readable line for each error that pydantic found in `Settings`; none says what another one does."""
-    lines = [_explained(problem) for problem in problems if not _follows(problem)]
+    problems = list(problems)
+    old = {dotted(problem["loc"]) for problem in problems if problem["type"] == "extra_forbidden"}
+    moved = {new for key, new in MOVED.items() if key in old}
+    lines = [_explained(problem) for problem in problems if not _follows(problem, moved)]
     return list(dict.fromkeys(lines))
 
 
-def _follows(problem: Any) -> bool:
-    """Return whether a list is too short only without its wrong items, which have lines of their own."""
+def _follows(problem: Any, moved: set[str]) -> bool:
+    """Return whether a list is too short only without its wrong items, or a key is missing where an old one is left."""
+    if problem["type"] == "missing":
+        where = dotted(problem["loc"])
+        return any(key == where or key.startswith(f"{where}.") for key in moved)
     return problem["type"] == "too_short" and problem["ctx"]["actual_length"] < len(problem["input"])
 
 
@@ -45,6 +51,8 @@ def _explained(problem: Any) -> str:
     if problem["type"] == "invalid_key":
         return f"{dotted(parents) or 'the file'} has the key {short(key)}, which is no text; put it in quotes"
     if problem["type"] == "extra_forbidden":
+        if where in MOVED:
+            return f"{where} is now {MOVED[where]}"
         return f"no setting {where!r}{nearest(str(key), _section(parents).model_fields)}"
     what = f"{where} is missing" if problem["type"] == "missing" else f"{where} is {given}"
     if problem["type"] == "value_error":

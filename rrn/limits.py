@@ -1,9 +1,14 @@
-"""Kinds of values that settings have: their limits, and what a message says of them (`description`); near names."""
+"""Kinds of values that settings have: their limits, and what a message says of them (`description`).
+
+And names of settings: near ones, and those that have moved.
+"""
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -12,6 +17,15 @@ from rrn.runtime.places import literal
 
 LARGEST = 2**31 - 1
 """Of every whole number but seeds: no loop, list or tensor of more is meant."""
+
+MOVED = {
+    "workers": "loading.workers",
+    "dataset.cache": "loading.cache",
+    "evaluate.batch": "loading.evaluation_batch",
+    "evaluate.pixels": "loading.evaluation_pixels",
+    "evaluate.evidence": "log.evidence",
+}
+"""Where a key of earlier versions stands now."""
 
 PositiveInt = Annotated[int, Field(ge=1, le=LARGEST, strict=True)]
 NaturalInt = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
@@ -100,3 +114,14 @@ def nearest(name: str, known: Any) -> str:
     """Return '; did you mean ...?' with the nearest known name, or the list of them."""
     found = near(name, known)
     return f"; did you mean {found!r}?" if found else f"; there are {', '.join(sorted(map(str, known)))}"
+
+
+def up_to_date(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that an earlier version has written, a key that has moved at its new place."""
+    found = copy.deepcopy(dict(params))
+    for old, new in MOVED.items():
+        (*sections, key), (section, name) = old.split("."), new.split(".")
+        held = found.get(sections[0], {}) if sections else found
+        if key in held:
+            found.setdefault(section, {})[name] = held.pop(key)
+    return found

@@ -48,6 +48,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Loading(Section):
+    """How images are read, and how many are looked at together: no result depends on it."""
+
+    workers: Processes
+    cache: Flag
+    evaluation_batch: Images
+    evaluation_pixels: PositiveInt
+
+
 class Dataset(Section):
     """Where the images lie and how they are read."""
 
@@ -59,7 +68,6 @@ class Dataset(Section):
     val: Folder
     test: Folder
     size: tuple[Side, Side] | None
-    cache: Flag
 
     @model_validator(mode="after")
     def _possible(self) -> Dataset:
@@ -192,6 +200,7 @@ class Log(Section):
     evaluate: PositiveInt
     checkpoint: PositiveInt
     diagnose: NaturalInt
+    evidence: NaturalInt
 
     @model_validator(mode="after")
     def _in_step(self) -> Log:
@@ -207,8 +216,6 @@ class Log(Section):
 class Evaluate(Section):
     """Evaluation."""
 
-    batch: Images
-    pixels: PositiveInt
     mode: Literal["whole", "pad", "sliding"]
     window: tuple[Side, Side] | None
     stride: tuple[Side, Side] | None
@@ -216,7 +223,6 @@ class Evaluate(Section):
     scales: tuple[Scale, ...] = Field(min_length=1)
     flip: Flag
     folded: Flag
-    evidence: NaturalInt
 
     @model_validator(mode="after")
     def _possible(self) -> Evaluate:
@@ -322,7 +328,7 @@ class Settings(Section):
     precision: Literal["fp32", "bf16", "fp16"]
     threads: Annotated[Processes, Field(ge=1)]
     nproc: Annotated[Processes, Field(ge=1)]
-    workers: Processes
+    loading: Loading
     dataset: Dataset
     split: Split
     ablation: Ablation

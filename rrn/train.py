@@ -92,7 +92,7 @@ class Training:
             finished.read_segmenters(model, job.start)
         self.model = learner.prepare_for(model, self.device, self.settings.speed).train()
         self.learner = Learner(self.model, self.settings, job.schedule, decay=job.stage == "train")
-        self.predictor = Predictor(self.model, self.settings.evaluate)
+        self.predictor = Predictor(self.model, self.settings.evaluate, self.settings.loading)
         self.diagnosis = Diagnosis(self.predictor, self.dataset, self.split, self.settings, job.stage == "train")
         self.done = 0
         self.pending: list[Losses] = []  # of the last steps, which no row holds yet
@@ -254,7 +254,7 @@ class Training:
             colours=self.split.colours,
             size=self.settings.dataset.size,
             networks=finished.networks_of(self.settings) if self.job.stage == "train" else None,
-            evaluate=self.settings.evaluate.model_copy(update=finished.NO_MATTER),
+            evaluate=self.settings.evaluate,
         )
 
 

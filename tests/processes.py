@@ -32,8 +32,9 @@ from rrn.training.learner import Learner
 
 EXACT = {"method": {"grid": 4, "teacher_statistics": "running", "discriminator": {"dropout": 0.0}}}
 SLIDING = tiny.settings(
-    changes={"evaluate": {"batch": 3, "mode": "sliding", "window": [24, 20], "stride": [16, 9], "flip": True}}
+    changes={"evaluate": {"mode": "sliding", "window": [24, 20], "stride": [16, 9], "flip": True}}
 ).evaluate
+THREE = tiny.settings(changes={"loading": {"evaluation_batch": 3}}).loading
 ROWS = ("supervised", "cps_cutmix", "local_filter", "rrn", "confidence_filter")
 PLAIN: dict[str, Any] = {
     "batch": {"labeled": 8, "unlabeled": 8},
@@ -81,7 +82,7 @@ def matrices() -> torch.Tensor:
     batches = [tiny.batch(images=2, seed=seed) for seed in range(3)]
     whole = [WholeBatch(b.images, b.labels, b.labeled_ids) for b in batches]
     mine = whole[distributed.rank() :: distributed.world()]
-    models = network, Predictor(network, SLIDING)
+    models = network, Predictor(network, SLIDING, THREE)
     found = [metrics.evaluate(region_tables.look(model, mine), ("a", "b", "c")) for model in models]
     return torch.stack([distributed.total(matrix) for each in found for matrix in each.matrices.values()])
 
@@ -141,7 +142,7 @@ def evaluated(nproc: int) -> dict[str, object]:
         row: of history; reliability; tables: all regions, in order, val and unlabeled.
     """
     out = Path(f"evaluated-{nproc}").resolve()
-    changes = {"nproc": nproc, "evaluate": {"batch": 1}, "batch": PLAIN["batch"]}
+    changes = {"nproc": nproc, "loading": {"evaluation_batch": 1}, "batch": PLAIN["batch"]}
     run = train.Training(train.job("train", "1of4", "rrn", 0, out, changes))
     with mock.patch.object(diagnosis, "summarise", wraps=diagnosis.summarise) as summarise:
         row, run.reliability = run.diagnosis.measure(0, lambda: None)

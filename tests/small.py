@@ -63,13 +63,13 @@ def small_settings(path: Path, **changes: dict[str, Any]) -> Settings:
             "void": (255,),
             "unlabeled": None,
             "size": None,
-            "cache": True,
         },
         "augment": {"crop": CROP, "scales": (0.75, 1.5), "flip": True, "jitter": 0.2},
         "batch": {"labeled": 4, "unlabeled": 4},
+        "loading": {"workers": 0, "cache": True},
         "cutmix": {"boxes": 3, "area": (0.25, 0.5)},
     }
-    settings = config.load(root=REPOSITORY).model_copy(update={"device": "cpu", "workers": 0})
+    settings = config.load(root=REPOSITORY).model_copy(update={"device": "cpu"})
     for section in base.keys() | changes.keys():
         values = {**base.get(section, {}), **changes.get(section, {})}
         changed = getattr(settings, section).model_copy(update=values)

@@ -168,7 +168,7 @@ def test_a_trial_is_asked_once_and_what_it_found_is_remembered(here, remembered,
     assert json.loads(known.read_text(encoding="utf-8"))["crop"] == settings.augment.crop
     monkeypatch.setattr(buildable, "TRIAL", [sys.executable, "-c", "raise SystemExit('asked again')"])
     buildable.require(here, settings)
-    buildable.require(here, config.load(overrides={"train": {"steps": 7}, "workers": 1}, root=here))
+    buildable.require(here, config.load(overrides={"train": {"steps": 7}, "loading": {"workers": 1}}, root=here))
     with pytest.raises(buildable.TrialError, match="asked again"):
         buildable.require(here, config.load(overrides={"augment": {"crop": 128}}, root=here))
 
@@ -236,7 +236,7 @@ def test_a_preset_of_networks_that_cannot_be_built_writes_nothing(here, capsys):
 
 def test_a_preset_that_leaves_the_networks_alone_asks_nobody(here, monkeypatch, capsys):
     monkeypatch.setattr(buildable, "TRIAL", [sys.executable, "-c", "raise SystemExit('asked')"])
-    assert presets.main(["name=a", "train.steps=7", "evaluate.batch=4", "ablation.seeds=[0]"]) == 0
+    assert presets.main(["name=a", "train.steps=7", "loading.evaluation_batch=4", "ablation.seeds=[0]"]) == 0
     assert "asked" not in capsys.readouterr().err
     assert presets.main(["augment.crop=128"]) == 0
     assert "gave no answer (asked)" in capsys.readouterr().err

@@ -216,7 +216,7 @@ def test_an_image_and_a_label_that_do_not_fit(dataset: ImageSet) -> None:
 
 def test_no_place_for_the_files(dataset: ImageSet, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"cannot be kept in .*decoded \(.*Not a directory.*set dataset.cache: false"):
+    with pytest.raises(DataError, match=r"cannot be kept in .*decoded \(.*Not a directory.*set loading.cache: false"):
         opened(replace(dataset, decoded=tmp_path / "file" / "decoded"))
 
 
@@ -224,7 +224,7 @@ def test_a_full_disk(dataset: ImageSet) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
     try:
-        with pytest.raises(DataError, match=r"cannot be kept in .*File too large.*set dataset.cache: false"):
+        with pytest.raises(DataError, match=r"cannot be kept in .*File too large.*set loading.cache: false"):
             opened(dataset)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -178,7 +178,7 @@ def test_changing_training_leaves_the_warmup_alone(repository, params):
 
 
 def test_how_many_images_at_once_trains_nothing_again(repository, params):
-    params("evaluate.batch=8", "dataset.cache=false")
+    params("loading.evaluation_batch=8", "loading.cache=false")
     result = python(repository, "-m", "dvc", "repro", "--dry")
     assert set(ran(result.stdout)) == {f"evaluate@1of16-{method}-0" for method in METHODS}
 

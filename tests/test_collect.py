@@ -154,7 +154,7 @@ def test_about_says_what_was_run_alike_on_every_machine():
     assert list(said["params"]["methods"]) == ["cps_cutmix", "rrn"]
     assert said["params"]["dataset"]["kind"] == "folder" and "path" not in said["params"]["dataset"]
     assert said["params"]["train"] == {"steps": settings.train.steps, "lr_ramp": settings.train.lr_ramp}
-    elsewhere = {"workers": 3, "dataset": {"path": "elsewhere", "cache": False}}
+    elsewhere = {"loading": {"workers": 3, "cache": False}, "dataset": {"path": "elsewhere"}}
     changed = config.load(root=ROOT, overrides={"methods": {"other": {"rho": "none"}}, **elsewhere}).model_copy(
         update={"name": "study", "ablation": settings.ablation}
     )
@@ -189,7 +189,26 @@ def test_no_number_of_a_paper_stands_beside_the_embedded_data():
     assert isinstance(collect.quoted(config.load(root=ROOT)), pd.DataFrame)
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/settings.json")), ids=lambda path: path.parent.name)
+def test_keys_of_committed_studies_are_found_at_their_new_places(path):
+    held = json.loads(path.read_text())["params"]
+    found = config.up_to_date(held)
+    old = held["evaluate"] if "evidence" in held["evaluate"] else held["log"]
+    assert found["log"] == held["log"] | {"evidence": old["evidence"]}
+    assert found["dataset"] == held["dataset"] and "evidence" not in found["evaluate"]
+    assert found.get("loading", {}).get("evaluation_batch") == held["evaluate"].get("batch")
+    assert config.up_to_date(found) == found, "and those of this version stay where they are"
+
+
+def test_a_committed_study_of_earlier_keys_still_stands_beside(study):
+    settings = config.load(root=ROOT)
+    beside = settings.ablation.model_copy(update={"methods": ("rrn",), "seeds": (0, 1, 2), "beside": ("shapes",)})
+    settings = settings.model_copy(update={"name": "study", "ablation": beside})
+    table = collect.collect(study[0], settings, ROOT / "results")
+    assert set(table["name"]) == {"study", "shapes"}
+
+
 def test_what_was_run_does_not_say_how_much_is_looked_at_together():
-    settings = [config.load(overrides={"evaluate": {"pixels": pixels}}, root=ROOT) for pixels in (1000, 2000)]
+    settings = [config.load(overrides={"loading": {"evaluation_pixels": n}}, root=ROOT) for n in (1000, 2000)]
     first, second = map(collect.about, settings)
-    assert first == second and "pixels" not in first["params"]["evaluate"]
+    assert first == second and "loading" not in first["params"]

@@ -9,7 +9,11 @@ ROWS = list(config.read(PARAMS)["methods"])
 
 def refusal(changes, row=None):
     """Return the message that settings with `changes` in params.yaml get."""
-    values = _deep(params(), changes)
+    return refusal_of(_deep(params(), changes), row)
+
+
+def refusal_of(values, row=None):
+    """Return the message that the values of params.yaml get."""
     with pytest.raises(SettingsError) as caught:
         config.resolve(values, row)
     return str(caught.value)
@@ -207,8 +211,8 @@ def test_a_problem_of_the_whole_is_not_blamed_on_a_row():
 
 
 def test_all_problems_stand_in_one_message():
-    text = refusal({"threads": 0, "workers": -1})
-    assert [line.split(" is ")[0] for line in text.splitlines()] == ["params.yaml: threads", "params.yaml: workers"]
+    text = refusal({"threads": 0, "nproc": -1})
+    assert [line.split(" is ")[0] for line in text.splitlines()] == ["params.yaml: threads", "params.yaml: nproc"]
 
 
 def test_missing_settings_are_named():
@@ -219,6 +223,36 @@ def test_missing_settings_are_named():
     del values["method"]
     with pytest.raises(SettingsError, match=r"params.yaml: method is missing"):
         config.resolve(values)
+
+
+OLD = [
+    ("workers", "loading.workers"),
+    ("dataset.cache", "loading.cache"),
+    ("evaluate.batch", "loading.evaluation_batch"),
+    ("evaluate.pixels", "loading.evaluation_pixels"),
+    ("evaluate.evidence", "log.evidence"),
+]
+"""A key as params.yaml had it, and where it stands now."""
+
+
+@pytest.mark.parametrize(("old", "new"), OLD)
+def test_a_key_that_has_moved_is_named_with_its_new_place_and_nothing_else_is_said(old, new):
+    (*sections, key), (section, name) = old.split("."), new.split(".")
+    values, change = params(), {sections[0]: {key: 1}} if sections else {key: 1}
+    del values[section][name]
+    with pytest.raises(SettingsError, match=f"^params.yaml: {old} is now {new}$"):
+        config.resolve(_deep(values, change))
+    with pytest.raises(SettingsError, match=f"^params.yaml: {old} is now {new}$"):
+        config.resolve(params(), "rrn", change)
+
+
+def test_settings_of_an_earlier_version_are_told_once_what_has_moved():
+    values = params()
+    values = _deep(values, {"workers": 0, "dataset": {"cache": True}, "evaluate": {"batch": 1, "pixels": 1}})
+    values["evaluate"]["evidence"] = values["log"].pop("evidence")
+    del values["loading"]
+    told = refusal_of(values).splitlines()
+    assert sorted(told) == sorted(f"params.yaml: {old} is now {new}" for old, new in OLD)
 
 
 def test_unknown_row_and_unknown_override():

@@ -32,15 +32,15 @@ Data = tuple[ImageSet, Split, Settings]
 @pytest.fixture
 def data(tmp_path: Path) -> Data:
     root = write_folder(tmp_path / "data")
-    settings = small_settings(root, dataset={"cache": False})
+    settings = small_settings(root, loading={"cache": False})
     dataset = ImageSet.open(settings, tmp_path)
     return dataset, partitioned(dataset, settings, "1of4"), settings
 
 
 def batches(data: Data, workers: int = 0, cache: bool = False) -> Iterator[Batch]:
     dataset, split, settings = data
-    kept = settings.dataset.model_copy(update={"cache": cache})
-    changed = settings.model_copy(update={"workers": workers, "dataset": kept})
+    loading = settings.loading.model_copy(update={"workers": workers, "cache": cache})
+    changed = settings.model_copy(update={"loading": loading})
     return iter(training_loader(dataset, split, changed, 0, 0, 1000, "train"))
 
 
@@ -150,7 +150,7 @@ sys.path.insert(0, sys.argv[2])
 import psutil, test_data_faults as tests
 from small import partitioned, small_settings
 root = Path(sys.argv[1])
-settings = small_settings(root, dataset={"cache": False})
+settings = small_settings(root, loading={"cache": False})
 dataset = tests.ImageSet.open(settings, root.parent)
 reading = tests.batches((dataset, partitioned(dataset, settings, "1of4"), settings), 2)
 next(reading)
@@ -190,7 +190,7 @@ def test_a_killed_worker_stops_the_run_with_the_setting_that_helps(
         f"of 2 processes that prepare batches pid {workers[0].pid} was killed by signal 9: most likely for lack of"
     )
     assert f"\nrrn.data.prefetch.WorkerError: {expected} memory, or /dev/shm is full; " in errors
-    assert "lower workers (now 2; with 0 there is no such process), then give the same command again" in errors
+    assert "lower loading.workers (now 2; with 0 there is no such process), then give the same command again" in errors
     require_gone(workers)
 
 
@@ -217,7 +217,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 def test_decoded_images_that_find_no_room_leave_nothing_and_the_next_run_decodes_them(data: Data, disk: Disk) -> None:
     dataset = replace(data[0], decoded=disk.folder / "decoded")
     disk.fill(4096)
-    message = r"cannot be kept in .*/decoded \(.*No space left on device.*\): set dataset.cache: false, make room there"
+    message = r"cannot be kept in .*/decoded \(.*No space left on device.*\): set loading.cache: false, make room there"
     with pytest.raises(DataError, match=message):
         whole_images(dataset, "val", data[1].val, 2, cache=True)
     assert [path.suffix for path in dataset.decoded.iterdir()] == [".lock"]

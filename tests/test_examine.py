@@ -108,7 +108,7 @@ def test_where_test_is_val_the_images_are_looked_at_once(reported):
 
 
 def test_no_pictures_where_none_are_wanted(reported):
-    _, out, _ = reported("rrn", {"evaluate": {"evidence": 0}})
+    _, out, _ = reported("rrn", {"log": {"evidence": 0}})
     assert not any(evidence.Evidence.read(out / evidence.NAME).about.images.values())
 
 

@@ -444,5 +444,5 @@ def test_a_table_of_another_version_is_refused():
 
 
 def test_a_split_without_pictures_is_refused():
-    with pytest.raises(EvidenceError, match=r"shows no image of val: set evaluate.evidence in params.yaml"):
+    with pytest.raises(EvidenceError, match=r"shows no image of val: set log.evidence in params.yaml"):
         held(HAND, images=())

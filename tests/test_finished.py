@@ -28,7 +28,7 @@ CARD = RunCard(
     colours=(),
     size=(20, 28),
     networks=finished.networks_of(SETTINGS),
-    evaluate=SETTINGS.evaluate.model_copy(update=finished.NO_MATTER),
+    evaluate=SETTINGS.evaluate,
 )
 
 
@@ -47,6 +47,13 @@ def test_a_card_comes_back_and_is_laid_out_for_people(tmp_path):
     assert text.startswith('{\n  "stage": "train",\n  "partition": "1of4",\n  "method": "cps",\n  "seed": 3,\n')
     assert '\n  "classes": [\n    "one",\n' in text and text.endswith("}\n")
     assert finished.read_card(tmp_path) == CARD
+
+
+def test_a_card_of_an_earlier_version_is_read(tmp_path):
+    held = json.loads(CARD.model_dump_json())["evaluate"]
+    assert finished.read_card(changed(tmp_path, evaluate=held | {"batch": 1, "evidence": 0})) == CARD
+    with pytest.raises(SettingsError, match=r"evaluate.more: Extra inputs"):
+        finished.read_card(changed(tmp_path, evaluate=held | {"batch": 1, "more": 0}))
 
 
 @pytest.mark.parametrize("number", [1, config.IGNORE_INDEX])

@@ -57,7 +57,12 @@ def moved(model, device):
 
 
 def protocol(**values):
-    return tiny.settings("rrn", {"evaluate": {"batch": 3, **values}}).evaluate
+    return tiny.settings("rrn", {"evaluate": values}).evaluate
+
+
+def three():
+    """Return settings of `loading` that let three images go through the networks at once."""
+    return tiny.settings(changes={"loading": {"evaluation_batch": 3}}).loading
 
 
 def some_images(height, width, count=2):
@@ -68,8 +73,8 @@ def some_images(height, width, count=2):
 @pytest.mark.parametrize("folded", [False, True], ids=["plain", "folded"])
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_gpu_answers_as_the_cpu_does(device, model, name, folded):
-    expected = Predictor(model, protocol(**PROTOCOLS[name], folded=False))
-    found = Predictor(moved(model, device), protocol(**PROTOCOLS[name], folded=folded))
+    expected = Predictor(model, protocol(**PROTOCOLS[name], folded=False), three())
+    found = Predictor(moved(model, device), protocol(**PROTOCOLS[name], folded=folded), three())
     for size in SIZES:
         images = some_images(*size)
         logits, wanted = found.logits(images), expected.logits(images)  # it takes them to its device itself
@@ -81,7 +86,7 @@ def test_a_gpu_answers_as_the_cpu_does(device, model, name, folded):
 
 def test_folded_networks_follow_the_weights_on_the_device(device, model):
     networks, images = moved(model, device), some_images(*SIZES[0]).to(device)
-    plain, folded = (Predictor(networks, protocol(**WHOLE, folded=folded)) for folded in (False, True))
+    plain, folded = (Predictor(networks, protocol(**WHOLE, folded=folded), three()) for folded in (False, True))
     before = folded.logits(images)
     with torch.no_grad():
         for name, value in networks.segmenters.state_dict().items():
@@ -93,7 +98,7 @@ def test_folded_networks_follow_the_weights_on_the_device(device, model):
 
 
 def test_images_that_do_not_fit_are_told_with_what_needs_less_and_others_are_looked_at(device, model):
-    predictor, images = Predictor(moved(model, device), protocol(**WHOLE)), some_images(*SIZES[0]).to(device)
+    predictor, images = Predictor(moved(model, device), protocol(**WHOLE), three()), some_images(*SIZES[0]).to(device)
     expected, large = predictor.logits(images), gpus.many_pixels(device, 2, 3)
     with gpus.no_more_memory(device), pytest.raises(EvaluationShortage) as caught:
         predictor.logits(large)
@@ -102,7 +107,7 @@ def test_images_that_do_not_fit_are_told_with_what_needs_less_and_others_are_loo
     assert first.startswith(f"looking at images of shape [2, 3, {side}, {side}] does not fit into memory (")
     assert said in first and first.endswith("what would need less:")
     assert ways == [
-        "  evaluate.batch: 1 looks at one image or window at a time, with the same answers",
+        "  loading.evaluation_batch: 1 looks at one image or window at a time, with the same answers",
         "  evaluate.mode: sliding, with a smaller window, is another protocol",
     ]
     del caught
@@ -123,7 +128,9 @@ def data(tmp_path_factory):
 
 def batches(data, device, workers):
     dataset, settings, split = data
-    settings = settings.model_copy(update={"device": device.type, "workers": workers})
+    settings = settings.model_copy(
+        update={"device": device.type, "loading": settings.loading.model_copy(update={"workers": workers})}
+    )
     return list(training_loader(dataset, split, settings, 0, 0, 4, "train"))
 
 

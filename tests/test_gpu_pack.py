@@ -91,7 +91,7 @@ def test_a_data_set_that_fits_is_whole_and_smaller(tmp_path, source, capsys):
 
 def section(data):
     names = dict(zip(("train", "val", "test"), SPLITS, strict=True))
-    return gpu_pack.Dataset(kind="folder", path=str(data), void=(255,), unlabeled=None, **names, size=None, cache=False)
+    return gpu_pack.Dataset(kind="folder", path=str(data), void=(255,), unlabeled=None, **names, size=None)
 
 
 def test_small_images_are_not_enlarged(source, monkeypatch):

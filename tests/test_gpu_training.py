@@ -76,12 +76,12 @@ def test_a_named_device_trains_and_predicts(device, named, whole):
     assert history["step"].tolist() == [1, 2, 3, 4, 5, 6]
     assert history.drop(columns=[name for name in history if "miou" in name]).notna().all(axis=None)
     assert history["miou_mean"].notna().tolist() == [False, False, True, False, False, True]
-    found, description = finished.load_finished(whole, named["device"])
+    found, card = finished.load_finished(whole, named["device"])
     expected, _ = finished.load_finished(whole, "cpu")
     assert found.device.type == device.type and found.device.index in (0, None)
     assert all(value.device.type == "cpu" for value in load_file(whole / "segmenters.safetensors").values())
     images = tiny.batch().images
-    answers = [Predictor(model, description.evaluate).logits(images) for model in (found, expected)]
+    answers = [Predictor(model, card.evaluate).logits(images) for model in (found, expected)]
     torch.testing.assert_close(answers[0].cpu(), answers[1], rtol=1e-4, atol=1e-4)
 
 

@@ -22,10 +22,8 @@ WHOLE = {"mode": "whole", "window": None, "stride": None, "last": "shifted", "sc
 
 
 def preset(name):
-    """Return `evaluate` as a preset leaves it, but for the size of a pass."""
-    values = config.merge(config.read(ROOT / "params.yaml"), config.read(ROOT / "presets" / f"{name}.yaml"))["evaluate"]
-    del values["batch"]
-    return values
+    """Return `evaluate` as a preset leaves it."""
+    return config.merge(config.read(ROOT / "params.yaml"), config.read(ROOT / "presets" / f"{name}.yaml"))["evaluate"]
 
 
 LITERATURE = {
@@ -42,9 +40,15 @@ SMALL = {
 """The same rules for images of 13 x 12 pixels."""
 
 
-def protocol(values=WHOLE, batch=3, **changes):
+def protocol(values=WHOLE, **changes):
     """Return settings of `evaluate`, as a user would write them."""
-    return tiny.settings(changes={"evaluate": {"batch": batch, **values, **changes}}).evaluate
+    return tiny.settings(changes={"evaluate": {**values, **changes}}).evaluate
+
+
+def looking(model, values=WHOLE, batch=3, pixels=1 << 20, **changes):
+    """Return what looks at images through a model, so many at once."""
+    at_once = {"evaluation_batch": batch, "evaluation_pixels": pixels}
+    return Predictor(model, protocol(values, **changes), tiny.settings(changes={"loading": at_once}).loading)
 
 
 class Toy(nn.Module):
@@ -177,7 +181,7 @@ def slow_resize(values, size):
 
 def compare(values, images, batch=3):
     model = Toy()
-    logits = Predictor(model, protocol(values, batch)).logits(images)
+    logits = looking(model, values, batch).logits(images)
     assert logits.shape == (2, len(images), 4, *images.shape[2:]) and logits.dtype == torch.float32
     expected = np.stack([slow(model, image, values) for image in images], axis=1)
     found = logits.softmax(2).numpy()
@@ -222,7 +226,7 @@ def test_presets_are_settings():
 
 def test_the_preset_of_voc_looks_at_whole_images_once():
     model, images = Toy(), some_images(37, 50, count=2)
-    found = Predictor(model, protocol(LITERATURE["VOC whole"])).logits(images)
+    found = looking(model, LITERATURE["VOC whole"]).logits(images)
     assert model.passes == [(2, 3, 37, 50)]
     expected = np.stack([slow(model, image, WHOLE) for image in images], axis=1)
     np.testing.assert_allclose(found.softmax(2).numpy(), expected, atol=2e-6, rtol=0)
@@ -260,7 +264,7 @@ class Ramp(Toy):
 
 def test_the_preset_of_cityscapes_is_the_loop_of_the_literature():
     model = Ramp()
-    found = Predictor(model, protocol(LITERATURE["Cityscapes sliding 800"])).logits(some_images(1024, 2048, count=1))
+    found = looking(model, LITERATURE["Cityscapes sliding 800"]).logits(some_images(1024, 2048, count=1))
     assert sum(shape[0] for shape in model.passes) == 8 and {shape[2:] for shape in model.passes} == {(800, 800)}
     place = (np.arange(1, 801)[:, None] / 800 + np.arange(1, 801) / 800) / 2.1
     total, count = np.zeros((1024, 2048)), np.zeros((1024, 2048))
@@ -273,7 +277,7 @@ def test_the_preset_of_cityscapes_is_the_loop_of_the_literature():
 
 def test_a_voc_image_stands_in_the_middle_of_512_pixels():
     model, images = Toy(), some_images(375, 500, count=1)
-    logits = Predictor(model, protocol(LITERATURE["VOC pad 512"])).logits(images)
+    logits = looking(model, LITERATURE["VOC pad 512"]).logits(images)
     assert model.passes == [(1, 3, 512, 512)]
     normalized = (images / 255 - model.segmenters[0].mean) / 0.2
     padded = F.pad(normalized, (6, 6, 68, 69))
@@ -292,7 +296,7 @@ def test_a_network_that_sees_one_pixel_says_the_same_under_any_protocol(name):
     model, images = Toy(pixelwise=True), some_images()
     expected = model.logits(images).softmax(2)
     for flip in (False, True):
-        found = Predictor(model, protocol(SMALL[name], flip=flip)).logits(images).softmax(2)
+        found = looking(model, SMALL[name], flip=flip).logits(images).softmax(2)
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
@@ -315,12 +319,12 @@ def test_windows_are_averaged_by_count(last, expected):
     images = torch.zeros(1, 3, 1, 7, dtype=torch.uint8)
     images[..., [0, 1, 6]] = 255
     values = {**SMALL["Cityscapes sliding"], "window": [1, 4], "stride": [1, 2], "last": last}
-    found = Predictor(Brightness(), protocol(values)).logits(images).exp()[0, 0, 1, 0]
+    found = looking(Brightness(), values).logits(images).exp()[0, 0, 1, 0]
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_impossible_classes_stay_finite():
-    found = Predictor(Brightness(), protocol(flip=True)).logits(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+    found = looking(Brightness(), flip=True).logits(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
     assert found.isfinite().all() and found.softmax(2)[:, :, 0].eq(1).all()
 
 
@@ -360,7 +364,7 @@ def test_folded_windows_are_those_of_the_obvious_loop(batch):
     network, images = settled("cps"), some_images(70, 90)
     values = {**SMALL["Cityscapes sliding"], "window": [48, 48], "stride": [31, 33], "folded": True}
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = Predictor(network, protocol(values, batch)).logits(images).exp()
+    found = looking(network, values, batch).logits(images).exp()
     assert network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     expected = torch.stack([one_window_at_a_time(network.eval(), image, 48, 31, 33) for image in images], dim=1)
@@ -372,7 +376,7 @@ def test_folded_is_folded_and_region_scores_are_not():
     network, images, seen = settled("rrn"), some_images(37, 41, count=3), []
     for norm in (m for m in network.segmenters.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.register_forward_hook(lambda *_: seen.append("normalized"))
-    predictor = Predictor(network, protocol(folded=True))
+    predictor = looking(network, folded=True)
     predictor.logits(images)
     seen.clear()  # what goes to what is found out the first time
     found = predictor.logits(images)
@@ -386,7 +390,7 @@ def test_folded_is_folded_and_region_scores_are_not():
 
 def test_folded_answers_follow_a_training():
     network, images = settled("cps"), some_images(37, 41)
-    predictor = Predictor(network, protocol(folded=True))
+    predictor = looking(network, folded=True)
     before = predictor.logits(images)
     optimizer = torch.optim.SGD(network.segmenters.parameters(), lr=0.01, fused=True)
     for segmenter in network.segmenters:
@@ -409,7 +413,7 @@ def test_a_look_at_many_images_folds_once_and_follows_the_weights(monkeypatch, n
     monkeypatch.setattr(Fold, "renew", lambda fold: (renewed.append(fold), renew(fold))[1])
     network, batches = settled("rrn"), whole_batches((37, 41), (40, 33), (37, 41))
     values = {**SMALL[name], **({} if name == "VOC whole" else {"window": [32, 32], "stride": [20, 20]})}
-    predictor = Predictor(network, protocol(values, folded=True))
+    predictor = looking(network, values, folded=True)
     for change in (0.0, 0.1):
         with torch.no_grad():
             for parameter in network.segmenters.parameters():
@@ -426,7 +430,7 @@ def test_a_look_at_many_images_folds_once_and_follows_the_weights(monkeypatch, n
 
 def test_a_look_that_is_left_early_leaves_nothing_behind():
     network, (first, second) = settled("cps"), whole_batches((37, 41), (37, 41))
-    predictor = Predictor(network, protocol(folded=True))
+    predictor = looking(network, folded=True)
     left = region_tables.look(predictor, [first, second])
     before = next(left).logits
     change_head(network)
@@ -457,7 +461,7 @@ ONE_SIZE = {"VOC whole": False, "VOC pad": True, "Cityscapes sliding": True, "Un
 def wide(name):
     """Return a protocol with windows that a real network can see."""
     sizes = {"VOC whole": {}, "VOC pad": {"window": [64, 64]}}
-    return protocol({**SMALL[name], **sizes.get(name, {"window": [32, 32], "stride": [20, 20]})}, batch=1)
+    return protocol({**SMALL[name], **sizes.get(name, {"window": [32, 32], "stride": [20, 20]})})
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -519,7 +523,7 @@ def test_passes_hold_windows_of_one_size_and_at_most_a_batch(last):
     found, shapes = {}, {}
     for batch in (1, 4, 100):
         model = Toy()
-        found[batch], shapes[batch] = Predictor(model, protocol(values, batch)).logits(images), model.passes
+        found[batch], shapes[batch] = looking(model, values, batch).logits(images), model.passes
         assert max(shape[0] for shape in model.passes) <= batch
         torch.testing.assert_close(found[batch], found[1], atol=1e-6, rtol=1e-5)
     sizes = {shape[2:] for shape in shapes[1]}
@@ -532,8 +536,8 @@ def test_passes_hold_windows_of_one_size_and_at_most_a_batch(last):
 def test_a_pass_has_at_most_so_many_pixels_or_one_window(name, pixels, most):
     images = some_images(count=5)
     model, free = Toy(), Toy()
-    found = Predictor(model, protocol(SMALL[name], 100, pixels=pixels)).logits(images)
-    torch.testing.assert_close(found, Predictor(free, protocol(SMALL[name], 100)).logits(images), atol=1e-6, rtol=1e-5)
+    found = looking(model, SMALL[name], 100, pixels=pixels).logits(images)
+    torch.testing.assert_close(found, looking(free, SMALL[name], 100).logits(images), atol=1e-6, rtol=1e-5)
     assert all(shape[0] == 1 or shape[0] * shape[2] * shape[3] <= pixels for shape in model.passes)
     if name == "VOC pad":
         assert max(shape[0] for shape in model.passes) == most
@@ -541,7 +545,7 @@ def test_a_pass_has_at_most_so_many_pixels_or_one_window(name, pixels, most):
 
 def test_images_do_not_influence_each_other():
     images = some_images(count=3)
-    predictor = Predictor(Toy(), protocol(SMALL["Cityscapes sliding"], 4))
+    predictor = looking(Toy(), SMALL["Cityscapes sliding"], 4)
     together = predictor.logits(images)
     alone = torch.cat([predictor.logits(image[None]) for image in images], dim=1)
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
@@ -565,7 +569,7 @@ def test_a_real_network_can_be_measured_under_every_protocol(name):
     network, images = tiny.model("rrn"), some_images(33, 50)
     window = SMALL[name]["window"] and [64, 64] if name == "VOC pad" else SMALL[name]["window"] and [32, 32]
     stride = SMALL[name]["stride"] and [20, 24]
-    predictor = Predictor(network, protocol({**SMALL[name], "window": window, "stride": stride}, flip=True))
+    predictor = looking(network, {**SMALL[name], "window": window, "stride": stride}, flip=True)
     batch = WholeBatch(images, torch.zeros(2, 33, 50, dtype=torch.int64), ("a", "b"))
     table = region_tables.region_table(predictor, [batch], ("a", "b", "c"))
     assert table.groupby("segmenter")["pixels"].sum().tolist() == [2 * 33 * 50] * 2
@@ -575,7 +579,7 @@ def test_a_real_network_can_be_measured_under_every_protocol(name):
 def test_padding_is_nearly_nothing_to_a_real_network():
     network, seen = tiny.model("rrn"), []
     network.logits = lambda images: seen.append(network.normalize(images)) or torch.zeros(2, 1, 3, 64, 64)
-    Predictor(network, protocol(SMALL["VOC pad"], window=[64, 64])).logits(some_images(20, 30, count=1))
+    looking(network, SMALL["VOC pad"], window=[64, 64]).logits(some_images(20, 30, count=1))
     outside = torch.ones(64, 64, dtype=torch.bool)
     outside[22:42, 17:47] = False
     assert seen[0][..., outside].abs().max() < 0.5 / 255 / 0.2
@@ -584,7 +588,7 @@ def test_padding_is_nearly_nothing_to_a_real_network():
 
 @pytest.mark.parametrize(("height", "width", "scales"), [(17, 12, [1.0]), (13, 16, [1.0]), (13, 12, [1.0, 1.5])])
 def test_an_image_that_does_not_fit_says_so(height, width, scales):
-    predictor = Predictor(Toy(), protocol(SMALL["VOC pad"], scales=scales))
+    predictor = looking(Toy(), SMALL["VOC pad"], scales=scales)
     text = rf"evaluate.mode: pad, but an image of {round(height * scales[-1])} x {round(width * scales[-1])} pixels.*"
     with pytest.raises(SettingsError, match=text + r"does not fit window: \[16, 15\]; set a larger window, or mode"):
         predictor.logits(some_images(height, width))
@@ -614,7 +618,7 @@ def test_protocols_that_cannot_be_are_refused(changes, text):
         config.resolve(tiny.params(), None, {"evaluate": {**WHOLE, **changes}})
 
 
-ONE = "  evaluate.batch: 1 looks at one image or window at a time, with the same answers"
+ONE = "  loading.evaluation_batch: 1 looks at one image or window at a time, with the same answers"
 COPIES = "  evaluate.folded: false keeps no copies of the networks"
 WINDOW = "  evaluate.mode: sliding, with a smaller window, is another protocol"
 
@@ -636,13 +640,13 @@ def test_images_that_do_not_fit_into_memory_name_what_needs_less(monkeypatch, im
 
     monkeypatch.setattr(model, "logits", full)
     with pytest.raises(EvaluationShortage) as caught:
-        Predictor(model, protocol(**changes)).logits(torch.zeros(images, 3, 13, 12, dtype=torch.uint8))
+        looking(model, **changes).logits(torch.zeros(images, 3, 13, 12, dtype=torch.uint8))
     first = f"looking at images of shape [{images}, 3, 13, 12] does not fit into memory (CUDA out of memory); what"
     assert str(caught.value).splitlines() == [f"{first} would need less:", *ways]
 
 
 def test_copies_of_the_networks_are_named_where_they_are_kept(monkeypatch):
-    predictor = Predictor(tiny.model("cps").eval(), protocol(folded=True))
+    predictor = looking(tiny.model("cps").eval(), folded=True)
 
     def full(_):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -22,11 +22,11 @@ from rrn.runs import finished
 QUARTER = ["dataset.size=[256, 512]", "evaluate.window=[200, 200]", "evaluate.stride=[134, 134]"]
 """The sliding windows of Cityscapes on images of a quarter of the size."""
 SHORT = [
-    *("device=cpu", "precision=fp32", "threads=1", "workers=0", "nproc=1", "model.encoder=tu-test_resnet"),
+    *("device=cpu", "precision=fp32", "threads=1", "loading.workers=0", "nproc=1", "model.encoder=tu-test_resnet"),
     *("model.weights=null", "model.decoder_channels=8", "batch.labeled=2", "batch.unlabeled=2", "augment.crop=64"),
     *("warmup.steps=2", "train.steps=2", "warmup.lr_ramp=0", "train.lr_ramp=0", "log.every=1", "log.evaluate=2"),
     *("log.checkpoint=2", "log.diagnose=2", "method.grid=2", "method.discriminator.channels=[8, 8]"),
-    *("method.discriminator.input_stride=2", "evaluate.batch=2"),
+    *("method.discriminator.input_stride=2", "loading.evaluation_batch=2"),
 ]
 
 

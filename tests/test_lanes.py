@@ -121,8 +121,8 @@ def test_every_line_of_a_stage_has_its_name(tmp_path, capsys):
         (64, {}, False, False, scheduler.MOST),
         (4, {"threads": 2}, False, False, 2),
         (4, {"nproc": 2}, False, False, 2),
-        (4, {"workers": 1}, False, False, 2),
-        (8, {"nproc": 2, "workers": 1}, False, False, 2),
+        (4, {"loading": {"workers": 1}}, False, False, 2),
+        (8, {"nproc": 2, "loading": {"workers": 1}}, False, False, 2),
         (2, {"threads": 8}, False, False, 1),
         (4, {"device": "auto"}, True, False, 1),
         (4, {"device": "cuda"}, True, False, 1),
@@ -137,4 +137,5 @@ def test_lanes_fit_the_machine(tmp_path, monkeypatch, settings, processors, chan
         monkeypatch.setenv("RRN_LAUNCH", "torchrun")
     if gpu:
         (tmp_path / "nvidiactl").touch()
-    assert scheduler.fitting(settings.model_copy(update=changes), tmp_path) == expected
+    loading = settings.loading.model_copy(update=changes.get("loading", {}))
+    assert scheduler.fitting(settings.model_copy(update={**changes, "loading": loading}), tmp_path) == expected

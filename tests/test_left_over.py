@@ -21,7 +21,7 @@ def test_a_second_preset_says_what_the_first_one_left(here, capsys):
     assert presets.main(["lite0", "camvid", "dataset.path=DIR3"]) == 0
     note = capsys.readouterr().err
     assert note.startswith("note: params.yaml keeps what was changed before: ")
-    for kept in ("workers: 8", "method.discriminator.lr: 0.0001", "methods.cps: "):
+    for kept in ("loading.workers: 8", "method.discriminator.lr: 0.0001", "methods.cps: "):
         assert kept in note
     for set_now in ("name:", "dataset.path", "device:", "split.protocol", "model.encoder", "augment.crop"):
         assert set_now not in note

@@ -108,8 +108,8 @@ def test_same_for_any_number_of_workers_and_processes(shared: Data, kept: bool, 
 
 def _with(data: Data, cache: bool, workers: int) -> Data:
     dataset, split, settings = data
-    changed = settings.dataset.model_copy(update={"cache": cache})
-    return dataset, split, settings.model_copy(update={"dataset": changed, "workers": workers})
+    changed = settings.loading.model_copy(update={"cache": cache, "workers": workers})
+    return dataset, split, settings.model_copy(update={"loading": changed})
 
 
 def _flat(batch: Batch) -> list[Any]:
@@ -167,9 +167,7 @@ def _objects(thing: object) -> int:
 def test_same_when_resumed_and_without_cache(shared: Data, tmp_path: Path) -> None:
     expected = _batches(shared, 6)
     _assert_same(_batches(shared, 6, start=3), expected[3:])
-    dataset, split, settings = shared
-    changed = small_settings(Path(settings.dataset.path), dataset={"cache": False})
-    _assert_same(_batches((dataset, split, changed), 6), expected)
+    _assert_same(_batches(_with(shared, cache=False, workers=0), 6), expected)
 
 
 def test_rows_without_unlabeled_images_see_the_same_labeled_ones(shared: Data) -> None:
@@ -254,7 +252,7 @@ def test_broken_image_is_named(own: Data, workers: int) -> None:
     dataset, split, settings = own
     for name in split.labeled:
         dataset.image_path("train", name).write_bytes(b"no image")
-    changed = settings.model_copy(update={"workers": workers})
+    changed = settings.model_copy(update={"loading": settings.loading.model_copy(update={"workers": workers})})
     with pytest.raises(DataError, match=r"image .*images/train/train.*jpg cannot be read"):
         _batches((dataset, split, changed), 1)
 

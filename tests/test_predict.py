@@ -366,13 +366,6 @@ def test_damaged_descriptions(runs, tmp_path):
         finished.load_finished(run)
 
 
-def test_how_much_is_looked_at_together_is_no_part_of_a_run(runs, tmp_path):
-    held = json.loads((runs / "rrn" / "run.json").read_text(encoding="utf-8"))["evaluate"]
-    assert (held["batch"], held["evidence"]) == (1, 0) and "pixels" not in held
-    _, description = finished.load_finished(runs / "rrn")
-    assert (description.evaluate.batch, description.evaluate.pixels) == (1, 1)
-
-
 def test_weights_of_other_networks(runs, tmp_path):
     run = copy(runs / "rrn", tmp_path / "run")
     change(run, classes=["one", "two"])

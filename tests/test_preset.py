@@ -107,7 +107,9 @@ LITERATURE = {
         "augment": {"crop": 512, "scales": (0.5, 2.0), "flip": True, "jitter": 0.0},
         "warmup": {"steps": 1000, "lr_ramp": 100},
         "train": {"steps": 39700 - 1000, "lr_ramp": 0},
-        "evaluate": {"batch": 1, "pixels": 1 << 20, **WHOLE, "folded": True, "evidence": 64},
+        "evaluate": {**WHOLE, "folded": True},
+        "loading": {"workers": 8, "cache": False, "evaluation_batch": 1, "evaluation_pixels": 1 << 20},
+        "log": {"evidence": 64},
         "method": {"lambda_u": 1.0, "grid": 4},
     },
     "cityscapes": {
@@ -117,14 +119,13 @@ LITERATURE = {
         "train": {"steps": 44500 - 1000, "lr_ramp": 0},
         "evaluate": {
             **WHOLE,
-            "batch": 4,
-            "pixels": 4 * 1024 * 2048,
             "mode": "sliding",
             "window": (800, 800),
             "stride": (534, 534),
             "folded": True,
-            "evidence": 16,
         },
+        "loading": {"workers": 8, "cache": False, "evaluation_batch": 4, "evaluation_pixels": 4 * 1024 * 2048},
+        "log": {"evidence": 16},
         "method": {"lambda_u": 5.0, "grid": 5},
     },
 }
@@ -194,14 +195,15 @@ COMBINED += [[data, encoder] for data in LITERATURE for encoder in ("resnet50", 
 @pytest.mark.parametrize("items", [[], *([name] for name in presets.names(ROOT)), *COMBINED], ids="+".join)
 def test_the_bound_of_pixels_changes_no_batch_of_a_committed_preset(items):
     settings = config.resolve(laid([*items, "dataset.path=../elsewhere"]))
-    data, protocol = settings.dataset, settings.evaluate
+    data, protocol, how = settings.dataset, settings.evaluate, settings.loading
     size = data.size or SIZES.get(data.kind, SIZES["shapes"])
     looked_at = [size, *[scaled(size, scale) for scale in protocol.scales]]
     looked_at += [protocol.window] if protocol.window else []
     shapes = np.array([size] * 70)
-    bounded = _equal_sizes(shapes, protocol.batch, protocol.pixels)
-    assert bounded.tolist() == _equal_sizes(shapes, protocol.batch).tolist()
-    assert {memory.at_once(each, protocol.batch, protocol.pixels) for each in looked_at} == {protocol.batch}
+    bounded = _equal_sizes(shapes, how.evaluation_batch, how.evaluation_pixels)
+    assert bounded.tolist() == _equal_sizes(shapes, how.evaluation_batch).tolist()
+    at_once = {memory.at_once(each, how.evaluation_batch, how.evaluation_pixels) for each in looked_at}
+    assert at_once == {how.evaluation_batch}
 
 
 STUDIES = {
@@ -235,7 +237,7 @@ def test_studies_have_results_and_a_budget_of_their_own(name):
     assert values["name"] == STUDIES[name][0]
     assert values["ablation"]["seeds"] == [0, 1] and values["ablation"]["beside"] == []
     assert "cps_cutmix" in values["ablation"]["methods"], "differences are paired within the study"
-    assert values["ablation"]["explore"] is None and values["evaluate"]["evidence"] == 24
+    assert values["ablation"]["explore"] is None and values["log"]["evidence"] == 24
     usual = config.read(ROOT / "params.yaml")
     assert all(values[section] == usual[section] for section in ("warmup", "train", "method", "dataset"))
 

@@ -23,9 +23,9 @@ WITHOUT_TORCH = {"prepare", "ablation"}
 LINES = 300
 NOT_OF_THE_STAGE = {
     "prepare": {"ablation", "name"},
-    "warmup": {"name", "workers", "cutmix", "train", "method"},
-    "train": {"name", "workers", "warmup"},
-    "evaluate": {"name", "workers", "cutmix", "batch"},
+    "warmup": {"name", "loading", "cutmix", "train", "method"},
+    "train": {"name", "loading", "warmup"},
+    "evaluate": {"name", "loading", "cutmix", "batch"},
     "ablation": {"name"},
 }
 """Settings that modules of a stage read, but never for this stage, or without effect on results."""
@@ -272,6 +272,14 @@ def test_stages_depend_on_the_settings_their_modules_read(stage):
     listed = {name.split(".")[0] for name in STAGES[stage]["params"]}
     assert read - listed == NOT_OF_THE_STAGE[stage]
     assert listed - read <= {"methods", "method"}
+
+
+def test_no_stage_runs_again_for_how_images_are_loaded_and_no_training_for_what_evidence_shows():
+    listed = {stage: set(STAGES[stage].get("params", [])) for stage in STAGES}
+    assert not [stage for stage, names in listed.items() if any(name.split(".")[0] == "loading" for name in names)]
+    assert [stage for stage, names in listed.items() if names & {"log", "log.evidence"}] == ["evaluate"]
+    others = {f"log.{key}" for key in config.Settings.model_fields["log"].annotation.model_fields} - {"log.evidence"}
+    assert others <= listed["warmup"] and others <= listed["train"]
 
 
 @pytest.mark.parametrize("stage", RUNS)

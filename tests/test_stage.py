@@ -372,7 +372,9 @@ def test_a_kernel_that_dies_is_reported_and_the_next_run_finishes(tmp_path, run)
     for seed in (1, 2):
         result = run(path, tmp_path / "b.ipynb", f"seed={seed}")
         assert result.returncode == 1
-        assert "error: Kernel died: it was killed, perhaps for lack of memory (lower batch, evaluate.b" in result.stderr
+        assert (
+            "error: Kernel died: it was killed, perhaps for lack of memory (lower batch, loading.eva" in result.stderr
+        )
         assert result.stderr.endswith(f"the notebook as far as it got: {tmp_path / 'b.ipynb'}\n")
         assert outputs(tmp_path / "b.ipynb") == "before\n"
         assert not list(tmp_path.glob("*.lock"))

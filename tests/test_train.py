@@ -263,7 +263,7 @@ def test_an_evaluation_that_does_not_fit_into_memory_loses_no_step(warm, sparse,
         list(training.fit())
     reached = kept(warm / ".scratch" / "tiny-train-1of4-rrn-0")[-1]
     assert reached == training.done > 0
-    fewer = {**SPARSE, "evaluate": {"batch": 1}}
+    fewer = {**SPARSE, "loading": {"evaluation_batch": 1}}
     again = train.Training(train.job(*KEY, tmp_path / "out", fewer))
     rows = list(again.fit())
     assert again.done == training.settings.train.steps and rows
@@ -475,7 +475,8 @@ def test_another_number_of_processes_than_nproc_is_refused(warm, monkeypatch):
 
 def test_identity_leaves_out_what_does_not_train(warm):
     first = train.job(*KEY, warm / "a").identity()
-    assert first == train.job(*KEY, warm / "b", {"name": "tiny", "evaluate": {"batch": 1, "evidence": 1}}).identity()
+    elsewhere = {"loading": {"evaluation_batch": 1, "workers": 3}, "log": {"evidence": 1}}
+    assert first == train.job(*KEY, warm / "b", {"name": "tiny", **elsewhere}).identity()
     assert first != train.job(*KEY, warm / "b", {"threads": 2}).identity()
     assert first != train.job(*KEY, warm / "b", {"evaluate": {"flip": True}}).identity()  # history depends on it
 
@@ -487,9 +488,11 @@ def test_identity_leaves_out_nothing_else(warm, stage, row, unread):
     run = train.job(stage, "1of4", row, 0, warm / "none")
     held = run.identity()["settings"]
     everything = run.settings.model_dump()
-    assert everything.keys() - held.keys() == {"name", "ablation", "methods", "workers", "split"} | unread
-    missing = {name: everything[name].keys() - held[name].keys() for name in ("dataset", "evaluate")}
-    assert missing == {"dataset": {"cache"}, "evaluate": {"batch", "pixels", "evidence"}}
+    assert everything.keys() - held.keys() == {"name", "ablation", "methods", "loading", "split"} | unread
+    missing = {
+        name: everything[name].keys() - values.keys() for name, values in held.items() if isinstance(values, dict)
+    }
+    assert {name: keys for name, keys in missing.items() if keys} == {"log": {"evidence"}}
 
 
 def test_one_of_several_processes_prints_its_rows_and_ends_with_torchrun(warm, tmp_path, monkeypatch, capfd):

@@ -92,7 +92,7 @@ def test_settings_are_refused_or_learn_and_are_measured(change, row, classes):
     terms = learn.step(batch, 0)
     assert {"supervised"} <= set(terms)
     learn.require_finite([terms], 1, "this one")
-    predictor = Predictor(model, settings.evaluate)
+    predictor = Predictor(model, settings.evaluate, settings.loading)
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(256, (2, 3, *SIZE), dtype=torch.uint8, generator=draw)
     labels = torch.randint(classes, (2, *SIZE), generator=draw)

@@ -475,7 +475,6 @@ def test_what_was_found_in_another_data_set_is_refused(
     (key,) = change
     with pytest.raises(DataError, match=rf"report.json is of dataset.{key}: .*, and not of .*; run `python -m rrn.rep"):
         Report.read(tmp_path, settings.dataset.model_copy(update=change))
-    Report.read(tmp_path, settings.dataset.model_copy(update={"cache": False}))  # which changes nothing
 
 
 # ---- many files with one problem

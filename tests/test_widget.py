@@ -135,7 +135,7 @@ def test_a_split_that_cannot_be_shown_leaves_the_others(tmp_path):
     explorer = Explorer({"emptied": emptied})
     before = shown(explorer)
     explorer.split.value = "unlabeled"
-    assert "shows no image of unlabeled: set evaluate.evidence" in explorer.summary.value
+    assert "shows no image of unlabeled: set log.evidence" in explorer.summary.value
     explorer.split.value = "val"
     assert shown(explorer) == before
 

@@ -33,7 +33,7 @@ CHANGES: dict[str, Any] = {
     "warmup": {"steps": 2, "lr_ramp": 1},
     "train": {"steps": 6, "lr_ramp": 1},
     "log": {"every": 1, "evaluate": 3, "checkpoint": 2, "diagnose": 2},
-    "evaluate": {"batch": 2},
+    "loading": {"evaluation_batch": 2},
     "optimizer": {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.0001, "poly": 0.9},
     "method": {
         "labels": "partition",

@@ -149,7 +149,7 @@ class TrainingData(Dataset[Batch]):
     Args:
         dataset: where the images lie.
         split: who is labeled.
-        settings: augment, batch, cutmix, dataset.cache.
+        settings: augment, batch, cutmix, loading.cache.
         seed: of the run.
         purpose: warmup or train; they see different orders and crops.
         rank: of this process; it takes the images rank, rank + world, ... of a batch.
@@ -158,7 +158,7 @@ class TrainingData(Dataset[Batch]):
         all_labels: whether every train image that has a label counts as labeled (upper bound).
 
     Raises:
-        DataError: if unlabeled images are asked for and there are fewer than 2: nothing to mix; with `dataset.cache`,
+        DataError: if unlabeled images are asked for and there are fewer than 2: nothing to mix; with `loading.cache`,
             if an image or a label is missing or wrong, or there is no place for the decoded ones.
     """
 
@@ -186,7 +186,7 @@ class TrainingData(Dataset[Batch]):
         with_labels = dataset.labeled_ids(dataset.train) if all_labels else split.labeled
         without = split.unlabeled if unlabeled else ()
         ids = sorted({*with_labels, *without})
-        self.images = Images(dataset, dataset.train, ids, with_labels, settings.dataset.cache)
+        self.images = Images(dataset, dataset.train, ids, with_labels, settings.loading.cache)
         labeled, others = _places(ids, with_labels), _places(ids, without)
         self.labeled_order = Sampler(labeled, seed, f"{purpose} labeled order")
         self.unlabeled_order = [Sampler(others, seed, f"{purpose} unlabeled order {half}") for half in range(2)]
@@ -273,7 +273,7 @@ def training_loader(
 ) -> Iterable[Batch]:
     """Return the batches of the steps `start` to `stop` - 1 in order.
 
-    The arguments are those of `TrainingData`. `settings.workers` processes prepare them (0: this
+    The arguments are those of `TrainingData`. `loading.workers` processes prepare them (0: this
     one); with a GPU they are in pinned memory.
 
     Raises:
@@ -282,7 +282,7 @@ def training_loader(
     """
     data = TrainingData(dataset, split, settings, seed, purpose, rank, world, unlabeled, all_labels)
     pinned = settings.device != "cpu" and torch.cuda.is_available()
-    return prepared(data, range(start, stop), settings.workers, pinned)
+    return prepared(data, range(start, stop), settings.loading.workers, pinned)
 
 
 class WholeImages:
@@ -296,7 +296,7 @@ class WholeImages:
         rank: of this process; it takes the batches rank, rank + world, ...; what a batch holds does
             not depend on `world`.
         world: number of processes.
-        cache: decode all images once for all processes and stages (`dataset.cache`), not at each iteration.
+        cache: decode all images once for all processes and stages (`loading.cache`), not at each iteration.
         pixels: most pixels of a batch of several images; a larger image comes alone.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Decoded pixels of a list of images in one file, which all processes map into memory: `dataset.cache`. No torch.
+"""Decoded pixels of a list of images in one file, which all processes map into memory: `loading.cache`. No torch.
 
 Whoever comes first decodes them, under a lock; all others wait for that, and share the pages that the kernel keeps of
 the file. The file is trusted only if its end, written last, fits what it must hold: the pixels of these files in this
@@ -122,7 +122,7 @@ def decoded(
                 return Decoded(path, state, count, channels)
     except OSError as error:
         raise DataError(
-            f"decoded images cannot be kept in {folder} ({error.strerror}): set dataset.cache: false, make room there, "
+            f"decoded images cannot be kept in {folder} ({error.strerror}): set loading.cache: false, make room there, "
             "or let RRN_SCRATCH name a folder that has some and may be written"
         ) from error
 

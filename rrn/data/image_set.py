@@ -31,7 +31,7 @@ class ImageSet:
         layout: where its files lie and what its labels mean.
         size: (height, width) that everything is resized to when read; None: as it is.
         train: name of the train split; likewise `val` and `test`.
-        decoded: folder of the files of decoded images (`dataset.cache`); `RRN_SCRATCH` names its parent (default:
+        decoded: folder of the files of decoded images (`loading.cache`); `RRN_SCRATCH` names its parent (default:
             `.scratch` in the repository).
     """
 

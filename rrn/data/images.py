@@ -72,7 +72,7 @@ class Images:
         ids: of the images, in this order.
         labeled: those of `ids` whose labels may be read; of others, no label is looked at.
         kept: whether to decode all of them now, once for all processes and stages, into files of `dataset.decoded`
-            (`dataset.cache`); else each is decoded when it is asked for, and must still be the file that it is now,
+            (`loading.cache`); else each is decoded when it is asked for, and must still be the file that it is now,
             which length and time of the last change tell. The pixels are the same.
 
     Attributes:

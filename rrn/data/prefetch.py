@@ -80,8 +80,8 @@ class _InOrder(Iterable[T]):
             if lost := _ended(workers):
                 raise WorkerError(
                     f"of {len(workers)} processes that prepare batches {lost}: most likely for lack of memory, or "
-                    f"/dev/shm is full; lower workers (now {len(workers)}; with 0 there is no such process), then "
-                    "give the same command again, which goes on from the last checkpoint"
+                    f"/dev/shm is full; lower loading.workers (now {len(workers)}; with 0 there is no such process), "
+                    "then give the same command again, which goes on from the last checkpoint"
                 ) from error
             raise
         finally:

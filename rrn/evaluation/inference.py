@@ -63,12 +63,14 @@ class Predictor:
 
     Args:
         model: what answers. Where images are padded, its segmenters must know their encoder's `mean` colour.
-        protocol: `settings.evaluate`; at most `protocol.batch` windows of `protocol.pixels` together (whole images are
-            windows, too) go through the model at once.
+        protocol: `settings.evaluate`.
+        loading: `settings.loading`; at most `evaluation_batch` windows of `evaluation_pixels` together (whole images
+            are windows, too) go through the model at once. None: one window.
     """
 
-    def __init__(self, model: Model, protocol: config.Evaluate) -> None:
+    def __init__(self, model: Model, protocol: config.Evaluate, loading: config.Loading | None = None) -> None:
         self.model, self.protocol = model, protocol
+        self._batch, self._pixels = (loading.evaluation_batch, loading.evaluation_pixels) if loading else (1, 1)
         self.region, self.segmenters = model.region, model.segmenters
         self._folding = Folding(model) if protocol.folded else None
         self._unchanged = self._followed = False
@@ -108,7 +110,9 @@ class Predictor:
         """
         height, width = images.shape[-2:]
         what = f"looking at images of shape {list(images.shape)}"
-        told = memory.explained(what, lambda: _needing_less(self.protocol, len(images)), EvaluationShortage)
+        told = memory.explained(
+            what, lambda: _needing_less(self.protocol, self._batch, len(images)), EvaluationShortage
+        )
         with told, ExitStack() as stack:
             if self._folding:
                 stack.enter_context(self._folding.lent(height, width, self._followed))
@@ -181,7 +185,7 @@ class Predictor:
         """Yield (image, window), those of one size together, at most as many as go through the model at once."""
         for size, alike in groupby(sorted(seen_by, key=_size), key=_size):
             places = [(image, window) for window in alike for image in range(images)]
-            most = memory.at_once(size, self.protocol.batch, self.protocol.pixels)
+            most = memory.at_once(size, self._batch, self._pixels)
             for start in range(0, len(places), most):
                 yield places[start : start + most]
 
@@ -216,11 +220,11 @@ def many_sizes() -> Iterator[None]:
             torch.backends.cudnn.benchmark = before
 
 
-def _needing_less(protocol: config.Evaluate, images: int) -> memory.Ways:
+def _needing_less(protocol: config.Evaluate, batch: int, images: int) -> memory.Ways:
     """Say what would need less memory to look at images, and what each changes."""
-    several = protocol.batch > 1 and (images > 1 or protocol.mode == "sliding")
+    several = batch > 1 and (images > 1 or protocol.mode == "sliding")
     return {
-        "evaluate.batch: 1 looks at one image or window at a time, with the same answers": several,
+        "loading.evaluation_batch: 1 looks at one image or window at a time, with the same answers": several,
         "evaluate.folded: false keeps no copies of the networks": protocol.folded,
         "evaluate.mode: sliding, with a smaller window, is another protocol": True,
     }

@@ -88,7 +88,7 @@ class Regions:
             raise EvidenceError(f"{source.path}: {evidence.REGIONS} lacks {', '.join(missing)}: evaluate the run again")
         self.table = source.regions[source.regions["split"] == split].reset_index(drop=True)
         if not self.images or self.table.empty:
-            raise EvidenceError(f"{source.path} shows no image of {split}: set evaluate.evidence in params.yaml")
+            raise EvidenceError(f"{source.path} shows no image of {split}: set log.evidence in params.yaml")
         self.scores = tuple(name for name in SCORES if self.table[name].notna().all())
         judged = "region_score" in self.scores
         self.rhos = tuple(name for name in RHOS if judged or name not in JUDGED)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from rrn.config import Settings, SettingsError, fingerprint
+from rrn.config import Settings, SettingsError, fingerprint, up_to_date
 from rrn.runtime.csv_files import read_csv
 
 RUN = ["name", "partition", "method", "seed", "labels"]
@@ -129,14 +129,11 @@ def about(settings: Settings) -> dict[str, Any]:
         settings: those of the study, without a row laid on `method`.
 
     Returns:
-        params: the settings, without those that say where data lie, how they are loaded and how many
-        pixels are looked at together, with weights called by the name of their file, and with only
-        the rows of `methods:` that were run; settings: their fingerprint; versions: package ->
-        version, without the build (+cpu).
+        params: the settings, without those that say where data lie and how they are loaded, with weights
+        called by the name of their file, and with only the rows of `methods:` that were run; settings: their
+        fingerprint; versions: package -> version, without the build (+cpu).
     """
-    params = settings.model_dump(
-        mode="json", exclude={"workers": True, "dataset": {"path", "cache"}, "evaluate": {"pixels"}}
-    )
+    params = settings.model_dump(mode="json", exclude={"loading": True, "dataset": {"path"}})
     params["methods"] = {row: params["methods"][row] for row in settings.ablation.methods}
     params["model"]["weights"] = _without_folder(settings.model.weights)
     versions = {package: metadata.version(package).split("+")[0] for package in PACKAGES}
@@ -201,7 +198,7 @@ def _beside(results: Path, name: str, settings: Settings) -> pd.DataFrame:
                 f"ablation.beside: {Path(results.name, name, file)} is missing: run "
                 f"`dvc repro` with name: {name} first, or take {name} out of the list"
             )
-    theirs = json.loads((results / name / "settings.json").read_text(encoding="utf-8"))["params"]
+    theirs = up_to_date(json.loads((results / name / "settings.json").read_text(encoding="utf-8"))["params"])
     for section, ours in about(settings)["params"].items():
         if section in COMMON and theirs.get(section) != ours:
             raise SettingsError(

@@ -141,7 +141,7 @@ def read_study(folder: Path, about: str) -> StudySection:
     path = folder / "settings.json"
     try:
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        params, versions = told.get("params", {}), told.get("versions", {})
+        params, versions = config.up_to_date(told.get("params", {})), told.get("versions", {})
         return StudySection(
             folder.name,
             about,

@@ -33,7 +33,7 @@ def fitting(settings: config.Settings, devices: Path = Path("/dev")) -> int:
     if gpu or "RRN_LAUNCH" in os.environ:
         return 1
     processors = len(os.sched_getaffinity(0))
-    return max(1, min(MOST, processors // ((settings.threads + settings.workers) * settings.nproc)))
+    return max(1, min(MOST, processors // ((settings.threads + settings.loading.workers) * settings.nproc)))
 
 
 def order(lists: Ablation) -> dict[str, str | None]:

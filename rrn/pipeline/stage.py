@@ -38,8 +38,8 @@ LONGEST = 90
 PATIENCE = 60
 """Seconds that a kernel which is asked to stop has to end its step and save; then it is asked again, then killed."""
 DIED = (
-    "it was killed, perhaps for lack of memory (lower batch, evaluate.batch or workers), or ended itself; the same "
-    "command goes on from the last checkpoint, or begins anew where there is none"
+    "it was killed, perhaps for lack of memory (lower batch, loading.evaluation_batch or loading.workers), or ended "
+    "itself; the same command goes on from the last checkpoint, or begins anew where there is none"
 )
 
 

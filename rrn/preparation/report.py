@@ -176,4 +176,4 @@ def counted(problems: int) -> str:
 
 def _settings(data: Dataset) -> dict[str, Any]:
     """Return the settings that a report depends on, as JSON has them."""
-    return data.model_dump(mode="json", exclude={"cache"})
+    return data.model_dump(mode="json")

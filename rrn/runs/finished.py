@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rrn import config
-from rrn.limits import Byte, PositiveInt
+from rrn.limits import MOVED, Byte, PositiveInt
 from rrn.method import RRN
 from rrn.models.device import resolve_device
 from rrn.runtime import atomic_io
@@ -27,8 +27,6 @@ NETWORKS = ("segmenters", "discriminators")
 CARD = "run.json"
 TRAINING = re.compile(r"(^|/)runs/(?P<name>[^/]+)/train/(?P<key>[^/]+)$")
 """Where the pipeline puts a training."""
-NO_MATTER = {"batch": 1, "evidence": 0, "pixels": 1}
-"""Of `evaluate:`, what changes no answer of a finished run, as run.json holds it."""
 
 
 class RunCard(Section):
@@ -62,9 +60,11 @@ class RunCard(Section):
 
     @field_validator("evaluate", mode="before")
     @classmethod
-    def _one_at_a_time(cls, protocol: Any) -> Any:
-        """Add what run.json does not say: how many pixels are looked at together."""
-        return {"pixels": NO_MATTER["pixels"]} | protocol if isinstance(protocol, dict) else protocol
+    def _without_moved_keys(cls, protocol: Any) -> Any:
+        """Leave out what runs of earlier versions say in `evaluate:`, and what changes no answer."""
+        if not isinstance(protocol, dict):
+            return protocol
+        return {key: value for key, value in protocol.items() if f"evaluate.{key}" not in MOVED}
 
     @model_validator(mode="after")
     def _complete(self) -> RunCard:
@@ -134,7 +134,7 @@ def networks_of(settings: config.Settings) -> config.Networks:
 
 def write_card(card: RunCard, out: Path) -> None:
     """Write run.json; the same card, the same bytes."""
-    text = json.dumps(card.model_dump(mode="json", exclude={"evaluate": {"pixels"}}), indent=2)
+    text = json.dumps(card.model_dump(mode="json"), indent=2)
     atomic_io.write(out / CARD, text + "\n", lasting=True)
 
 

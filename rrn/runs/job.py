@@ -21,9 +21,8 @@ Stage = Literal["warmup", "train"]
 
 SUPERVISED_ONLY = {"labels": "partition", "consistency": False, "filter": {"by": "none"}, "rho": "none"}
 ELSEWHERE: dict[str, bool | set[str]] = {
-    **dict.fromkeys(("name", "ablation", "methods", "workers", "split"), True),
-    "evaluate": {"batch", "pixels", "evidence"},
-    "dataset": {"cache"},
+    **dict.fromkeys(("name", "ablation", "methods", "loading", "split"), True),
+    "log": {"evidence"},
 }
 NOT_READ = {
     "warmup": ELSEWHERE | dict.fromkeys(("train", "method", "cutmix"), True),
@@ -31,7 +30,7 @@ NOT_READ = {
 }
 """Settings without influence on what a stage writes: not in its fingerprint, no obstacle to a resume.
 
-How images are evaluated trains nothing, but is in: a history is of one protocol. How many at once is not.
+How images are evaluated trains nothing, but is in: a history is of one protocol.
 """
 
 

@@ -72,10 +72,9 @@ class Diagnosis:
         return {name: value for name, value in values.items() if name.startswith("miou")}, reliability
 
     def _images(self, folder: str, ids: tuple[str, ...]) -> WholeImages:
-        protocol, keep = self.settings.evaluate, self.settings.dataset.cache
-        share = distributed.rank(), distributed.world()
-        images = whole_images(self.dataset, folder, ids, protocol.batch, *share, keep, protocol.pixels)
-        require_fit(protocol, images.sizes)
+        how, share = self.settings.loading, (distributed.rank(), distributed.world())
+        images = whole_images(self.dataset, folder, ids, how.evaluation_batch, *share, how.cache, how.evaluation_pixels)
+        require_fit(self.settings.evaluate, images.sizes)
         return images
 
     def _predictions(
