@@ -22,7 +22,7 @@ from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import Node
 
-from rrn.explain import dotted, explained, short
+from rrn.explain import dotted, readable_errors, short
 from rrn.limits import PositiveInt, nearest
 from rrn.schema import (
     IGNORE_INDEX,
@@ -290,6 +290,6 @@ def _validate(params: Mapping[str, Any], prefix: str) -> Settings:
     try:
         return Settings.model_validate(params)
     except ValidationError as error:
-        lines = explained(error.errors())
+        lines = readable_errors(error.errors())
         lines[MOST_PROBLEMS:] = [f"and {len(lines) - MOST_PROBLEMS} more"] if len(lines) > MOST_PROBLEMS else []
         raise SettingsError("\n".join(f"params.yaml: {prefix}{line}" for line in lines)) from error

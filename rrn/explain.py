@@ -25,7 +25,7 @@ LONGEST = 2**64
 ROW = "expected what the row changes of method, in braces: {}"
 
 
-def explained(problems: Iterable[Any]) -> list[str]:
+def readable_errors(problems: Iterable[Any]) -> list[str]:
     """Return a readable line for each error that pydantic found in `Settings`; none says what another one does."""
     lines = [_explained(problem) for problem in problems if not _follows(problem)]
     return list(dict.fromkeys(lines))

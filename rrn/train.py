@@ -22,7 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from rrn import config
 from rrn.data import splits
-from rrn.data.batches import Batch, WholeImages, diagnosis_ids, training_loader, whole_images
+from rrn.data.batches import Batch, WholeImages, diagnosis_ids, training_loader
 from rrn.data.decoding import DataError
 from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
@@ -92,7 +92,7 @@ class Training:
             )
         if job.start is None:
             trial.require_buildable(self.settings, {})
-        self.split: Split = splits.read(job.runs / "prepare" / job.partition)
+        self.split: Split = splits.read_split(job.runs / "prepare" / job.partition)
         self.dataset = ImageSet.open(self.settings, job.root)
         model = RRN(self.settings, len(self.split.classes), job.seed, pretrained=job.start is None)
         if job.start:
@@ -247,12 +247,12 @@ class Training:
         values = replace(evaluation, matrices=matrices).metrics()
         return {name: value for name, value in values.items() if name.startswith("miou")}, reliability
 
-    def _look(self, batches: WholeImages, tables: list[pd.DataFrame]) -> Iterator[region_tables.Seen]:
+    def _look(self, batches: WholeImages, tables: list[pd.DataFrame]) -> Iterator[region_tables.Predictions]:
         """Look at whole images once; in training also append the region table of each batch."""
-        for seen in region_tables.look(self.predictor, batches):
+        for seen in region_tables.predict_batches(self.predictor, batches):
             self._stop_if_asked()
             if self.job.stage == "train":
-                tables.append(region_tables.describe(self.predictor, seen, self.split.classes))
+                tables.append(region_tables.region_table(self.predictor, seen, self.split.classes))
             yield seen
 
     def _diagnosed(self, split: str, tables: list[pd.DataFrame]) -> list[Row]:
@@ -260,16 +260,15 @@ class Training:
 
         `tables` are those of this process's batches.
         """
-        regions = region_tables.joined(distributed.undealt(tables), self.split.classes)
-        cut = metrics.cut(self.settings.method.filter)
-        summary = summarise(regions, *cut).assign(step=self.done, split=split)
+        regions = region_tables.concat(distributed.undealt(tables), self.split.classes)
+        summary = summarise(regions, self.settings.method.filter).assign(step=self.done, split=split)
         return [{str(k): v for k, v in row.items()} for row in summary.to_dict("records")]
 
     def _whole(self, folder: str, ids: tuple[str, ...]) -> WholeImages:
         """Return this process's share of the whole images of a split, decoded once if `dataset.cache` allows."""
         protocol, keep = self.settings.evaluate, self.settings.dataset.cache
         share = distributed.rank(), distributed.world()
-        images = whole_images(self.dataset, folder, ids, protocol.batch, *share, keep, protocol.pixels)
+        images = WholeImages(self.dataset, folder, ids, protocol.batch, *share, keep, protocol.pixels)
         require_fit(protocol, images.sizes)
         return images
 

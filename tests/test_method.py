@@ -16,7 +16,7 @@ from rrn.config import IGNORE_INDEX
 from rrn.method import jensen_shannon, mix, one_hot, pair, ramp, weighted_cross_entropy
 from rrn.models import regions
 from rrn.models.regions import best, normalized
-from rrn.reliability.measures import keep_count
+from rrn.reliability.selection import keep_count
 from rrn.runtime import distributed, seeding
 
 THRESHOLD_0 = {"method": {"filter": {"keep": "threshold", "tau": 0.0}}}

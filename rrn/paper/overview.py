@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch, Patch, Polygon, Rectangle
 
-from rrn.plotting.style import CLASS_COLOURS, DASHED, PAGE, SOLID, Array, Dash, Picture, styled
+from rrn.data.palette import CLASS_COLORS, Array
+from rrn.plotting.style import DASHED, PAGE, SOLID, Dash, Picture, styled
 
 HEIGHT, SIDE, REGIONS = 4.46, 0.62, 4
 """Inches of the figure and of a picture in it; regions per side of a picture."""
@@ -40,8 +41,8 @@ RHO = 2.86, MIDDLE - 0.22, 1.86, 0.44
 BRANCHES: tuple[tuple[str, Dash], ...] = (("#4477AA", SOLID), ("#EE6677", DASHED))
 JUDGE, INK, SOFT = "#228833", "#333333", "#F3F3F3"
 PHOTO = ("#D9D2C4", "#8FA98F", "#C9967A", "#8DA3BD")
-LABELS = tuple(CLASS_COLOURS[place] for place in (0, 3, 4, 1))
-WRONG = CLASS_COLOURS[6]
+LABELS = tuple(CLASS_COLORS[place] for place in (0, 3, 4, 1))
+WRONG = CLASS_COLORS[6]
 
 
 class Shape(NamedTuple):

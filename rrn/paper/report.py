@@ -66,7 +66,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Study:
+class ReportedStudy:
     """What the page shows of a folder of results/."""
 
     name: str
@@ -130,7 +130,7 @@ def abouts(presets: Path) -> dict[str, str]:
     return found
 
 
-def read_study(folder: Path, about: str) -> Study:
+def read_study(folder: Path, about: str) -> ReportedStudy:
     """Read a folder of results/.
 
     Raises:
@@ -142,7 +142,7 @@ def read_study(folder: Path, about: str) -> Study:
     try:
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         params, versions = told.get("params", {}), told.get("versions", {})
-        return Study(
+        return ReportedStudy(
             folder.name,
             about,
             [read_table(path) for path in paths],
@@ -166,7 +166,7 @@ def _flow(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).replace('"', "")
 
 
-def page(studies: list[Study]) -> str:
+def page(studies: list[ReportedStudy]) -> str:
     """Return the page of the studies, in their order, under LIMIT bytes.
 
     Raises:
@@ -195,7 +195,7 @@ def measured(folder: Path) -> bool:
     return (folder / "results.jsonl").is_file()
 
 
-def write(root: Path) -> Path:
+def write_report(root: Path) -> Path:
     """Write results/report.html of the repository at `root` over all folders of results/; return its path.
 
     Raises:
@@ -217,7 +217,7 @@ def write(root: Path) -> Path:
 def main() -> int:
     """Run the command line."""
     try:
-        target = write(config.find_root())
+        target = write_report(config.find_root())
     except (ReportError, PageTooLargeError, config.SettingsError, FileNotFoundError, atomic_io.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

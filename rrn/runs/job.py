@@ -69,7 +69,7 @@ class Job:
         The checksum of the data is the one in split.json, as prepare found them.
         """
         prepared = self.runs / "prepare" / self.partition
-        split = splits.read(prepared)
+        split = splits.read_split(prepared)
         inputs = {"data": split.data, "split.json": checkpoint.digest(prepared / splits.NAME)}
         if self.start:
             inputs["warmup"] = checkpoint.digest(self.start / "segmenters.safetensors")
