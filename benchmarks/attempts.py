@@ -28,11 +28,11 @@ from scipy.special import expit, logit
 
 from rrn import config
 from rrn.data import splits
-from rrn.data.batches import training_loader, whole_images
+from rrn.data.batches import WholeImages, training_loader
 from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
 from rrn.evaluation.inference import Predictor
-from rrn.evaluation.region_tables import region_table
+from rrn.evaluation.region_tables import concat, predict_batches, region_table
 from rrn.method import RRN
 from rrn.models.modes import evaluating
 from rrn.reliability import measures
@@ -118,7 +118,8 @@ def combinations(val: pd.DataFrame, known: dict[str, pd.DataFrame]) -> Iterator[
 def measured(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row per score: the measures over everything, mean of both segmenters."""
     keys = ["segmenter", "score"]
-    half, most = (measures.summarise(table, fraction).set_index([*keys, "class"]) for fraction in (0.5, 0.9))
+    rules = [measures.HALF.model_copy(update={"fraction": fraction}) for fraction in (0.5, 0.9)]
+    half, most = (measures.summarise(table, rule).set_index([*keys, "class"]) for rule in rules)
     joined = most.join(half[["accuracy_kept"]].add_suffix("_half")).xs(measures.EVERYTHING, level="class")
     columns = ["auroc", "aurc", "ece", "accuracy", "accuracy_kept_half", "accuracy_kept", "accuracy_dropped"]
     return joined.groupby("score", sort=False)[columns].mean().reset_index()
@@ -132,15 +133,17 @@ def attempt(values: dict[str, Any], base: dict[str, Any], seed: int) -> pd.DataF
     settings, root = config.load(None, {"method": method}), config.find_root()
     torch.set_num_threads(settings.threads)
     runs, dataset = root / "runs" / settings.name, ImageSet.open(settings, root)
-    split = splits.read(runs / "prepare" / "1of16")
+    split = splits.read_split(runs / "prepare" / "1of16")
     model = RRN(settings, len(split.classes), seed)
     finished.read_segmenters(model, runs / "train" / f"1of16-cps_cutmix-{seed}")
     others = unseen(split)
     learn(model, settings, dataset, others if "unseen" in values else split, seed, values.get("steps", STEPS))
 
     def regions(folder: str, ids: tuple[str, ...]) -> pd.DataFrame:
-        images = whole_images(dataset, folder, ids, settings.loading.evaluation_batch)
-        return region_table(Predictor(model, settings.evaluate, settings.loading), images, split.classes)
+        images = WholeImages(dataset, folder, ids, settings.loading.evaluation_batch)
+        predictor = Predictor(model, settings.evaluate, settings.loading)
+        tables = [region_table(predictor, seen, split.classes) for seen in predict_batches(predictor, images)]
+        return concat(tables, split.classes)
 
     val, train = regions(settings.dataset.val, split.val), settings.dataset.train
     tables = [measured(val)]

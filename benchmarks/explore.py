@@ -20,7 +20,7 @@ import pandas as pd
 
 from rrn.config import Filter
 from rrn.explorer.widget import Explorer
-from rrn.reliability.evidence import About, Pictures, Writer
+from rrn.reliability.evidence import About, EvidenceWriter, Pictures
 
 SIZES = {"64x64": (64, 64, 16), "160x120": (120, 160, 32), "500x375": (375, 500, 80)}
 """Height, width and side of a region."""
@@ -37,7 +37,7 @@ def written(path: Path, height: int, width: int, region: int) -> Path:
         name="random", partition="all", method="rrn", seed=0, classes=CLASSES, colours=(), region=region, rule=rule,
         rho="agreement", objective="accuracy", images={"val": ids[:4]},
     )  # fmt: skip
-    with Writer(path, about) as writer:
+    with EvidenceWriter(path, about) as writer:
         for name in ids:
             shape = (-(-height // region), -(-width // region))
             maps = rng.integers(0, len(CLASSES), (4, *shape), np.uint8).repeat(region, 1).repeat(region, 2)

@@ -31,7 +31,7 @@ from rrn.config import Dataset
 from rrn.data.decoding import DataError, Pixels
 from rrn.data.formats.folder import Folder
 from rrn.data.image_set import ImageSet
-from rrn.reliability.evidence import spread
+from rrn.data.splits import evenly_spaced
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
@@ -237,7 +237,7 @@ def _fitting(pairs: Sequence[Pair], room: int) -> Sequence[Pair]:
     names = [pair.name for pair in pairs]
     known = {pair.name: pair for pair in pairs}
     for count in range(len(pairs), 0, -1):
-        chosen = [known[name] for name in spread(names, count)]
+        chosen = [known[name] for name in evenly_spaced(names, count)]
         if _bytes(chosen) <= room:
             return chosen
     return []

@@ -64,7 +64,7 @@ class Repository:
     def skip_warmup(self, seed: int) -> None:
         """Leave initial segmenters where the warmup of a seed would leave its own: speed does not depend on them."""
         settings = config.load(root=self.root)
-        classes = splits.read(self.root / "runs" / NAME / "prepare" / self.partition).classes
+        classes = splits.read_split(self.root / "runs" / NAME / "prepare" / self.partition).classes
         out = self._out("warmup", None, seed)
         out.mkdir(parents=True)
         finished.write_weights(RRN(settings, len(classes), seed), out)
@@ -114,7 +114,7 @@ def _prepare(root: Path, values: dict[str, Any]) -> str:
         split = partitions.make(dataset, settings, partition, report)
         if len(split.labeled) >= LABELED:
             break
-    splits.write(split, root / "runs" / NAME / "prepare" / split.partition)
+    splits.write_split(split, root / "runs" / NAME / "prepare" / split.partition)
     return split.partition
 
 

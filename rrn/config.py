@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from rrn.explain import explained, short
+from rrn.explain import readable_errors, short
 from rrn.limits import MOVED, PositiveInt, nearest, up_to_date
 from rrn.schema import (
     IGNORE_INDEX,
@@ -244,6 +244,6 @@ def _validate(params: Mapping[str, Any], prefix: str) -> Settings:
     try:
         return Settings.model_validate(params)
     except ValidationError as error:
-        lines = explained(error.errors())
+        lines = readable_errors(error.errors())
         lines[MOST_PROBLEMS:] = [f"and {len(lines) - MOST_PROBLEMS} more"] if len(lines) > MOST_PROBLEMS else []
         raise SettingsError("\n".join(f"params.yaml: {prefix}{line}" for line in lines)) from error

@@ -27,7 +27,7 @@ class EnvironmentMissingError(RuntimeError):
     """There is no environment, and none can be made; the message says what to do."""
 
 
-def wanted() -> str:
+def python_versions() -> str:
     """Return the versions of Python that pyproject.toml asks for, such as `>=3.11.4,<3.14`."""
     (found,) = re.findall(r'^requires-python = "(.+)"', PROJECT.read_text(encoding="utf-8"), re.MULTILINE)
     return str(found)
@@ -35,7 +35,7 @@ def wanted() -> str:
 
 def fits(version: str) -> bool:
     """Tell whether a version of Python is one that pyproject.toml asks for; the empty one is none."""
-    bounds = re.findall(r"(>=|<)([\d.]+)", wanted())
+    bounds = re.findall(r"(>=|<)([\d.]+)", python_versions())
     return bool(version) and all((_numbers(version) >= _numbers(bound)) == (sign == ">=") for sign, bound in bounds)
 
 
@@ -53,7 +53,7 @@ def version_of(python: str) -> str:
     return told.decode().strip()
 
 
-def make(venv: Path, *pythons: str) -> None:
+def make_environment(venv: Path, *pythons: str) -> None:
     """Make a virtual environment by the first of `pythons` that fits, again where its own does not or has no pip.
 
     One that fits is kept, with all that was installed into it, and so is whatever is no virtual environment.
@@ -84,7 +84,9 @@ def _first_fitting(pythons: "tuple[str, ...]") -> str:
             return python
     found = [f"{python} is Python {version}" for python, version in versions.items() if version]
     what = ", ".join(found) or f"there is no Python {', '.join(pythons)} that runs"
-    raise EnvironmentMissingError(f"{what}; Python {wanted()} is needed: name one, `make environment PYTHON=...`")
+    raise EnvironmentMissingError(
+        f"{what}; Python {python_versions()} is needed: name one, `make environment PYTHON=...`"
+    )
 
 
 def _require_ours(venv: Path) -> None:
@@ -96,7 +98,7 @@ def _require_ours(venv: Path) -> None:
     else:
         return
     raise EnvironmentMissingError(
-        f"{venv} is {what}, and holds no Python {wanted()} with pip: move it away, or name another place, "
+        f"{venv} is {what}, and holds no Python {python_versions()} with pip: move it away, or name another place, "
         "`make environment VENV=...`"
     )
 
@@ -130,7 +132,7 @@ def require() -> None:
     version = ".".join(map(str, sys.version_info[:3]))
     missing = [name for name in NEEDED if find_spec(name) is None]
     if LOCKED.is_file() and not fits(version):
-        why = f"{wanted()} is needed"
+        why = f"{python_versions()} is needed"
     elif missing:
         why = f"it has no {', '.join(missing)}"
     else:
@@ -145,7 +147,7 @@ def require() -> None:
 def main(venv: str, *pythons: str) -> int:
     """Make the environment; return 0, or the exit status of what failed."""
     try:
-        make(Path.cwd() / venv, *pythons)
+        make_environment(Path.cwd() / venv, *pythons)
         install(Path.cwd() / venv)
     except EnvironmentMissingError as error:
         print(f"error: {error}", file=sys.stderr)

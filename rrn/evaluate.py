@@ -15,23 +15,23 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rrn.config import Settings
-from rrn.data.batches import WholeImages, diagnosis_ids, whole_images
+from rrn.data.batches import WholeImages, diagnosis_ids
 from rrn.data.image_set import ImageSet
-from rrn.data.splits import Split
+from rrn.data.splits import Split, evenly_spaced
 from rrn.evaluation import region_tables
-from rrn.evaluation.inference import Model, Predictor, require_fit
-from rrn.evaluation.metrics import Evaluation, cut, evaluate
-from rrn.evaluation.region_tables import Seen
+from rrn.evaluation.inference import Predictor, SegmentationModel, require_fit
+from rrn.evaluation.metrics import Evaluation, evaluate
+from rrn.evaluation.region_tables import Predictions
 from rrn.reliability import evidence
 from rrn.reliability.evidence import About, Pictures
 from rrn.reliability.measures import summarise
 from rrn.runtime import atomic_io
 
 
-def report(
-    model: Model, settings: Settings, dataset: ImageSet, split: Split, out: Path, extra: Mapping[str, Any]
+def evaluate_run(
+    model: SegmentationModel, settings: Settings, dataset: ImageSet, split: Split, out: Path, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Evaluate a trained model on the test images, and `write` everything and evidence.zip into `out`.
+    """Evaluate a trained model on the test images, and `write_results` and evidence.zip into `out`.
 
     Args:
         model: of `rrn.runs.finished.load`.
@@ -57,16 +57,16 @@ def report(
         require_fit(settings.evaluate, batches.sizes)
     evaluations, scores = {}, []
     about = about_run(settings, split, {name: batches.ids for name, batches in images.items()}, extra)
-    with evidence.Writer(out / evidence.NAME, about) as writer:
+    with evidence.EvidenceWriter(out / evidence.NAME, about) as writer:
         for name, batches in images.items():
             tables: list[pd.DataFrame] = []
-            seen = _noted(predictor, region_tables.look(predictor, batches), name, writer, tables)
-            evaluations[name] = evaluate(seen, split.classes)
-            table = summarise(region_tables.joined(tables, split.classes), *cut(settings.method.filter))
+            predictions = region_tables.predict_batches(predictor, batches)
+            evaluations[name] = evaluate(_noted(predictor, predictions, name, writer, tables), split.classes)
+            table = summarise(region_tables.concat(tables, split.classes), settings.method.filter)
             scores.append(table.assign(split=name))
     everything = {**extra, **cost(model.segmenters[0], crop, crop)}
     last = list(evaluations)[-1]
-    return write(out, evaluations[last], pd.concat(scores), everything)
+    return write_results(out, evaluations[last], pd.concat(scores), everything)
 
 
 def images_of(settings: Settings, dataset: ImageSet, split: Split) -> dict[str, WholeImages]:
@@ -81,7 +81,7 @@ def images_of(settings: Settings, dataset: ImageSet, split: Split) -> dict[str, 
         wanted = {"unlabeled": wanted["unlabeled"], "val": wanted["val"]}
     how = settings.loading
     return {
-        name: whole_images(dataset, *where, how.evaluation_batch, cache=how.cache, pixels=how.evaluation_pixels)
+        name: WholeImages(dataset, *where, how.evaluation_batch, cache=how.cache, pixels=how.evaluation_pixels)
         for name, where in wanted.items()
         if where[1]
     }
@@ -99,28 +99,32 @@ def about_run(settings: Settings, split: Split, ids: Mapping[str, Sequence[str]]
         rule=row.filter,
         rho=row.rho,
         objective=row.discriminator.objective if row.uses_discriminators else None,
-        images={name: evidence.spread(names, settings.log.evidence) for name, names in ids.items()},
+        images={name: evenly_spaced(names, settings.log.evidence) for name, names in ids.items()},
     )
 
 
 def _noted(
-    model: Model, seen: Iterable[Seen], split: str, writer: evidence.Writer, tables: list[pd.DataFrame]
-) -> Iterator[Seen]:
-    """Hand on what is seen; on the way write its pictures, and append its region table to `tables`."""
-    for batch in seen:
-        tables.append(region_tables.describe(model, batch, writer.about.classes))
+    model: SegmentationModel,
+    predictions: Iterable[Predictions],
+    split: str,
+    writer: evidence.EvidenceWriter,
+    tables: list[pd.DataFrame],
+) -> Iterator[Predictions]:
+    """Hand on predictions; on the way write their pictures, and append their region tables to `tables`."""
+    for batch in predictions:
+        tables.append(region_tables.region_table(model, batch, writer.about.classes))
         writer.add(split, tables[-1], _pictures(batch))
         yield batch
 
 
-def _pictures(seen: Seen) -> dict[str, Pictures]:
+def _pictures(predictions: Predictions) -> dict[str, Pictures]:
     """Return the pictures of a batch by id."""
-    images = seen.batch.images.permute(0, 2, 3, 1).cpu().numpy()
-    labels = seen.batch.labels.byte().cpu().numpy()
-    predictions = seen.predictions.byte().cpu().numpy()
+    images = predictions.batch.images.permute(0, 2, 3, 1).cpu().numpy()
+    labels = predictions.batch.labels.byte().cpu().numpy()
+    predicted = predictions.predicted.byte().cpu().numpy()
     return {
-        name: Pictures(images[i], labels[i], predictions[:2, i], predictions[2, i])
-        for i, name in enumerate(seen.batch.ids)
+        name: Pictures(images[i], labels[i], predicted[:2, i], predicted[2, i])
+        for i, name in enumerate(predictions.batch.ids)
     }
 
 
@@ -134,7 +138,7 @@ def cost(segmenter: nn.Module, height: int, width: int) -> dict[str, int]:
     return {"parameters": parameters, "macs": counter.get_total_flops() // 2}
 
 
-def write(out: Path, evaluation: Evaluation, scores: pd.DataFrame, extra: Mapping[str, Any]) -> dict[str, Any]:
+def write_results(out: Path, evaluation: Evaluation, scores: pd.DataFrame, extra: Mapping[str, Any]) -> dict[str, Any]:
     """Write metrics.json, per_class.csv, reliability.csv: same numbers, same bytes.
 
     Args:

@@ -25,7 +25,7 @@ LONGEST = 2**64
 ROW = "expected what the row changes of method, in braces: {}"
 
 
-def explained(problems: Iterable[Any]) -> list[str]:
+def readable_errors(problems: Iterable[Any]) -> list[str]:
     """Return a readable line for each error that pydantic found in `Settings`; none says what another one does."""
     problems = list(problems)
     old = {dotted(problem["loc"]) for problem in problems if problem["type"] == "extra_forbidden"}

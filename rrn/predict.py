@@ -13,40 +13,40 @@ by their path below the folder that holds them all, without suffix; those that d
 from __future__ import annotations
 
 import argparse
-import csv
+import math
 import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from torch import Tensor
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from rrn.config import Evaluate, SettingsError
 from rrn.data import decoding, file_formats
+from rrn.data.batches import WholeBatch
 from rrn.data.decoding import DataError, Pixels
-from rrn.evaluation import overlay
+from rrn.data.palette import Array, palette
 from rrn.evaluation.inference import Predictor
-from rrn.evaluation.region_tables import region_total
+from rrn.evaluation.region_tables import predict_batch, region_table
 from rrn.method import RRN
 from rrn.models import device
-from rrn.plotting.style import Array, palette
 from rrn.runs import finished
 from rrn.runs.finished import RunCard
-from rrn.runtime import atomic_io
+from rrn.runtime import atomic_io, csv_files
 from rrn.runtime.places import place
 
-REGION_COLUMNS = ("image", "segmenter", "row", "column", "score", "confidence", "agreement")
+SCORES = ("region_score", "confidence", "agreement")
+REGION_COLUMNS = ("image", "segmenter", "row", "column", "score", *SCORES[1:])
 
 NO_DISCRIMINATORS = (
     "this run has no region discriminators, so there are no region scores: leave --regions out, "
@@ -57,6 +57,10 @@ ENDINGS = f"{', '.join(file_formats.SUFFIXES[:-1])} or {file_formats.SUFFIXES[-1
 """Of files in a folder that are images."""
 NAMED = 10
 """Files that are left out, at most."""
+OPACITY = 0.5
+"""Of the colors of the classes over the image."""
+READABLE = 40
+"""Least side, in pixels, of a region in which a score is written."""
 
 Who = Literal["ensemble", "1", "2"]
 
@@ -72,33 +76,18 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Regions:
-    """What is known of the regions of one image, for each segmenter's own labels; float64 [2, rows, columns], 0..1.
-
-    Attributes:
-        score: of the region discriminators.
-        confidence: mean of the highest probability over the pixels of a region.
-        agreement: share of its pixels on which the two segmenters agree; the same for both.
-    """
-
-    score: Array
-    confidence: Array
-    agreement: Array
-
-
-@dataclass(frozen=True)
 class Prediction:
     """What the networks say of one image of H x W pixels.
 
     Attributes:
         probabilities: of the classes, float32 [C, H, W].
         labels: the most probable classes, uint8 [H, W].
-        regions: None unless they were asked for.
+        regions: their region table, with SCORES alone; None unless it was asked for.
     """
 
     probabilities: Array
     labels: Pixels
-    regions: Regions | None
+    regions: pd.DataFrame | None
 
 
 @torch.no_grad()
@@ -122,11 +111,13 @@ def predict(
     Raises:
         SettingsError: regions are wanted of a run without region discriminators.
     """
-    read = decoding.colours(Image.fromarray(image), card.size)
-    images = torch.from_numpy(read).permute(2, 0, 1)[None]
-    logits = predictor.logits(images)
-    both = logits.softmax(2)
-    regions = _regions(predictor, logits, both, images) if with_regions else None
+    read = torch.from_numpy(decoding.colours(Image.fromarray(image), card.size))
+    unlabeled = torch.zeros(1, *read.shape[:2], dtype=torch.int64)  # no pixel is void
+    answer = predict_batch(predictor, WholeBatch(read.permute(2, 0, 1)[None], unlabeled, ("",)))
+    regions = region_table(predictor, answer, (), SCORES) if with_regions else None
+    if regions is not None and regions["region_score"].isna().any():
+        raise SettingsError(NO_DISCRIMINATORS)
+    both = answer.probabilities
     chosen = both.mean(0) if segmenter == "ensemble" else both[int(segmenter) - 1]
     if chosen.shape[-2:] != image.shape[:2]:
         chosen = F.interpolate(chosen, image.shape[:2], mode="bilinear", align_corners=False)
@@ -135,12 +126,7 @@ def predict(
 
 
 def predictor_of(model: RRN, card: RunCard) -> Predictor:
-    """Return what looks at images as the run's evaluation does.
-
-    Args:
-        model: of `rrn.runs.finished.load_finished`, whose weights stay as they are.
-        card: the same.
-    """
+    """Return what looks at images as the run's evaluation does, with weights that stay as they are."""
     return Predictor(model, protocol_of(card)).unchanged()
 
 
@@ -153,19 +139,6 @@ def protocol_of(card: RunCard) -> Evaluate:
     if protocol.mode != "pad":
         return protocol
     return protocol.model_copy(update={"mode": "sliding", "stride": protocol.window, "last": "shifted"})
-
-
-def _regions(predictor: Predictor, logits: Tensor, probabilities: Tensor, images: Tensor) -> Regions:
-    """Describe the regions of one image; logits and probabilities [2, 1, C, h, w], images uint8 [1, 3, h, w]."""
-    scores = predictor.region_scores(logits, images)
-    if scores is None:
-        raise SettingsError(NO_DISCRIMINATORS)
-    confidence, labels = probabilities.max(2)
-    area = region_total(torch.ones_like(confidence), predictor.region)
-    same = (labels[0] == labels[1]).expand_as(labels)
-    sums = (region_total(values, predictor.region) for values in (confidence, same))
-    parts = (scores[:, 0], *(total / area for total in sums))
-    return Regions(*(part[:, 0].double().cpu().numpy() for part in parts))
 
 
 def find_images(paths: Sequence[Path], out: Path) -> dict[str, Path]:
@@ -199,7 +172,6 @@ def find_images(paths: Sequence[Path], out: Path) -> dict[str, Path]:
 
 
 def _named(images: Mapping[Path, Path]) -> dict[str, Path]:
-    """Name images by their path without suffix, or with it where that is the name of another one, too."""
     taken = Counter(str(path.with_suffix("")) for path in images) + Counter(map(str, images))
     bare = {path: str(path.with_suffix("")) for path in images}
     return {bare[path] if taken[bare[path]] == 1 else str(path): file for path, file in images.items()}
@@ -207,117 +179,105 @@ def _named(images: Mapping[Path, Path]) -> dict[str, Path]:
 
 def left_out(paths: Sequence[Path], out: Path) -> list[Path]:
     """Return the files in folders that `find_images` leaves out for their suffix, sorted, by their paths below them."""
-    folders = [path for path in paths if path.is_dir()]
-    others = {
-        file.relative_to(folder.resolve())
-        for folder in folders
-        for file in _files(folder.resolve(), out.resolve())
-        if not file_formats.has_suffix(file)
-    }
-    return sorted(others)
+    folders = [path.resolve() for path in paths if path.is_dir()]
+    files = {file.relative_to(folder) for folder in folders for file in _files(folder, out.resolve())}
+    return sorted(file for file in files if not file_formats.has_suffix(file))
 
 
 def _files(folder: Path, out: Path) -> set[Path]:
-    """Return the files in a folder and its subfolders, but for hidden ones and those in `out`."""
     files = {path for path in folder.rglob("*") if path.is_file() and not path.is_relative_to(out)}
     return {path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)}
 
 
 def _count(paths: Sequence[Path]) -> str:
-    """Say how many files are left out, and which."""
     named = ", ".join(map(str, paths[:NAMED])) + (" ..." if len(paths) > NAMED else "")
     return f"{len(paths)} {'file' if len(paths) == 1 else 'files'} left out: {named} (images end in {ENDINGS})"
 
 
-class Writer:
-    """Writes what was asked for of each image; a file is whole or not there.
-
-    Args:
-        out: folder of the results.
-        card: of the run.
-        region: side of a region in pixels of an image as it is read.
-        wanted: what is asked for.
-    """
+class PredictionWriter:
+    """Writes the files of an image that were asked for, whole or not at all; `region`: its side in pixels, as read."""
 
     def __init__(self, out: Path, card: RunCard, region: int, wanted: Wanted) -> None:
         self.out, self.card, self.region, self.wanted = out, card, region, wanted
-        self.colours = palette(len(card.classes), card.colours)
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Writer:
-        self.out.mkdir(parents=True, exist_ok=True)
-        if self.wanted.regions:
-            unfinished = self._stack.enter_context(atomic_io.file(self.out / "regions.csv"))
-            table = self._stack.enter_context(unfinished.open("w", encoding="utf-8", newline=""))
-            self._rows = csv.writer(table, lineterminator="\n")
-            self._rows.writerow(REGION_COLUMNS)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        self.colors = palette(len(card.classes), card.colours)
 
     def write(self, name: str, image: Pixels, prediction: Prediction) -> None:
-        """Write the files of one image, RGB uint8 [H, W, 3], and its rows of regions.csv."""
+        """Write the files of one image, RGB uint8 [H, W, 3]."""
         labels = Image.fromarray(prediction.labels)
-        labels.putpalette(self.colours.tobytes())
-        self._picture("labels", name, labels)
+        labels.putpalette(self.colors.tobytes())
+        self._write_png("labels", name, labels)
         if self.wanted.probabilities:
             contents = BytesIO()
             np.savez_compressed(contents, probabilities=prediction.probabilities.astype(np.float16))
             atomic_io.write(self.out / "probabilities" / f"{name}.npz", contents.getvalue())
-        if self.wanted.overlay or prediction.regions:
-            blended = overlay.blended(image, prediction.labels, self.colours)
+        blended = Image.blend(Image.fromarray(image), Image.fromarray(self.colors[prediction.labels]), OPACITY)
         if self.wanted.overlay:
-            self._picture("overlays", name, blended)
-        if prediction.regions:
-            self._picture("regions", name, self._scored(blended, prediction.regions))
-            self._rows.writerows(_rows(name, prediction.regions))
+            self._write_png("overlays", name, blended)
+        if prediction.regions is not None:
+            self._write_png("regions", name, self._with_scores(blended, prediction.regions))
 
-    def _scored(self, blended: Image.Image, regions: Regions) -> Image.Image:
+    def _with_scores(self, picture: Image.Image, regions: pd.DataFrame) -> Image.Image:
         """Draw the scores of the segmenter that answered; for the ensemble the mean of both."""
         who = self.wanted.segmenter
-        scores = regions.score.mean(0) if who == "ensemble" else regions.score[int(who) - 1]
-        read = self.card.size or (blended.height, blended.width)
-        sides = (self.region * blended.height / read[0], self.region * blended.width / read[1])
-        return overlay.scored(blended, scores, sides)
+        both = regions["region_score"].to_numpy().reshape(2, regions["row"].max() + 1, -1)
+        scores = both.mean(0) if who == "ensemble" else both[int(who) - 1]
+        read = self.card.size or (picture.height, picture.width)
+        return draw_scores(
+            picture, scores, (self.region * picture.height / read[0], self.region * picture.width / read[1])
+        )
 
-    def _picture(self, kind: str, name: str, picture: Image.Image) -> None:
-        """Write a PNG into the folder of its kind."""
+    def _write_png(self, kind: str, name: str, picture: Image.Image) -> None:
         contents = BytesIO()
         picture.save(contents, "PNG")
         atomic_io.write(self.out / kind / f"{name}.png", contents.getvalue())
 
 
-def _rows(name: str, regions: Regions) -> list[list[Any]]:
-    """Return the rows of regions.csv of one image."""
-    values = (regions.score, regions.confidence, regions.agreement)
-    return [
-        [name, segmenter + 1, row, column, *(f"{value[segmenter, row, column]:.6g}" for value in values)]
-        for segmenter, row, column in np.ndindex(regions.score.shape)
-    ]
+def draw_scores(picture: Image.Image, scores: Array, side: tuple[float, float]) -> Image.Image:
+    """Draw the borders of regions and their scores, in a picture enlarged until a score can be read.
+
+    A region that the picture cuts off at its border may be too narrow for its score and stays without.
+
+    Args:
+        picture: RGB.
+        scores: 0..1, float [rows, columns].
+        side: height and width of a region in pixels of the picture.
+
+    Returns:
+        RGB, larger than the picture by a whole number.
+    """
+    factor = math.ceil(READABLE / min(side))
+    height, width = (factor * length for length in side)
+    result = picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(result)
+    letters = min(height, width) / 3
+    font = ImageFont.load_default(size=letters)
+    for (row, column), score in np.ndenumerate(scores):
+        left, top = column * width, row * height
+        right, bottom = min(left + width, result.width), min(top + height, result.height)
+        pen.rectangle((left, top, right, bottom), outline="white")
+        text = f"{score:.2f}"
+        if pen.textlength(text, font) < right - left and letters < bottom - top:
+            middle = ((left + right) / 2, (top + bottom) / 2)
+            pen.text(middle, text, "white", font, anchor="mm", stroke_width=1, stroke_fill="black")
+    return result
 
 
 def label_all(model: RRN, card: RunCard, images: Mapping[str, Path], out: Path, wanted: Wanted) -> list[str]:
-    """Label images one by one, with a progress bar on stderr, and write the results.
-
-    Args:
-        model: of `rrn.runs.finished.load_finished`.
-        card: the same.
-        images: of `find_images`.
-        out: folder of the results.
-        wanted: what is asked for.
+    """Label images (of `find_images`) one by one, with a progress bar on stderr, and write the results.
 
     Returns:
         what was wrong with the images that could not be labeled; the others are done.
     """
     failed, predictor = [], predictor_of(model, card)
-    with Writer(out, card, model.region, wanted) as writer:
+    writer = PredictionWriter(out, card, model.region, wanted)
+    with csv_files.rows(out / "regions.csv", REGION_COLUMNS) if wanted.regions else nullcontext() as append:
         for name, path in tqdm(images.items(), unit="image", file=sys.stderr):
             try:
                 image = decoding.colours(decoding.open_upright(path), None)
-                writer.write(name, image, predict(predictor, card, image, wanted.segmenter, wanted.regions))
+                prediction = predict(predictor, card, image, wanted.segmenter, wanted.regions)
+                writer.write(name, image, prediction)
+                if append and prediction.regions is not None:
+                    append(prediction.regions.assign(image=name).rename(columns={"region_score": "score"}))
             except DataError as error:
                 failed.append(str(error))
             except torch.OutOfMemoryError:
@@ -339,7 +299,7 @@ def require_free(out: Path, force: bool) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the reader of the command line."""
+    """Return the parser of the command line."""
     reader = argparse.ArgumentParser(
         prog="python -m rrn.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -88,7 +88,7 @@ class Dataset(Section):
         return self
 
 
-class Split(Section):
+class SplitSettings(Section):
     """Who is labeled."""
 
     protocol: Literal["seeded", "cps", "u2pl", "classic"]
@@ -96,7 +96,7 @@ class Split(Section):
     stratified: Flag
 
     @model_validator(mode="after")
-    def _possible(self) -> Split:
+    def _possible(self) -> SplitSettings:
         if self.stratified and self.protocol != "seeded":
             raise ValueError(
                 f"stratified: true is for protocol: seeded; the lists of {self.protocol} are as published: "
@@ -330,7 +330,7 @@ class Settings(Section):
     nproc: Annotated[Processes, Field(ge=1)]
     loading: Loading
     dataset: Dataset
-    split: Split
+    split: SplitSettings
     ablation: Ablation
     model: Model
     augment: Augment

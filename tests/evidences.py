@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from rrn.config import Filter
-from rrn.reliability.evidence import About, Pictures, Writer
+from rrn.reliability.evidence import About, EvidenceWriter, Pictures
 
 CLASSES = ("ground", "<b>disc</b>", "square & co")
 RULE = Filter(by="region_score", keep="fraction", tau=0.6, fraction=0.75, start=0)
@@ -69,7 +69,7 @@ def write(path, judged=True, size=(20, 28), region=8, images=4, shown=3, seed=0,
         images={split: names[:shown] for split, names in ids.items()},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Writer(path, about) as writer:
+    with EvidenceWriter(path, about) as writer:
         for split, names in ids.items():
             for name in names:
                 pictures = pictures_of(rng, *size, classes)

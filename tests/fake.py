@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from rrn.data.batches import WholeBatch
-from rrn.evaluation.region_tables import region_total
+from rrn.evaluation.region_tables import concat, predict_batches, region_table
+from rrn.evaluation.scores import region_total
 
 CLASSES = ("sky", "road", "tree")
 
@@ -47,3 +48,8 @@ def random_batch(seed: int, count: int = 4, height: int = 10, width: int = 13) -
     third = torch.randint(0, 256, shape, generator=draw)
     labels[torch.rand(shape, generator=draw) < 0.2] = 255
     return make_batch(one, two, labels, third)
+
+
+def described(model, batches, classes):
+    """Return the region table of all batches."""
+    return concat([region_table(model, seen, classes) for seen in predict_batches(model, batches)], classes)

@@ -83,7 +83,7 @@ def matrices() -> torch.Tensor:
     whole = [WholeBatch(b.images, b.labels, b.labeled_ids) for b in batches]
     mine = whole[distributed.rank() :: distributed.world()]
     models = network, Predictor(network, SLIDING, THREE)
-    found = [metrics.evaluate(region_tables.look(model, mine), ("a", "b", "c")) for model in models]
+    found = [metrics.evaluate(region_tables.predict_batches(model, mine), ("a", "b", "c")) for model in models]
     return torch.stack([distributed.total(matrix) for each in found for matrix in each.matrices.values()])
 
 
@@ -163,7 +163,7 @@ def course(row: str, changes: dict[str, Any], steps: int, fixed: bool = False) -
     """
     world, folder = distributed.world(), Path.cwd()
     settings = config.load(row, changes | {"nproc": world, "train": {"steps": 20}}, folder)
-    split = splits.read(folder / "runs/tiny/prepare/1of4")
+    split = splits.read_split(folder / "runs/tiny/prepare/1of4")
     share = {"rank": distributed.rank(), "world": world, "unlabeled": settings.method.consistency}
     data = TrainingData(ImageSet.open(settings, folder), split, settings, 0, "train", **share)
     network = tiny.still(RRN(settings, len(split.classes), seed=0))

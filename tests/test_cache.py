@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from small import CLASSES, small_settings, write_folder
 
-from rrn.data.batches import whole_images
+from rrn.data.batches import WholeImages
 from rrn.data.decoding import DataError
 from rrn.data.image_set import ImageSet
 from rrn.data.images import Ids, Images
@@ -91,9 +91,9 @@ def test_are_decoded_once(dataset: ImageSet) -> None:
 @pytest.mark.usefixtures("decodes_nothing")
 def test_evaluation_reads_the_same_files(dataset: ImageSet) -> None:
     ids = dataset.ids("train")
-    assert sum(len(batch.ids) for batch in whole_images(dataset, "train", ids, 4, cache=True)) == COUNT
+    assert sum(len(batch.ids) for batch in WholeImages(dataset, "train", ids, 4, cache=True)) == COUNT
     with pytest.raises(Refused):
-        list(whole_images(dataset, "train", ids, 4))
+        list(WholeImages(dataset, "train", ids, 4))
 
 
 def test_one_process_decodes_and_others_wait(dataset: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:

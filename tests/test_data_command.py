@@ -770,8 +770,8 @@ def test_what_is_kept_brings_the_published_lists_that_lie_in_the_data(
     monkeypatch.setattr(published_lists, "fetch_all", lambda *arguments: fetched.append(arguments))
     monkeypatch.chdir(own)
     settings = config.load(overrides={"split": {"protocol": protocol}}, root=own)
-    assert verification.report(settings, own) == 0 and not fetched
-    assert verification.report(settings, own, Path("runs/own/verify")) == 0
+    assert verification.print_verification(settings, own) == 0 and not fetched
+    assert verification.print_verification(settings, own, Path("runs/own/verify")) == 0
     assert fetched == ([("folder", own / "data/lists", "cps")] if protocol == "cps" else [])
 
 

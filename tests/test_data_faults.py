@@ -17,7 +17,7 @@ from disks import Disk, small_disk
 from small import REPOSITORY, partitioned, small_settings, write_folder
 
 from rrn.config import Settings
-from rrn.data.batches import Batch, training_loader, whole_images
+from rrn.data.batches import Batch, WholeImages, training_loader
 from rrn.data.decoding import DataError
 from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
@@ -124,7 +124,7 @@ def test_an_unlabeled_image_that_changes_is_named(data: Data) -> None:
 
 def test_a_file_that_changes_before_an_evaluation_is_named(data: Data) -> None:
     dataset, split, _ = data
-    images = whole_images(dataset, "val", split.val, 2)
+    images = WholeImages(dataset, "val", split.val, 2)
     assert len(list(images)) == 2
     rewrite(dataset.label_path("val", split.val[3]))
     with pytest.raises(DataError, match=rf"label .*{split.val[3]}.png \('{split.val[3]}'\) has changed since"):
@@ -219,16 +219,16 @@ def test_decoded_images_that_find_no_room_leave_nothing_and_the_next_run_decodes
     disk.fill(4096)
     message = r"cannot be kept in .*/decoded \(.*No space left on device.*\): set loading.cache: false, make room there"
     with pytest.raises(DataError, match=message):
-        whole_images(dataset, "val", data[1].val, 2, cache=True)
+        WholeImages(dataset, "val", data[1].val, 2, cache=True)
     assert [path.suffix for path in dataset.decoded.iterdir()] == [".lock"]
     disk.empty()
-    assert len(list(whole_images(dataset, "val", data[1].val, 2, cache=True))) == 2
+    assert len(list(WholeImages(dataset, "val", data[1].val, 2, cache=True))) == 2
     disk.set_writable(False)  # what lies there is read all the same
-    assert len(list(whole_images(dataset, "val", data[1].val, 2, cache=True))) == 2
+    assert len(list(WholeImages(dataset, "val", data[1].val, 2, cache=True))) == 2
     with pytest.raises(
         DataError, match=r"Read-only file system.*RRN_SCRATCH name a folder that has some and may be wr"
     ):
-        whole_images(dataset, "test", data[1].test, 2, cache=True)
+        WholeImages(dataset, "test", data[1].test, 2, cache=True)
 
 
 @pytest.mark.parametrize("full", [True, False])
@@ -238,9 +238,9 @@ def test_what_is_verified_finds_no_room_and_the_next_run_keeps_it(
     out, root = disk.folder / "verify", data[0].root.parent
     disk.fill(0) if full else disk.set_writable(False)
     with pytest.raises(atomic_io.WriteError, match=r"report.json cannot be written \(.*\): "):
-        verification.report(data[2], root, out)
+        verification.print_verification(data[2], root, out)
     disk.empty() if full else disk.set_writable(True)
-    assert verification.report(data[2], root, out) == 0
+    assert verification.print_verification(data[2], root, out) == 0
     assert [path.name for path in out.iterdir()] == ["report.json"]
     assert "no problems" in capsys.readouterr().out
 

@@ -59,7 +59,7 @@ def prepare(tmp_path, monkeypatch):
         report = verified(dataset)
         report.require()
         split = partitions.make(dataset, settings, partition, report)
-        splits.write(split, tmp_path / "runs" / "tiny" / "prepare" / partition)
+        splits.write_split(split, tmp_path / "runs" / "tiny" / "prepare" / partition)
         return dataset, split
 
     return run
@@ -78,7 +78,7 @@ def chain(prepare, tmp_path):
         settings = config.load(row, root=tmp_path)
         model = finished.load(trained, settings, len(split.classes))
         key = {"partition": partition, "method": row, "seed": 0}
-        metrics = evaluate.report(model, settings, dataset, split, tmp_path / "out", key)
+        metrics = evaluate.evaluate_run(model, settings, dataset, split, tmp_path / "out", key)
         assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
         assert all(np.isfinite(list(row.values())).all() for row in history)
         assert all(0 <= metrics[name] <= 100 for name in metrics if name.startswith("miou"))

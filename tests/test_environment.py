@@ -11,7 +11,7 @@ from conftest import ROOT, copy_repository
 
 from rrn import environment
 
-WANTED = environment.wanted()
+WANTED = environment.python_versions()
 STUB = """#!/bin/sh
 echo "$*" >> '{log}'
 case "$*" in
@@ -200,7 +200,7 @@ def test_a_real_environment_gets_the_pip_that_it_lacks_and_keeps_what_it_has(tmp
     venv = tmp_path / "a venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     (venv / "mine").touch()
-    environment.make(venv, sys.executable)
+    environment.make_environment(venv, sys.executable)
     subprocess.run([venv / "bin/python", "-m", "pip", "--version"], check=True)
     assert (venv / "mine").exists()
 

@@ -1,4 +1,4 @@
-"""The measuring tool: confusion matrix, mIoU, and where a row cuts."""
+"""The measuring tool: confusion matrix and mIoU."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
 
-from rrn import config
 from rrn.data.batches import WholeBatch
 from rrn.evaluation import metrics as ev
-from rrn.evaluation.region_tables import look
+from rrn.evaluation.region_tables import predict_batches
 
 
 def evaluated(model, batches, classes=CLASSES):
-    return ev.evaluate(look(model, batches), classes)
+    return ev.evaluate(predict_batches(model, batches), classes)
 
 
 def test_confusion_matrix_of_a_worked_example():
@@ -90,21 +89,6 @@ def test_metrics_of_segmenters_and_of_the_mean_of_their_probabilities():
     assert table["class"].tolist() == list(CLASSES)
     assert table["pixels"].tolist() == [1, 2, 1]
     assert table["iou_2"].tolist() == pytest.approx([100, 200 / 3, 0])
-
-
-@pytest.mark.parametrize(
-    ("rule", "expected"),
-    [
-        ({"by": "region_score", "keep": "fraction", "fraction": 0.3, "tau": 0.7}, (0.3, None)),
-        ({"by": "confidence", "keep": "fraction", "fraction": 0.3, "tau": 0.7}, (0.3, None)),
-        ({"by": "region_score", "keep": "threshold", "fraction": 0.3, "tau": 0.7}, (0.5, ("region_score", 0.7))),
-        ({"by": "confidence", "keep": "threshold", "fraction": 0.3, "tau": 0.7}, (0.5, ("region_score", 0.7))),
-        ({"by": "none", "keep": "threshold", "fraction": 0.3, "tau": 0.7}, (0.5, None)),
-        ({"by": "random", "keep": "threshold", "fraction": 0.3, "tau": 0.7}, (0.5, ("region_score", 0.7))),
-    ],
-)
-def test_a_rule_cuts_by_its_fraction_or_by_the_threshold_of_the_region_score(rule, expected):
-    assert ev.cut(config.Filter(**rule, start=0)) == expected
 
 
 def test_counts_are_whole_numbers_by_segmenter_and_the_accuracy_is_that_of_the_ensemble():

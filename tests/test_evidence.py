@@ -12,8 +12,9 @@ from conftest import ROOT
 from PIL import Image
 
 from rrn import config
+from rrn.data.splits import evenly_spaced
 from rrn.reliability import evidence
-from rrn.reliability.evidence import About, Evidence, EvidenceError, Pictures, spread
+from rrn.reliability.evidence import About, Evidence, EvidenceError, Pictures
 
 CLASSES = ("sky", "road, wet", "<b>tree</b>")
 
@@ -47,7 +48,7 @@ def regions(*ids: str) -> pd.DataFrame:
 
 
 def write(path):
-    with evidence.Writer(path, about()) as writer:
+    with evidence.EvidenceWriter(path, about()) as writer:
         writer.add("val", regions("a", "NA"), {"a": pictures(0), "NA": pictures(1)})
         writer.add("val", regions("b"), {"b": pictures(2)})
         writer.add("unlabeled", regions("007"), {"007": pictures(3)})
@@ -195,7 +196,7 @@ def test_a_file_that_is_none_says_so(damage, tmp_path):
 
 def test_an_interrupted_writer_leaves_no_file_that_can_be_taken_for_a_whole_one(tmp_path):
     path = tmp_path / "evidence.zip"
-    with pytest.raises(KeyboardInterrupt), evidence.Writer(path, about()) as writer:
+    with pytest.raises(KeyboardInterrupt), evidence.EvidenceWriter(path, about()) as writer:
         writer.add("val", regions("a"), {"a": pictures(0)})
         raise KeyboardInterrupt
     with pytest.raises(EvidenceError):
@@ -218,7 +219,7 @@ def many(path, count, draw, size=(32, 48)):
     """Write evidence of noisy images, whose ids are the same in both splits."""
     names = tuple(f"{place:02d}" for place in range(count))
     described = about(images={"val": names, "unlabeled": names})
-    with evidence.Writer(path, described) as writer:
+    with evidence.EvidenceWriter(path, described) as writer:
         for split in described.images:
             shown = {}
             for name in names:
@@ -235,7 +236,7 @@ def test_fewer_images_are_packed_where_not_all_fit(tmp_path):
     count = read.pack(tmp_path / "less.zip", ["val", "unlabeled"], whole * 2 // 3)
     assert 8 <= count < 20 and (tmp_path / "less.zip").stat().st_size <= whole * 2 // 3
     less = Evidence.read(tmp_path / "less.zip")
-    assert less.ids("val") == less.ids("unlabeled") == spread(read.ids("val"), count)
+    assert less.ids("val") == less.ids("unlabeled") == evenly_spaced(read.ids("val"), count)
     assert less.about.region == read.about.region and len(less.regions) == 2 * 4 * count
     name = less.ids("unlabeled")[-1]
     assert np.array_equal(less.pictures("unlabeled", name).label, read.pictures("unlabeled", name).label)
@@ -262,6 +263,6 @@ def test_an_image_is_thinned_to_its_mean_colours():
 
 def test_spread_takes_evenly_and_never_more_than_there_are():
     ids = [str(i) for i in range(10)]
-    assert spread(ids, 5) == ("0", "2", "4", "6", "8")
-    assert spread(ids, 3) == ("0", "3", "6")
-    assert spread(ids, 20) == tuple(ids) and spread(ids, 0) == () and spread([], 3) == ()
+    assert evenly_spaced(ids, 5) == ("0", "2", "4", "6", "8")
+    assert evenly_spaced(ids, 3) == ("0", "3", "6")
+    assert evenly_spaced(ids, 20) == tuple(ids) and evenly_spaced(ids, 0) == () and evenly_spaced([], 3) == ()

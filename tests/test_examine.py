@@ -16,12 +16,12 @@ from rrn import config, evaluate
 from rrn.data import splits
 from rrn.data.image_set import ImageSet
 from rrn.evaluation import metrics
-from rrn.evaluation.region_tables import look
+from rrn.evaluation.region_tables import predict_batches
 from rrn.reliability import evidence, measures
 
 
 def evaluated(model, batches, classes=CLASSES):
-    return metrics.evaluate(look(model, batches), classes)
+    return metrics.evaluate(predict_batches(model, batches), classes)
 
 
 def test_cost_of_a_convolution_by_hand():
@@ -39,7 +39,7 @@ def test_written_files_are_the_same_bytes_and_read_back(tmp_path):
     scores = pd.DataFrame({"segmenter": [1, 2], "auroc": [0.123456789, math.nan]})
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        evaluate.write(tmp_path / name, results, scores, {"method": "rrn", "seed": 0})
+        evaluate.write_results(tmp_path / name, results, scores, {"method": "rrn", "seed": 0})
     files = {path.name for path in (tmp_path / "first").iterdir()}
     assert files == {"metrics.json", "per_class.csv", "reliability.csv"}
     for name in files:
@@ -54,22 +54,22 @@ def test_written_files_are_the_same_bytes_and_read_back(tmp_path):
 
 def test_metrics_without_a_valid_pixel_are_null(tmp_path):
     empty = make_batch(*torch.zeros(2, 1, 8, 8), torch.full((1, 8, 8), 255))
-    evaluate.write(tmp_path, evaluated(Fake(), [empty]), pd.DataFrame({"auroc": []}), {})
+    evaluate.write_results(tmp_path, evaluated(Fake(), [empty]), pd.DataFrame({"auroc": []}), {})
     assert set(json.loads((tmp_path / "metrics.json").read_text()).values()) == {None}
 
 
 @pytest.fixture
 def reported(tmp_path):
-    """Report tiny, untrained networks of a row; return what `report` returns and the folder."""
+    """Report tiny, untrained networks of a row; return what `evaluate_run` returns and the folder."""
 
     def run(row, changes=None):
         folder = tiny.repository(tmp_path / "repository", changes)
         chosen = config.load(row, root=folder)
-        split = splits.read(folder / "runs" / "tiny" / "prepare" / "1of4")
+        split = splits.read_split(folder / "runs" / "tiny" / "prepare" / "1of4")
         model = tiny.RRN(chosen, len(split.classes), 0)
         extra = {"partition": "1of4", "method": row, "seed": 0}
         out = tmp_path / "out"
-        return evaluate.report(model, chosen, ImageSet.open(chosen, folder), split, out, extra), out, split
+        return evaluate.evaluate_run(model, chosen, ImageSet.open(chosen, folder), split, out, extra), out, split
 
     return run
 

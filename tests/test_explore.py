@@ -18,8 +18,9 @@ from rrn.evaluation import region_tables
 from rrn.explorer import analysis, image_view, split_view
 from rrn.explorer.analysis import Choice, Regions
 from rrn.models import regions
-from rrn.reliability import measures
+from rrn.reliability import measures, selection
 from rrn.reliability.evidence import About, Evidence, EvidenceError
+from rrn.reliability.scores import RANKED, SCORES
 
 COLUMNS = ["id", "segmenter", "row", "column", *evidences.SCORES, "pixels", "right"]
 HAND = pd.DataFrame(
@@ -72,14 +73,14 @@ def test_kept_by_hand(by, keep, value, expected):
     assert analysis.kept(held(HAND), choice).astype(int).tolist() == expected
 
 
-@pytest.mark.parametrize("score", measures.SCORES)
+@pytest.mark.parametrize("score", RANKED)
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 def test_kept_is_what_reliability_counts(small, score, fraction):
     keeps = analysis.kept(small, Choice("val_0", score, "fraction", fraction))
     for k in (1, 2):
         own = small.segmenter == k
-        count = measures.keep_count(fraction, own.sum())
-        share = measures.kept_share(small.column(score)[own], count)
+        count = selection.keep_count(fraction, own.sum())
+        share = selection.kept_share(small.column(score)[own], count)
         assert keeps[own].sum() == count
         assert not keeps[own][share == 0].any() and keeps[own][share == 1].all()
 
@@ -121,7 +122,7 @@ def test_votes_follow_the_threshold_of_the_region_score():
     assert analysis.rho(held(HAND), replace(choice, by="confidence"))[:2].tolist() == [0.5, 1.0]
 
 
-@pytest.mark.parametrize("rho", [*analysis.RHOS[1:], "none"])
+@pytest.mark.parametrize("rho", [*selection.RHOS[1:], "none"])
 @pytest.mark.parametrize("size", [(32, 48), (33, 41)])
 def test_weights_are_those_of_the_method(rho, size):
     draw = torch.Generator().manual_seed(1)
@@ -134,8 +135,8 @@ def test_weights_are_those_of_the_method(rho, size):
     names, probabilities = ("a", "b", "c"), logits.softmax(2)
     predictions = torch.cat([logits.argmax(2), probabilities.mean(0).argmax(1)[None]])
     batch = WholeBatch(images, torch.randint(tiny.CLASSES, (3, *size), generator=draw), names)
-    table = region_tables.describe(
-        network, region_tables.Seen(batch, logits, probabilities, predictions), ["x", "y", "z"]
+    table = region_tables.region_table(
+        network, region_tables.Predictions(batch, logits, probabilities, predictions), ["x", "y", "z"]
     )
     of = held(table, names, network.row.filter, network.region)
     choice = Choice("a", "region_score", "fraction", 0.6, rho=rho)
@@ -152,7 +153,7 @@ def test_weights_are_those_of_the_method(rho, size):
         assert len(np.unique(ours)) > 2, "this rho tells nothing apart here"
 
 
-@pytest.mark.parametrize("rho", analysis.RHOS)
+@pytest.mark.parametrize("rho", selection.RHOS)
 def test_pixels_that_are_kept_weigh_one_in_the_mean(small, rho):
     choice = Choice("val_0", "confidence", "fraction", 0.7, rho=rho)
     weights, keeps, pixels = analysis.weights(small, choice), analysis.kept(small, choice), small.column("pixels")
@@ -194,13 +195,13 @@ def test_orders_are_of_the_images_with_pictures(small, order):
 
 def test_a_region_table_has_the_least_right_first():
     choice = Choice("a", "region_score", "fraction", 0.5, rho="agreement")
-    table = analysis.region_table(held(HAND), choice)
+    table = analysis.image_regions(held(HAND), choice)
     assert table["accuracy"].tolist() == [0, 0.5, 1, 1]
     assert table["kept"].tolist() == [True, False, True, False]
     assert table[["segmenter", "row", "column"]].iloc[0].tolist() == [1, 0, 1]
     assert table["weight"].tolist() == pytest.approx([0.6, 0, 1.2, 0])
-    assert set(analysis.SCORES) < set(table)
-    assert len(analysis.region_table(held(HAND), replace(choice, segmenters=(2,)))) == 2
+    assert set(SCORES) < set(table)
+    assert len(analysis.image_regions(held(HAND), replace(choice, segmenters=(2,)))) == 2
 
 
 def test_the_summary_says_it_in_words():
@@ -240,7 +241,7 @@ def test_class_table_by_hand(small):
 def test_curves_end_where_everything_is_kept(small):
     curves = analysis.coverage_curves(small, (1, 2))
     accuracy = small.column("right").sum() / small.column("pixels").sum()
-    for score in measures.SCORES:
+    for score in RANKED:
         last = curves[curves["score"] == score].iloc[-1]
         assert (last["coverage"], last["accuracy"]) == pytest.approx((1, accuracy))
 
@@ -264,9 +265,9 @@ def test_histogram_counts_every_pixel_once():
 @pytest.mark.parametrize("keep", ["fraction", "threshold"])
 def test_the_figure_is_drawn_and_the_same_again(small, segmenters, keep):
     choice = replace(analysis.default(small), segmenters=segmenters, keep=keep)
-    one, two = (split_view.png(split_view.split_figure(small, choice)) for _ in range(2))
+    one, two = (split_view.figure_png(split_view.split_figure(small, choice)) for _ in range(2))
     assert one == two
-    assert one != split_view.png(split_view.split_figure(small, replace(choice, value=0.2)))
+    assert one != split_view.figure_png(split_view.split_figure(small, replace(choice, value=0.2)))
 
 
 # ---- the picture
@@ -277,7 +278,7 @@ def drawn(of, choice):
     pictures = of.source.pictures(of.split, choice.id)
     size = pictures.label.shape
     scores = of.grid(choice.id, of.column(choice.score), size)
-    sheet = image_view.Sheet(of.about, pictures, scores, choice.segmenters, choice.score, choice.rho != "none")
+    sheet = image_view.ImageView(of.about, pictures, scores, choice.segmenters, choice.score, choice.rho != "none")
     values = analysis.kept(of, choice), analysis.weights(of, choice)
     return sheet, sheet.drawn(*(of.grid(choice.id, each, size) for each in values))
 
@@ -394,7 +395,7 @@ def test_sheets_of_all_sizes_hold_their_panels(tmp_path, size, region):
     assert sheet.column >= sheet.panel[0]
     _, one = drawn(of, replace(analysis.default(of), segmenters=(2,)))
     assert one.shape[0] < picture.shape[0] and one.shape[1] == picture.shape[1]
-    assert np.asarray(Image.open(io.BytesIO(image_view.png(one)))).shape == one.shape
+    assert np.asarray(Image.open(io.BytesIO(image_view.encode_png(one)))).shape == one.shape
 
 
 def test_a_thinned_out_picture_shows_every_second_pixel(tmp_path):

@@ -15,6 +15,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from rrn import config
+from rrn.data.palette import palette
 from rrn.paper import comparisons
 from rrn.plotting import figures, style
 
@@ -75,7 +76,7 @@ def draw(name: str) -> Figure:
         "reliability_curves": lambda: figures.reliability_curves(make_reliability()),
         "class_reliability": lambda: figures.class_reliability(make_reliability().query("split == 'val'")),
         "class_frequencies": lambda: figures.class_frequencies(pd.DataFrame(frequencies)),
-        "per_class": lambda: figures.per_class(make_classes()),
+        "plot_per_class": lambda: figures.plot_per_class(make_classes()),
         "samples": lambda: figures.samples(images, labels, CLASSES),
     }[name]()
 
@@ -92,7 +93,11 @@ def test_names_of_classes_are_drawn_as_they_are():
     ]
     frequencies = pd.DataFrame({"class": ODD, "labeled": [4, 3, 2, 1]})
     drawn = [
-        *(figures.samples(images, labels, ODD), figures.class_frequencies(frequencies), figures.per_class(renamed[0])),
+        *(
+            figures.samples(images, labels, ODD),
+            figures.class_frequencies(frequencies),
+            figures.plot_per_class(renamed[0]),
+        ),
         *(figures.class_reliability(renamed[1].query("split == 'val'")),),
         comparisons.per_class_gain(renamed[0].assign(name="study", seed=0)),
     ]
@@ -115,7 +120,7 @@ def many(count):
     scores = pd.DataFrame({"class": names, "split": "val", "step": 1, "score": "confidence", "auroc": 0.5})
     shares = pd.DataFrame({"class": names, "labeled": range(1, count + 1)})
     return names, {
-        "per_class": figures.per_class(pd.DataFrame(rows)),
+        "per_class": figures.plot_per_class(pd.DataFrame(rows)),
         "per_class_gain": comparisons.per_class_gain(pd.DataFrame(rows)),
         "class_frequencies": figures.class_frequencies(shares),
         "class_reliability": figures.class_reliability(scores.assign(accuracy_kept=1.0, accuracy_dropped=0.0)),
@@ -209,7 +214,7 @@ def test_methods_and_scores_are_told_apart_without_colour():
 
 
 def test_bars_of_different_methods_differ_without_colour():
-    fig = figures.per_class(make_classes())
+    fig = figures.plot_per_class(make_classes())
     hatches = [container[0].get_hatch() for container in fig.axes[0].containers]
     assert hatches == [style.METHOD_STYLE[method].hatch for method in METHODS]
     assert [handle.get_hatch() for handle in fig.legends[0].legend_handles] == hatches
@@ -243,10 +248,10 @@ def test_class_reliability_shows_the_last_step_by_class():
 
 def test_class_colours_are_distinct_and_void_is_white():
     for count in (8, 21, 60):
-        colours = style.palette(count)
+        colours = palette(count)
         assert len({tuple(colour) for colour in colours[: count + 1]}) == count + 1
         assert (colours[255] == 255).all() and colours.dtype == np.uint8
-    assert tuple(style.palette(2)[1]) == tuple(round(255 * v) for v in to_rgb("#4477AA"))
+    assert tuple(palette(2)[1]) == tuple(round(255 * v) for v in to_rgb("#4477AA"))
 
 
 def test_pictures_may_have_channels_first_or_last():

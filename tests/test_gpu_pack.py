@@ -10,8 +10,8 @@ from conftest import ROOT, git
 from PIL import Image
 from small import CLASSES, HEIGHT, WIDTH, write_folder
 
+from rrn.data.splits import evenly_spaced
 from rrn.preparation.verification import verify
-from rrn.reliability.evidence import spread
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 gpu_pack = importlib.import_module("gpu_pack")
@@ -111,7 +111,7 @@ def test_train_is_thinned_evenly_and_what_is_scored_on_is_kept(tmp_path, source,
     packed = ids(tmp_path / "one" / "data" / "camvid")
     assert packed == ids(tmp_path / "two" / "data" / "camvid")
     count = len(packed["train"])
-    assert 8 < count < 40 and tuple(packed["train"]) == spread(ids(source)["train"], count)
+    assert 8 < count < 40 and tuple(packed["train"]) == evenly_spaced(ids(source)["train"], count)
     assert (len(packed["val"]), len(packed["test"])) == (4, 3)
     assert f"  train: {count} of 40 images; {40 - count} left out for room, evenly spread\n" in capsys.readouterr().out
 

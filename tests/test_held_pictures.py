@@ -136,7 +136,7 @@ def written(path, data, images):
         **{"region": 8, "rule": rule, "rho": "none", "objective": None, "images": ids},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with evidence.Writer(path, about) as writer:
+    with evidence.EvidenceWriter(path, about) as writer:
         for name in images:
             image, label = (
                 np.asarray(Image.open(next(data.glob(f"{kind}/train/{name}.*")))) for kind in ("images", "labels")

@@ -9,6 +9,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
+from fake import described
 from torch import nn
 
 from rrn import config
@@ -419,7 +420,7 @@ def test_a_look_at_many_images_folds_once_and_follows_the_weights(monkeypatch, n
             for parameter in network.segmenters.parameters():
                 parameter.add_(change)
         renewed.clear()
-        seen = list(region_tables.look(predictor, batches))
+        seen = list(region_tables.predict_batches(predictor, batches))
         assert len(renewed) == len({id(fold) for fold in renewed}) > 20, "each once"
         once = len(renewed)
         expected = [predictor.logits(batch.images) for batch in batches]
@@ -431,7 +432,7 @@ def test_a_look_at_many_images_folds_once_and_follows_the_weights(monkeypatch, n
 def test_a_look_that_is_left_early_leaves_nothing_behind():
     network, (first, second) = settled("cps"), whole_batches((37, 41), (37, 41))
     predictor = looking(network, folded=True)
-    left = region_tables.look(predictor, [first, second])
+    left = region_tables.predict_batches(predictor, [first, second])
     before = next(left).logits
     change_head(network)
     after = predictor.logits(first.images)
@@ -448,7 +449,7 @@ def change_head(network):
 
 def test_a_model_that_is_no_predictor_is_looked_at_as_it_is():
     network, (batch,) = settled("rrn"), whole_batches((37, 41))
-    (seen,) = region_tables.look(network, [batch])
+    (seen,) = region_tables.predict_batches(network, [batch])
     assert torch.equal(seen.logits, network.logits(batch.images))
 
 
@@ -560,7 +561,7 @@ def test_the_default_changes_no_bit():
     assert (predictor.region, predictor.device) == (network.region, network.device)
     labels = torch.randint(3, (3, 37, 41), generator=torch.Generator().manual_seed(0))
     batch = WholeBatch(images, labels, ("a", "b", "c"))
-    ours, theirs = (region_tables.region_table(model, [batch], ("a", "b", "c")) for model in (predictor, network))
+    ours, theirs = (described(model, [batch], ("a", "b", "c")) for model in (predictor, network))
     assert ours.equals(theirs)
 
 
@@ -571,7 +572,7 @@ def test_a_real_network_can_be_measured_under_every_protocol(name):
     stride = SMALL[name]["stride"] and [20, 24]
     predictor = looking(network, {**SMALL[name], "window": window, "stride": stride}, flip=True)
     batch = WholeBatch(images, torch.zeros(2, 33, 50, dtype=torch.int64), ("a", "b"))
-    table = region_tables.region_table(predictor, [batch], ("a", "b", "c"))
+    table = described(predictor, [batch], ("a", "b", "c"))
     assert table.groupby("segmenter")["pixels"].sum().tolist() == [2 * 33 * 50] * 2
     assert np.isfinite(table[["region_score", "other_score", "confidence"]]).all(axis=None) and network.training
 

@@ -253,13 +253,13 @@ def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, mon
     runs = tmp_path / "runs" / settings.name
     dataset = ImageSet.open(settings, tmp_path)
     split = partitions.make(dataset, settings, "1of4", report_of(dataset, tmp_path))
-    splits.write(split, runs / "prepare" / "1of4")
+    splits.write_split(split, runs / "prepare" / "1of4")
     list(train.run("warmup", "1of4", None, 0, runs / "warmup" / "1of4-0"))
     rows = list(train.run("train", "1of4", "rrn", 0, runs / "train" / "1of4-rrn-0"))
     assert rows[-1]["step"] == 2
     model = finished.load(runs / "train" / "1of4-rrn-0", settings, len(split.classes))
     extra = {"partition": "1of4", "method": "rrn", "seed": 0}
-    metrics = evaluate.report(model, settings, dataset, split, tmp_path / "out", extra)
+    metrics = evaluate.evaluate_run(model, settings, dataset, split, tmp_path / "out", extra)
     assert 0 <= metrics["miou_mean"] <= 100
     pixels = np.genfromtxt(tmp_path / "out" / "per_class.csv", delimiter=",", skip_header=1, usecols=4).sum()
     labels = [dataset.label("val", name) for name in split.test]

@@ -20,11 +20,11 @@ from rrn.data.batches import (
     Batch,
     Sampler,
     TrainingData,
+    WholeImages,
     _equal_sizes,
     diagnosis_ids,
     preview,
     training_loader,
-    whole_images,
 )
 from rrn.data.decoding import DataError
 from rrn.data.image_set import ImageSet
@@ -89,7 +89,7 @@ def test_batches_move_as_a_whole(shared: Data) -> None:
     moved = _batches(shared, 1)[0].to("meta")
     tensors = [moved.images, moved.labels, *moved.unlabeled, *moved.unlabeled_valid, moved.mix]
     assert all(tensor.device.type == "meta" for tensor in tensors)
-    whole = next(iter(whole_images(shared[0], "val", shared[1].val, 2)))
+    whole = next(iter(WholeImages(shared[0], "val", shared[1].val, 2)))
     assert whole.to("meta").labels.device.type == "meta"
 
 
@@ -148,7 +148,7 @@ def test_long_lists_are_few_objects(shared: Data) -> None:
 
 def test_whole_images_are_few_objects(shared: Data) -> None:
     dataset, split, _ = shared
-    assert _objects(whole_images(dataset, "train", [split.unlabeled[0]] * 2000, 2)) < 1000
+    assert _objects(WholeImages(dataset, "train", [split.unlabeled[0]] * 2000, 2)) < 1000
 
 
 def _objects(thing: object) -> int:
@@ -266,7 +266,7 @@ def test_missing_label_of_a_labeled_image_is_named(own: Data) -> None:
 
 def test_whole_images_come_once(shared: Data) -> None:
     dataset, split, _ = shared
-    batches = list(whole_images(dataset, "val", split.val, 3))
+    batches = list(WholeImages(dataset, "val", split.val, 3))
     assert [len(batch.ids) for batch in batches] == [3, 1]
     assert sum((batch.ids for batch in batches), ()) == split.val
     assert (batches[0].images.shape, batches[0].images.dtype) == (
@@ -287,10 +287,10 @@ def test_whole_images_of_several_sizes_and_processes(own: Data) -> None:
             dataset.label_path("train", split.unlabeled[place]),
         ):
             Image.new("RGB" if path.suffix == ".jpg" else "L", (9, 7)).save(path)
-    one = whole_images(dataset, "train", split.unlabeled, 2)
+    one = WholeImages(dataset, "train", split.unlabeled, 2)
     assert [len(batch.ids) for batch in one] == [2, 1, 2, 2, 2, 2, 1]
     assert sum((batch.ids for batch in one), ()) == split.unlabeled
-    parts = [whole_images(dataset, "train", split.unlabeled, 2, rank, 2) for rank in range(2)]
+    parts = [WholeImages(dataset, "train", split.unlabeled, 2, rank, 2) for rank in range(2)]
     assert [batch.ids for batch in parts[0]] == [batch.ids for batch in one][0::2]
     assert [batch.ids for batch in parts[1]] == [batch.ids for batch in one][1::2]
     assert len(parts[0]) + len(parts[1]) == len(one)
@@ -298,8 +298,8 @@ def test_whole_images_of_several_sizes_and_processes(own: Data) -> None:
 
 def test_whole_images_decoded_once_are_the_same(own: Data) -> None:
     dataset, split, _ = own
-    expected = list(whole_images(dataset, "val", split.val, 3))
-    images = whole_images(dataset, "val", split.val, 3, cache=True)
+    expected = list(WholeImages(dataset, "val", split.val, 3))
+    images = WholeImages(dataset, "val", split.val, 3, cache=True)
     dataset.image_path("val", split.val[0]).write_bytes(b"no image")
     for _ in range(2):
         for batch, plain in zip(images, expected, strict=True):
@@ -335,7 +335,7 @@ def test_a_group_has_no_more_pixels_than_are_looked_at_together(size, batch, pix
 
 def test_whole_images_are_the_same_however_many_come_together(shared) -> None:
     dataset, split = shared[0], shared[1]
-    together, alone = (list(whole_images(dataset, "val", split.val, 3, pixels=most)) for most in (1 << 20, 1))
+    together, alone = (list(WholeImages(dataset, "val", split.val, 3, pixels=most)) for most in (1 << 20, 1))
     assert {len(batch.ids) for batch in alone} == {1}
     assert [name for batch in alone for name in batch.ids] == [name for batch in together for name in batch.ids]
     images = [[image for batch in batches for image in batch.images] for batches in (together, alone)]

@@ -4,16 +4,15 @@ import warnings
 
 import evidences
 import pytest
-from fake import Fake, random_batch
+from fake import Fake, described, random_batch
 from matplotlib import pyplot as plt
 
-from rrn.evaluation.region_tables import region_table as described
-from rrn.explorer.analysis import Choice, Regions, class_table, region_table
+from rrn.explorer.analysis import Choice, Regions, class_table, image_regions
 from rrn.paper import reliability_plots
 from rrn.plotting import qualitative
-from rrn.plotting.qualitative import kept
 from rrn.reliability import evidence, measures
 from rrn.reliability.evidence import Evidence
+from rrn.reliability.selection import kept_regions
 
 COUNTS = [3, 43, 44, 60, 255]
 
@@ -49,7 +48,7 @@ def test_images_on_which_methods_differ_are_drawn(finished):
 def test_what_scores_are_worth_is_drawn_and_packed(finished, tmp_path):
     read = finished["rrn"]
     regions = read.last().assign(seed=0)
-    assert kept(regions, read.about.rule).mean() == pytest.approx(0.75, abs=0.1)
+    assert kept_regions(regions, read.about.rule).mean() == pytest.approx(0.75, abs=0.1)
     reliability_plots.plot_risk_coverage(regions, 0.75)
     assert read.pack(tmp_path / "packed.zip", read.splits) == 3
     assert Evidence.read(tmp_path / "packed.zip").regions.columns.tolist() == read.regions.columns.tolist()
@@ -58,14 +57,14 @@ def test_what_scores_are_worth_is_drawn_and_packed(finished, tmp_path):
 def test_they_are_explored(finished):
     regions = Regions(finished["rrn"], "val")
     choice = Choice(regions.images[0], "region_score", "threshold", 0.5, "region_score", "agreement", (1, 2))
-    assert len(region_table(regions, choice)) and len(class_table(regions, choice))
+    assert len(image_regions(regions, choice)) and len(class_table(regions, choice))
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_they_are_described_and_written_by_an_evaluation(tmp_path, count):
     table = described(Fake(), [random_batch(seed) for seed in range(2)], names(count))
     about = Evidence.read(evidences.write(tmp_path / "a.zip", classes=names(count))).about
-    with evidence.Writer(tmp_path / "b.zip", about) as writer:
+    with evidence.EvidenceWriter(tmp_path / "b.zip", about) as writer:
         writer.add("val", table, {})
     read = Evidence.read(tmp_path / "b.zip").regions
     counted = [column for column in table if ":" in column]

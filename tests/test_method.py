@@ -19,7 +19,7 @@ from rrn.method import mix, pair_real_and_fake, weighted_cross_entropy
 from rrn.models import pair, regions
 from rrn.models.functional import jensen_shannon, logit, one_hot, ramp
 from rrn.models.regions import best, normalized
-from rrn.reliability.measures import keep_count
+from rrn.reliability.selection import keep_count
 from rrn.runtime import distributed, seeding
 
 THRESHOLD_0 = {"method": {"filter": {"keep": "threshold", "tau": 0.0}}}

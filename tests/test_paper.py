@@ -21,11 +21,11 @@ from matplotlib.lines import Line2D
 from PIL import Image
 from test_figures import make_history
 
-from rrn.config import Filter
+from rrn.data.palette import palette
 from rrn.paper import comparisons, reliability_plots
 from rrn.plotting import qualitative, style
 from rrn.plotting.style import METHOD_STYLE, SCORE_STYLE
-from rrn.reliability.evidence import About, Evidence, Pictures, Writer
+from rrn.reliability.evidence import About, Evidence, EvidenceWriter, Pictures
 
 CLASSES = ("background", "brick", "grass", "water")
 METHODS = ("supervised", "cps_cutmix", "local_filter", "rrn")
@@ -109,7 +109,7 @@ def make_evidence(
         for row, column in places
     ]
     path = folder / f"{method}.zip"
-    with Writer(path, about) as writer:
+    with EvidenceWriter(path, about) as writer:
         writer.add("test", pd.DataFrame(rows), {name: make_pictures(right, value) for name, right in rights.items()})
     return Evidence.read(path)
 
@@ -129,7 +129,7 @@ QUOTED = pd.DataFrame(
 
 def draw(name: str, folder: Path) -> Figure:
     return {
-        "training_curves": lambda: comparisons.training_curves(make_history(methods=METHODS)),
+        "plot_training_curves": lambda: comparisons.plot_training_curves(make_history(methods=METHODS)),
         "plot_risk_coverage": lambda: reliability_plots.plot_risk_coverage(make_regions(), 0.9),
         "reliability_diagram": lambda: reliability_plots.reliability_diagram(make_regions()),
         "qualitative": lambda: qualitative.qualitative(make_evidences(folder), count=2),
@@ -138,13 +138,13 @@ def draw(name: str, folder: Path) -> Figure:
         "sweep of several": lambda: comparisons.sweep(
             make_variants(filter__tau=("0.6", ""), filter__fraction=("", "0.9"))
         ),
-        "partitions": lambda: comparisons.partitions(make_runs(), QUOTED),
+        "plot_partitions": lambda: comparisons.plot_partitions(make_runs(), QUOTED),
     }[name]()
 
 
 FIGURES = [
-    *("training_curves", "plot_risk_coverage", "reliability_diagram", "qualitative", "per_class_gain"),
-    *("sweep", "sweep of several", "partitions"),
+    *("plot_training_curves", "plot_risk_coverage", "reliability_diagram", "qualitative", "per_class_gain"),
+    *("sweep", "sweep of several", "plot_partitions"),
 ]
 
 
@@ -237,26 +237,30 @@ def test_the_paper_needs_no_torch_and_what_trains_does_not_need_the_paper():
 
 def test_a_method_keeps_its_colour_dash_and_marker_whatever_stands_beside_it():
     for methods in (("rrn",), ("cps_cutmix", "rrn")):
-        line = comparisons.training_curves(make_history(methods=methods)).axes[0].lines[methods.index("rrn")]
+        line = comparisons.plot_training_curves(make_history(methods=methods)).axes[0].lines[methods.index("rrn")]
         assert (to_hex(line.get_color()), line.get_marker()) == ("#ee6677", "o")
-    dashes = [line._dash_pattern for line in comparisons.training_curves(make_history(methods=METHODS)).axes[0].lines]
+    dashes = [
+        line._dash_pattern for line in comparisons.plot_training_curves(make_history(methods=METHODS)).axes[0].lines
+    ]
     assert dashes == [Line2D([], [], lw=1.2, ls=METHOD_STYLE[method].dash)._dash_pattern for method in METHODS]
     assert len({str(dash) for dash in dashes}) == 3  # rrn and cps_cutmix are solid, and differ in the marker
 
 
 def test_curves_and_bands_show_the_data():
-    axis = comparisons.training_curves(make_history(methods=METHODS)).axes[0]
+    axis = comparisons.plot_training_curves(make_history(methods=METHODS)).axes[0]
     assert axis.lines[1].get_xydata().tolist() == [[50, 51.5], [100, 101.5]]
     assert len(axis.collections) == len(METHODS)
     top = axis.collections[1].get_paths()[0].vertices[:, 1].max()
     assert top == pytest.approx(101.5 + np.std([0, 1], ddof=1))
-    assert not comparisons.training_curves(make_history(seeds=1)).axes[0].collections  # no deviation
+    assert not comparisons.plot_training_curves(make_history(seeds=1)).axes[0].collections  # no deviation
 
 
 def test_what_no_method_has_is_no_panel_and_who_has_nothing_no_line():
-    titles = [axis.get_ylabel() for axis in comparisons.training_curves(make_history(methods=("supervised",))).axes]
+    titles = [
+        axis.get_ylabel() for axis in comparisons.plot_training_curves(make_history(methods=("supervised",))).axes
+    ]
     assert [title for title in titles if title] == ["val mIoU (%)", "supervised loss"]
-    fig = comparisons.training_curves(make_history(methods=METHODS))
+    fig = comparisons.plot_training_curves(make_history(methods=METHODS))
     kept = next(axis for axis in fig.axes if axis.get_ylabel() == "regions kept")
     assert len(kept.lines) == len(METHODS) - 1
 
@@ -392,7 +396,7 @@ def test_a_sweep_without_the_reference_or_without_deviations_is_drawn_too():
 
 
 def test_partitions_are_in_the_order_of_their_size_and_quoted_numbers_say_so():
-    fig = comparisons.partitions(make_runs(), QUOTED)
+    fig = comparisons.plot_partitions(make_runs(), QUOTED)
     axis = fig.axes[0]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["1/16", "1/4", "all"]
     assert axis.containers[0].lines[0].get_ydata().tolist() == [52, 51, 53]
@@ -406,13 +410,13 @@ def test_partitions_are_in_the_order_of_their_size_and_quoted_numbers_say_so():
 
 def test_without_quoted_numbers_there_is_no_hollow_marker():
     for quoted in (None, QUOTED.iloc[:0]):
-        fig = comparisons.partitions(make_runs(), quoted)
+        fig = comparisons.plot_partitions(make_runs(), quoted)
         assert [text.get_text() for text in fig.legends[0].texts] == ["CPS + CutMix", "RRN"]
 
 
 def test_numbers_of_images_come_before_shares():
     runs = make_runs().assign(partition=lambda table: table["partition"].replace({"1of4": "183", "all": "92"}))
-    labels = [text.get_text() for text in comparisons.partitions(runs).axes[0].get_xticklabels()]
+    labels = [text.get_text() for text in comparisons.plot_partitions(runs).axes[0].get_xticklabels()]
     assert labels == ["92", "183", "1/16"]
 
 
@@ -459,22 +463,6 @@ def test_images_in_common_are_needed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rule", "kept"),
-    [
-        ({"keep": "fraction", "fraction": 0.5}, [0, 0, 1, 1]),
-        ({"keep": "threshold", "tau": 0.3}, [0, 1, 1, 1]),
-        ({"by": "confidence", "keep": "fraction", "fraction": 0.25}, [1, 0, 0, 0]),
-        ({"by": "confidence", "keep": "threshold", "tau": 0.6}, [1, 1, 0, 0]),
-        ({"by": "random"}, [1, 1, 1, 1]),
-        ({"by": "none"}, [1, 1, 1, 1]),
-    ],
-)
-def test_the_rule_of_a_row_says_what_is_kept(rule, kept):
-    regions = pd.DataFrame({"region_score": [0.1, 0.3, 0.6, 0.9], "confidence": [0.9, 0.8, 0.7, 0.6]})
-    assert qualitative.kept(regions, Filter(**{**RULE, **rule})).tolist() == [bool(value) for value in kept]
-
-
-@pytest.mark.parametrize(
     ("methods", "title"),
     [
         (["cps_cutmix", "local_filter", "rrn"], "RRN"),
@@ -488,7 +476,7 @@ def test_qualitative_names_the_method_whose_pseudo_labels_it_shows(methods, titl
     assert fig.get_suptitle() == f"pseudo-labels of: {title}, seed 0"
     focus = next(m for m in methods if METHOD_STYLE[m].label == title)
     shown = fig.axes[2].images[0].get_array()
-    assert (shown == style.palette(len(CLASSES))[methods.index(focus)]).all()
+    assert (shown == palette(len(CLASSES))[methods.index(focus)]).all()
 
 
 def test_qualitative_shows_the_pseudo_labels_of_the_row_that_is_asked_for(tmp_path):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from rrn import config, predict, train
 from rrn.config import SettingsError
 from rrn.data.decoding import DataError
-from rrn.plotting import style
+from rrn.data.palette import palette
 from rrn.predict import find_images, main
 from rrn.runs import finished
 
@@ -99,7 +99,7 @@ def test_labels_and_probabilities(runs, photos, tmp_path, segmenter):
         with Image.open(tmp_path / "out" / "labels" / f"{name}.png") as label:
             assert label.mode == "P" and np.array_equal(np.asarray(label), chosen[0].argmax(0).numpy())
             shown = np.asarray(label.convert("RGB"))
-        assert np.array_equal(shown, style.palette(3)[chosen[0].argmax(0).numpy()])
+        assert np.array_equal(shown, palette(3)[chosen[0].argmax(0).numpy()])
         written = np.load(tmp_path / "out" / "probabilities" / f"{name}.npz")["probabilities"]
         assert written.dtype == np.float16 and written.shape == (3, *size)
         assert np.abs(written.astype(float) - chosen[0].numpy()).max() < 1e-3

@@ -81,7 +81,7 @@ def test_a_published_partition_is_as_published(opened, publish):
 def test_the_report_says_which_labels_are_fine(opened, publish):
     publish(LABELED, UNLABELED)
     split = partitions.make(opened[0], opened[1], "1of4", opened[2])
-    table = partitions.summary(opened[0], split)
+    table = partitions.image_counts(opened[0], split)
     assert table["finely annotated"].to_dict() == {"labeled": 3, "unlabeled": 5, "val": 0, "test": 0}
     named = partitions.labeled_images(opened[0], split)
     assert list(named.loc[named["finely annotated"], "id"]) == FINE[:3]

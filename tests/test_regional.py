@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fake import CLASSES, Fake, make_batch, random_batch
+from fake import CLASSES, Fake, described, make_batch, random_batch
 
 from rrn.data.batches import WholeBatch
-from rrn.evaluation.region_tables import COLUMNS, look, region_table
+from rrn.evaluation.region_tables import COLUMNS, predict_batches
 from rrn.reliability import measures as rel
 
 SCORED = Fake(score=torch.ones(1))
@@ -19,7 +19,7 @@ SCORED = Fake(score=torch.ones(1))
 
 def test_every_valid_pixel_is_counted_once():
     batch = random_batch(5, height=10, width=13)
-    table = region_table(SCORED, [batch], CLASSES)
+    table = described(SCORED, [batch], CLASSES)
     for k in range(2):
         part = table[table.segmenter == k + 1]
         hit = batch.images[:, k] == batch.labels
@@ -43,7 +43,7 @@ def test_scores_by_hand():
     one, two = torch.zeros(1, 4, 4), torch.zeros(1, 4, 4)
     two[:, :2] = 1
     batch = make_batch(one, two, one, torch.full((1, 4, 4), 51))
-    first, second = (row for _, row in region_table(SCORED, [batch], CLASSES).iterrows())
+    first, second = (row for _, row in described(SCORED, [batch], CLASSES).iterrows())
     p, q = (math.exp(odds) / (math.exp(odds) + 2) for odds in (5, 2.5))
     assert first.confidence == pytest.approx(p) and second.confidence == pytest.approx(q)
     entropy = -p * math.log(p) - (1 - p) * math.log((1 - p) / 2)
@@ -58,7 +58,7 @@ def test_void_counts_for_no_score_and_a_region_of_void_is_left_out():
     one, two, labels = torch.zeros(1, 4, 8), torch.zeros(1, 4, 8), torch.zeros(1, 4, 8)
     two[..., :2] = 1
     labels[..., :2], labels[..., 4:] = 255, 255
-    table = region_table(Fake(), [make_batch(one, two, labels)], CLASSES)
+    table = described(Fake(), [make_batch(one, two, labels)], CLASSES)
     assert table[["segmenter", "row", "column", "pixels", "right", "agreement"]].to_numpy().tolist() == [
         [1, 0, 0, 8, 8, 1],
         [2, 0, 0, 8, 8, 1],
@@ -73,24 +73,24 @@ def test_batches_and_their_order_change_nothing():
         for i, n in ((3, 3), (1, 2), (0, 1))
     ]
     keys = ["id", "segmenter", "row", "column"]
-    whole, parts = (region_table(SCORED, b, CLASSES).sort_values(keys, ignore_index=True) for b in ([batch], pieces))
+    whole, parts = (described(SCORED, b, CLASSES).sort_values(keys, ignore_index=True) for b in ([batch], pieces))
     pd.testing.assert_frame_equal(whole, parts, rtol=1e-12)
     pd.testing.assert_frame_equal(rel.summarise(whole), rel.summarise(parts), rtol=1e-12)
 
 
 def test_predictions_are_those_of_both_segmenters_and_of_their_mean():
     batch = random_batch(2)
-    (seen,) = look(Fake(), [batch])
-    assert torch.equal(seen.predictions[:2], batch.images[:, :2].long().transpose(0, 1))
-    assert torch.equal(seen.predictions[2], seen.predictions[0])  # segmenter 1 is the surer one
+    (seen,) = predict_batches(Fake(), [batch])
+    assert torch.equal(seen.predicted[:2], batch.images[:, :2].long().transpose(0, 1))
+    assert torch.equal(seen.predicted[2], seen.predicted[0])  # segmenter 1 is the surer one
     assert torch.allclose(seen.probabilities.sum(2), torch.ones(2, *batch.labels.shape))
 
 
 def test_nothing_to_describe_gives_the_same_columns_without_rows():
     empty = make_batch(*torch.zeros(2, 1, 8, 8), torch.full((1, 8, 8), 255))
-    full = region_table(Fake(), [random_batch(3)], CLASSES)
+    full = described(Fake(), [random_batch(3)], CLASSES)
     for nothing in ([empty], []):
-        table = region_table(Fake(), nothing, CLASSES)
+        table = described(Fake(), nothing, CLASSES)
         assert table.empty and list(table.columns) == list(full.columns)
         assert rel.summarise(table).empty
     assert list(full.columns)[: len(COLUMNS)] == list(COLUMNS)
@@ -107,7 +107,7 @@ def scored_batch(inverse: bool) -> WholeBatch:
 
 @pytest.mark.parametrize(("inverse", "auroc", "kept"), [(False, 1.0, 1.0), (True, 0.0, 0.0)])
 def test_reliability_of_a_perfect_and_of_an_inverse_score(inverse, auroc, kept):
-    table = rel.summarise(region_table(SCORED, [scored_batch(inverse)], CLASSES))
+    table = rel.summarise(described(SCORED, [scored_batch(inverse)], CLASSES))
     table = table[table["class"] == rel.EVERYTHING]
     row = table[(table.segmenter == 1) & (table.score == "region_score")].iloc[0]
     assert (row.auroc, row.accuracy_kept, row.accuracy_dropped) == (auroc, kept, 1 - kept)
@@ -121,7 +121,7 @@ def test_reliability_of_a_perfect_and_of_an_inverse_score(inverse, auroc, kept):
 
 
 def test_ids_are_texts_and_counts_whole_numbers():
-    table = region_table(SCORED, [random_batch(4)], CLASSES)
+    table = described(SCORED, [random_batch(4)], CLASSES)
     assert table["id"].map(type).eq(str).all()
     counts = [column for column in table if column.split(":")[0] in ("pixels", "right")]
     assert len(counts) == 2 * (1 + len(CLASSES))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
 from rrn.reliability import measures as rel
+from rrn.reliability.scores import RANKED
 
 regions = st.lists(
     st.tuples(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.integers(0, 5), st.integers(0, 5)),
@@ -109,34 +110,27 @@ def test_calibration_by_hand():
     assert rel.ece([0.9], [10], [5]) == pytest.approx(0.4)
 
 
-def test_regions_tied_at_the_cut_share_it():
-    assert rel.kept_share([0.9, 0.5, 0.5, 0.1], 2).tolist() == [1, 0.5, 0.5, 0]
-    assert rel.kept_share([0.9, 0.5, 0.5, 0.1], 3).tolist() == [1, 1, 1, 0]
-    assert rel.kept_share([0.3, 0.3], 0).tolist() == [0, 0]
-    assert rel.kept_share([], 1).tolist() == []
-
-
 def table_of(score, pixels, right, **counts):
     """Return a region table of one segmenter in which all scores are the same, for classes a and b."""
     count = len(score)
-    values = {"segmenter": [1] * count} | {name: score for name in rel.SCORES}
+    values = {"segmenter": [1] * count} | {name: score for name in RANKED}
     values |= {"pixels": pixels, "right": right, "pixels:a": pixels, "right:a": right}
     return pd.DataFrame(values | {"pixels:b": [0] * count, "right:b": [0] * count} | counts)
 
 
 def test_summary_by_hand():
-    table = rel.summarise(table_of([0.9, 0.8, 0.2, 0.1], [4, 4, 4, 8], [4, 3, 2, 0]), fraction=0.5)
+    table = rel.summarise(table_of([0.9, 0.8, 0.2, 0.1], [4, 4, 4, 8], [4, 3, 2, 0]), rel.HALF)
     row = table[(table["score"] == "confidence") & (table["class"] == rel.EVERYTHING)].iloc[0]
     assert row[["coverage", "accuracy", "accuracy_kept", "accuracy_dropped"]].tolist() == pytest.approx(
         [8 / 20, 9 / 20, 7 / 8, 2 / 12]
     )
     assert list(table.columns) == ["segmenter", "score", "class", *rel.MEASURES]
-    assert table["class"].tolist() == [rel.EVERYTHING, "a", "b"] * len(rel.SCORES)
+    assert table["class"].tolist() == [rel.EVERYTHING, "a", "b"] * len(RANKED)
 
 
 def test_classes_are_measured_by_their_own_pixels_at_the_common_cut():
     counts = {"pixels:a": [4, 0, 4, 0], "right:a": [4, 0, 1, 0], "pixels:b": [0, 4, 0, 8], "right:b": [0, 1, 0, 6]}
-    table = rel.summarise(table_of([0.9, 0.8, 0.2, 0.1], [4, 4, 4, 8], [4, 1, 1, 6], **counts), fraction=0.5)
+    table = rel.summarise(table_of([0.9, 0.8, 0.2, 0.1], [4, 4, 4, 8], [4, 1, 1, 6], **counts), rel.HALF)
     rows = table[table["score"] == "region_score"].set_index("class")
     assert rows["coverage"].tolist() == pytest.approx([8 / 20, 1 / 2, 4 / 12])
     assert rows["accuracy"].tolist() == pytest.approx([12 / 20, 5 / 8, 7 / 12])
@@ -154,17 +148,20 @@ def test_a_threshold_sets_the_coverage_of_every_score():
     table = table_of([0.9, 0.7, 0.5, 0.1], [4, 4, 4, 4], [4, 4, 0, 0])
     table["confidence"] = [0.1, 0.2, 0.3, 0.4]
 
+    def rule(tau):
+        return rel.HALF.model_copy(update={"by": "confidence", "keep": "threshold", "tau": tau})
+
     def coverage(tau):
-        summary = rel.summarise(table, threshold=("region_score", tau))
+        summary = rel.summarise(table, rule(tau))
         return summary.loc[summary["class"] == rel.EVERYTHING, "coverage"].tolist()
 
-    assert coverage(0.6) == [0.5] * len(rel.SCORES)
-    assert coverage(0.5) == [0.75] * len(rel.SCORES)  # a score at the threshold is kept
-    assert coverage(0.05) == [1] * len(rel.SCORES)
-    assert coverage(0.95) == [0] * len(rel.SCORES)
-    nothing = rel.summarise(table, threshold=("region_score", 0.95))
+    assert coverage(0.6) == [0.5] * len(RANKED)
+    assert coverage(0.5) == [0.75] * len(RANKED)  # a score at the threshold is kept
+    assert coverage(0.05) == [1] * len(RANKED)
+    assert coverage(0.95) == [0] * len(RANKED)
+    nothing = rel.summarise(table, rule(0.95))
     assert nothing["accuracy_kept"].isna().all()
     table["region_score"] = math.nan
-    summary = rel.summarise(table, 0.25, ("region_score", 0.6))
-    assert summary.loc[summary["class"] == rel.EVERYTHING, "coverage"].eq(0.25).all()
+    summary = rel.summarise(table, rule(0.6))
+    assert summary.loc[summary["class"] == rel.EVERYTHING, "coverage"].eq(0.5).all()
     assert "region_score" not in set(summary["score"])

@@ -74,7 +74,7 @@ def repository(tmp_path):
 
 
 def test_studies_and_tables_stand_in_their_order(repository):
-    text = report.write(repository).read_text()
+    text = report.write_report(repository).read_text()
     page = Page(text)
     assert not page.open and [a["id"] for a in page.all("h2")] == ["shapes", "controls"]
     files = [a["id"] for a in page.all("h3") if a["id"].startswith("shapes-")]
@@ -86,7 +86,7 @@ def test_studies_and_tables_stand_in_their_order(repository):
 
 
 def test_numbers_bold_deviations_and_captions_are_kept(repository):
-    text = report.write(repository).read_text()
+    text = report.write_report(repository).read_text()
     row = '<td>1of16</td><td>rrn</td><td class="number">3</td><td class="number"><strong>48.00 ± 2.65</strong></td>'
     assert text.count(row) == 2
     assert text.count("<strong>48.00 ± 2.65</strong>") == 2  # not in the table of classes
@@ -96,31 +96,31 @@ def test_numbers_bold_deviations_and_captions_are_kept(repository):
 
 
 def test_metrics_of_single_runs_are_no_study(repository):
-    before = report.write(repository).read_bytes()
+    before = report.write_report(repository).read_bytes()
     folder = repository / "results" / "per-run" / "shapes"
     folder.mkdir(parents=True)
     (folder / "1of16-rrn-0.json").write_text('{"miou_mean": 46.0}')
-    assert report.write(repository).read_bytes() == before
+    assert report.write_report(repository).read_bytes() == before
 
 
 def test_what_was_measured_on_a_gpu_is_no_study(repository):
-    before = report.write(repository).read_bytes()
+    before = report.write_report(repository).read_bytes()
     folder = repository / "results" / "gpu"
     folder.mkdir()
     (folder / "results.jsonl").write_text("{}")
     (folder / "results.md").write_text("| row |")
-    assert report.write(repository).read_bytes() == before
+    assert report.write_report(repository).read_bytes() == before
 
 
 def test_everything_is_escaped(repository):
-    page = Page(report.write(repository).read_text())
+    page = Page(report.write_report(repository).read_text())
     assert not page.all("script") and not page.all("b")
     assert HOSTILE in page.text and "What <b>controls</b> do; on two lines." in page.text
     assert "not this" not in page.text
 
 
 def test_settings_and_versions_of_a_study_that_has_them(repository):
-    page = Page(report.write(repository).read_text())
+    page = Page(report.write_report(repository).read_text())
     said = json.loads((repository / "results/shapes/settings.json").read_text())
     assert f"Settings {said['settings']}. torch {said['versions']['torch']}, " in page.text
     assert "filter: {by: region_score}, rho: agreement" in page.text
@@ -129,7 +129,7 @@ def test_settings_and_versions_of_a_study_that_has_them(repository):
 
 
 def test_the_page_loads_nothing(repository):
-    text = report.write(repository).read_text()
+    text = report.write_report(repository).read_text()
     page = Page(text)
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "base", "form", "video"}
     loads = [a[key] for _, a in page.tags for key in ("src", "srcset", "poster", "data", "background") if key in a]
@@ -144,7 +144,7 @@ def test_the_page_loads_nothing(repository):
 
 
 def test_figures_are_pictures_with_a_text(repository):
-    shown = Page(report.write(repository).read_text()).all("img")
+    shown = Page(report.write_report(repository).read_text()).all("img")
     assert [a["alt"] for a in shown] == ["Learning curves 1of16, shapes", "Learning curves 1of16, controls"]
     for attributes in shown:
         data = base64.b64decode(attributes["src"].split(",")[1])
@@ -153,8 +153,8 @@ def test_figures_are_pictures_with_a_text(repository):
 
 
 def test_same_results_same_bytes(repository):
-    first = report.write(repository).read_bytes()
-    assert report.write(repository).read_bytes() == first  # the page is not a part of itself
+    first = report.write_report(repository).read_bytes()
+    assert report.write_report(repository).read_bytes() == first  # the page is not a part of itself
     assert str(repository).encode() not in first
 
 
@@ -162,7 +162,7 @@ def test_the_page_stays_under_its_limit(repository, monkeypatch):
     for place in range(6):
         draw(repository / f"results/shapes/figures/noise_{place}.png", (300, 200), noise=True)
     monkeypatch.setattr(report, "LIMIT", 100_000)
-    path = report.write(repository)
+    path = report.write_report(repository)
     assert 60_000 < path.stat().st_size < 100_000
     widths = {a["alt"]: int(a["width"]) for a in Page(path.read_text()).all("img")}
     assert widths["Learning curves 1of16, shapes"] == 200, "what is small stays as it is"
@@ -214,7 +214,7 @@ def test_each_figure_gets_its_share(tmp_path):
 def test_broken_files_are_named(repository, file, text, message):
     (repository / "results/shapes" / file).write_text(text)
     with pytest.raises(report.ReportError, match=re.escape(message)):
-        report.write(repository)
+        report.write_report(repository)
 
 
 def test_without_results_it_says_what_to_do(repository, monkeypatch, capsys):

@@ -63,10 +63,11 @@ MAY_IMPORT = {
 """Rooms, and what lies in rrn/ itself, with the rooms that they may import besides themselves."""
 EXCEPTIONS = {
     ("rrn/runtime/distributed.py", "config"): "a number that processes cannot share is an error in the settings",
-    ("rrn/reliability/evidence.py", "plotting"): "colors of classes that have none",
-    ("rrn/evaluation/overlay.py", "plotting"): "the type of an image",
-    ("rrn/predict.py", "plotting"): "colors of classes that have none",
 }
+SAID_TWICE = {
+    *("Evidence", "explained", "fetch", "load", "read", "require", "require_buildable", "run", "write"),
+}
+"""Public classes and functions that still share a name with another one."""
 ROOMS_WITH_TORCH = ("models", "method", "runs", "evaluation", "evaluate", "predict", "training", "train")
 WITH_TORCH = {
     *(name for name in MODULES if name.removesuffix(".py").split("/")[1] in ROOMS_WITH_TORCH),
@@ -129,6 +130,22 @@ def test_rooms_are_small_and_say_what_is_in_them():
         assert len(inside) <= (9 if folder.name == "rrn" else 14), folder
         words = set(re.findall(r"\w+", (folder / "__init__.py").read_text()))
         assert folder.name == "rrn" or inside <= words, f"{folder}: {inside - words}"
+
+
+def public_definitions():
+    """Return the public classes and functions: name -> modules; `main` and `parser` are what every command has."""
+    found = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            public = isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
+            if public and node.name not in ("main", "parser"):
+                found.setdefault(node.name, []).append(module)
+    return found
+
+
+def test_a_name_means_one_thing():
+    twice = {name: modules for name, modules in public_definitions().items() if len(modules) > 1}
+    assert set(twice) <= SAID_TWICE, twice
 
 
 def test_there_are_no_cycles():

@@ -96,10 +96,10 @@ def test_few_labels_still_show_every_class() -> None:
 
 
 def test_write_makes_the_folder_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``write`` makes images, labels and class names, byte for byte as a second call does."""
+    """``write_shapes`` makes images, labels and class names, byte for byte as a second call does."""
     monkeypatch.setattr(shapes, "SPLITS", {"train": 2, "val": 1, "test": 1})
-    shapes.write(tmp_path / "a")
-    shapes.write(tmp_path / "b")
+    shapes.write_shapes(tmp_path / "a")
+    shapes.write_shapes(tmp_path / "b")
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
     assert len(files) == 2 * 4 + 1
     for name in files:

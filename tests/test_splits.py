@@ -86,31 +86,31 @@ def test_impossible_partition(shared: tuple[ImageSet, Settings], partition: str)
 
 def test_file_is_stable_and_comes_back(shared: tuple[ImageSet, Settings], tmp_path: Path) -> None:
     split = partitioned(*shared, "1of4")
-    path = splits.write(split, tmp_path / "prepare" / "1of4")
+    path = splits.write_split(split, tmp_path / "prepare" / "1of4")
     assert path.name == "split.json"
     text = path.read_text(encoding="utf-8")
     assert text.endswith("}\n")
     assert list(json.loads(text)) == sorted(json.loads(text))
-    assert splits.read(path.parent) == split
-    splits.write(splits.read(path.parent), path.parent)
+    assert splits.read_split(path.parent) == split
+    splits.write_split(splits.read_split(path.parent), path.parent)
     assert path.read_text(encoding="utf-8") == text
 
 
 def test_bad_files(shared: tuple[ImageSet, Settings], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"split.json is missing: run the prepare stage"):
-        splits.read(tmp_path)
-    path = splits.write(partitioned(*shared, "1of4"), tmp_path)
+        splits.read_split(tmp_path)
+    path = splits.write_split(partitioned(*shared, "1of4"), tmp_path)
     values = json.loads(path.read_text(encoding="utf-8"))
     path.write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"split.json is no JSON"):
-        splits.read(tmp_path)
+        splits.read_split(tmp_path)
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match=r"split.json must have exactly the keys partition, protocol"):
-        splits.read(tmp_path)
+        splits.read_split(tmp_path)
     values["unlabeled"].append(values["labeled"][0])
     path.write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(DataError, match=r"split.json: .* 1 images as labeled and as unlabeled: tr"):
-        splits.read(tmp_path)
+        splits.read_split(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../../val/x", "/etc/x", "a/b", "..", "", "a\0b", "a\nb"])
@@ -118,13 +118,13 @@ def test_bad_files(shared: tuple[ImageSet, Settings], tmp_path: Path) -> None:
 def test_a_split_names_no_file_elsewhere(
     shared: tuple[ImageSet, Settings], tmp_path: Path, key: str, name: str
 ) -> None:
-    path = splits.write(partitioned(*shared, "1of4"), tmp_path)
+    path = splits.write_split(partitioned(*shared, "1of4"), tmp_path)
     values = json.loads(path.read_text(encoding="utf-8"))
     values[key].append(name)
     path.write_text(json.dumps(values), encoding="utf-8")
     message = f"split.json: .* lists {re.escape(repr(name))} as {key}, which names no image"
     with pytest.raises(DataError, match=message):
-        splits.read(tmp_path)
+        splits.read_split(tmp_path)
 
 
 def test_contradictions(shared: tuple[ImageSet, Settings]) -> None:
@@ -202,7 +202,7 @@ LINES = """{
 
 
 def test_the_bytes_of_the_file_do_not_change_for_all_stages_depend_on_them(tmp_path: Path) -> None:
-    assert splits.write(SMALL, tmp_path).read_bytes() == LINES.encode()
+    assert splits.write_split(SMALL, tmp_path).read_bytes() == LINES.encode()
 
 
 def test_a_repeated_image_is_the_one_that_is_named() -> None:
@@ -221,13 +221,13 @@ def test_ten_of_many_contradicting_images_are_named_in_order() -> None:
 
 
 def test_what_is_wrong_in_a_file_is_named_by_its_place(tmp_path: Path) -> None:
-    path = splits.write(SMALL, tmp_path)
+    path = splits.write_split(SMALL, tmp_path)
     values = json.loads(path.read_text(encoding="utf-8"))
     values["colours"][1][2] = "red"
     path.write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(DataError, match=r"split\.json: colours\.1\.2 Input should be a valid integer"):
-        splits.read(tmp_path)
+        splits.read_split(tmp_path)
     values |= {"colours": [], "val": []}
     path.write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(DataError, match=r"split\.json: the partition 1of2 has no val image"):
-        splits.read(tmp_path)
+        splits.read_split(tmp_path)

@@ -34,7 +34,7 @@ def write_evidence(folder, settings, method, seed, splits, pictures):
         **{"name": "study", "partition": "1of16", "method": method, "seed": seed, "classes": CLASSES, "colours": ()},
         **{"region": 8, "rule": row.filter, "rho": row.rho, "objective": "accuracy", "images": images},
     )
-    with evidence.Writer(folder / "evidence.zip", about) as writer:
+    with evidence.EvidenceWriter(folder / "evidence.zip", about) as writer:
         for split, ids in named.items():
             rows = [{"id": name, "segmenter": k, "row": 0, "column": c} for name in ids for k in (1, 2) for c in (0, 1)]
             table = pd.DataFrame(rows)
@@ -51,7 +51,7 @@ def prepare(runs, settings, data=EMBEDDED):
     for partition in settings.ablation.partitions:
         lists = {"labeled": ("a",), "unlabeled": ("b",), "val": ("c",), "test": ("d",)}
         split = splits.Split(partition, "seeded", "a permutation", data, tuple(CLASSES), (), **lists)
-        splits.write(split, runs / "study" / "prepare" / partition)
+        splits.write_split(split, runs / "study" / "prepare" / partition)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from rrn.data.decoding import DataError
 from rrn.evaluation.inference import EvaluationShortage
 from rrn.method import RRN
 from rrn.reliability import measures
+from rrn.reliability.scores import RANKED
 from rrn.runs import finished, job, resume
 from rrn.runs.resume import ResumeError, ResumeFolder
 from rrn.runtime import distributed
@@ -459,7 +460,7 @@ def test_a_training_is_diagnosed_by_the_rule_of_its_row(warm, rule, coverage):
     changes = {"train": {"steps": 1}, "method": {"filter": rule}}
     list(train.run(*KEY, warm / "rule", changes))
     found = pd.read_csv(warm / "rule" / "reliability.csv")
-    assert set(found["score"]) == set(measures.SCORES)
+    assert set(found["score"]) == set(RANKED)
     assert set(found["split"]) == {"val", "unlabeled"}
     kept = found.loc[found["class"] == measures.EVERYTHING, "coverage"]
     assert kept.notna().all() and kept.mean() == pytest.approx(coverage, abs=0.08)  # of pixels: regions hold void

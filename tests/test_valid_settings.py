@@ -97,9 +97,9 @@ def test_settings_are_refused_or_learn_and_are_measured(change, row, classes):
     images = torch.randint(256, (2, 3, *SIZE), dtype=torch.uint8, generator=draw)
     labels = torch.randint(classes, (2, *SIZE), generator=draw)
     names = [f"class {number}" for number in range(classes)]
-    seen = list(region_tables.look(predictor, [WholeBatch(images, labels, ("a", "b"))]))
+    seen = list(region_tables.predict_batches(predictor, [WholeBatch(images, labels, ("a", "b"))]))
     values = metrics.evaluate(seen, names).metrics()
     assert all(0 <= value <= 100 for value in values.values())
-    table = summarise(region_tables.describe(predictor, seen[0], names), *metrics.cut(settings.method.filter))
+    table = summarise(region_tables.region_table(predictor, seen[0], names), settings.method.filter)
     assert ("region_score" in set(table["score"])) == settings.method.uses_discriminators
     assert table["coverage"].dropna().between(0, 1).all()

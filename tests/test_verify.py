@@ -409,19 +409,19 @@ def test_other_processes_find_the_same(dataset: ImageSet, monkeypatch: pytest.Mo
 
 
 def test_prints_summary_notes_and_problems(root: Path, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verification.report(settings, root.parent) == 0
+    assert verification.print_verification(settings, root.parent) == 0
     printed = capsys.readouterr().out
     assert "no problems" in printed and "note" not in printed
     (root / "classes.txt").write_text("\n".join((*CLASSES, "rare")))
-    assert verification.report(settings, root.parent) == 0
+    assert verification.print_verification(settings, root.parent) == 0
     assert "note: no label shows 'rare'" in capsys.readouterr().out
     cut(0.5)(root / "images/val/val001.jpg")
     cut(0.5)(root / "labels/test/test001.png")
-    assert verification.report(settings, root.parent) == 1
+    assert verification.print_verification(settings, root.parent) == 1
     printed = capsys.readouterr().out
     assert "2 problems" in printed and "val001.jpg" in printed and "test001.png" in printed
     with pytest.raises(DataError, match=r"dataset.path: there is no folder"):
-        verification.report(small_settings(Path("nowhere")), REPOSITORY)
+        verification.print_verification(small_settings(Path("nowhere")), REPOSITORY)
 
 
 # ---- what is kept

@@ -153,7 +153,7 @@ def test_without_a_network_the_error_says_within_seconds_which_file_to_put_where
         urllib.request, "urlopen", lambda *given, timeout: limits.append(timeout) or reach(*given, timeout=timeout)
     )
     with pytest.raises(SettingsError, match=r"model\.weights: .* cannot be fetched") as caught:
-        pretrained.load(network, asked)
+        pretrained.load_pretrained(network, asked)
     assert limits == [pretrained.TIMEOUT]
     assert all(part in str(caught.value) for part in parts), str(caught.value)
 
@@ -319,7 +319,7 @@ def test_encoders_whose_names_are_flattened_are_filled(root):
     save_file(network.state_dict(), root / "convnext.safetensors")
     encoder = smp.Unet("tu-test_convnext", encoder_weights=None).encoder
     assert any("stages_0" in name for name in encoder.state_dict())
-    pretrained.load(encoder, "convnext.safetensors")
+    pretrained.load_pretrained(encoder, "convnext.safetensors")
     own = {pretrained._bare(name): value for name, value in network.state_dict().items()}
     assert all(torch.equal(value, own[pretrained._bare(name)]) for name, value in encoder.state_dict().items())
 

@@ -42,7 +42,7 @@ WRITERS = {
     "text": lambda folder, _: atomic_io.write(folder / "a.txt", "text"),
     "table": lambda folder, _: TABLE.write(folder),
     "figure": lambda folder, _: style.save(Figure(figsize=(1, 1)), folder / "figure"),
-    "split": lambda folder, _: splits.write(SPLIT, folder),
+    "split": lambda folder, _: splits.write_split(SPLIT, folder),
     "evidence": lambda folder, _: test_evidence.write(folder / "evidence.zip"),
     "packed evidence": pack,
     "notebooks": lambda folder, _: strip.strip(ROOT / "notebooks", folder),

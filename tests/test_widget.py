@@ -204,7 +204,7 @@ def test_names_cannot_act_as_html(tmp_path):
     assert "&lt;script&gt;x" in explorer.summary.value and "<script>x" not in explorer.summary.value
     regions = Regions(Evidence.read(path), "val")
     assert regions.about.classes[1] == "<b>disc</b>"
-    table = widget.analysis.region_table(regions, widget.analysis.default(regions)).assign(score="<b>x</b>")
+    table = widget.analysis.image_regions(regions, widget.analysis.default(regions)).assign(score="<b>x</b>")
     assert "&lt;b&gt;x&lt;/b&gt;" in widget.table_html(table)
 
 

@@ -162,7 +162,7 @@ def repository(folder: Path, changes: dict[str, Any] | None = None, partition: s
     write_folder(folder / "data")
     resolved = config.load(root=folder)
     split = partitioned(ImageSet.open(resolved, folder), resolved, partition)
-    splits.write(split, folder / "runs" / resolved.name / "prepare" / partition)
+    splits.write_split(split, folder / "runs" / resolved.name / "prepare" / partition)
     return folder
 
 

@@ -25,7 +25,7 @@ from rrn.data.decoding import DataError, Size
 from rrn.data.image_set import ImageSet
 from rrn.data.images import Images
 from rrn.data.prefetch import prepared
-from rrn.data.splits import Split
+from rrn.data.splits import Split, evenly_spaced
 from rrn.data.transforms import augment, cutmix_boxes
 from rrn.limits import LARGEST
 from rrn.runtime import memory, seeding
@@ -342,20 +342,6 @@ class WholeImages:
             yield WholeBatch(images.contiguous(), labels.long(), self.ids[start:stop])
 
 
-def whole_images(
-    dataset: ImageSet,
-    split: str,
-    ids: Sequence[str],
-    batch: int,
-    rank: int = 0,
-    world: int = 1,
-    cache: bool = False,
-    pixels: int = LARGEST,
-) -> WholeImages:
-    """Return whole labeled images in fixed batches; the arguments are those of `WholeImages`."""
-    return WholeImages(dataset, split, ids, batch, rank, world, cache, pixels)
-
-
 def _equal_sizes(shapes: NDArray[np.int64], batch: int, pixels: int = LARGEST) -> NDArray[np.int64]:
     """Return the first place, and that after the last, of groups of consecutive images of one size, int64 [G, 2].
 
@@ -376,8 +362,7 @@ def diagnosis_ids(dataset: ImageSet, split: Split, count: int) -> tuple[str, ...
     For looking at the quality of pseudo-labels only; training never reads these labels.
     """
     known = [name for name in split.unlabeled if dataset.label_path(dataset.train, name).is_file()]
-    count = min(count, len(known))
-    return tuple(known[place * len(known) // count] for place in range(count))
+    return evenly_spaced(known, count)
 
 
 def preview(settings: Settings, split: Split, root: Path, seed: int) -> Batch:

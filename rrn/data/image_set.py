@@ -90,7 +90,7 @@ class ImageSet:
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(ids)} images of {split!r} have no label file; "
-                f"add them or remove the images:{shown(missing)}"
+                f"add them or remove the images:{listed(missing)}"
             )
         return ids
 
@@ -148,7 +148,7 @@ class ImageSet:
         return decoding.colours(image, self.size), labels
 
 
-def shown(things: Sequence[object], most: int = 10) -> str:
+def listed(things: Sequence[object], most: int = 10) -> str:
     """List things, one a line, the first of them by name."""
     more = f"\n  and {len(things) - most} more" if len(things) > most else ""
     return "".join(f"\n  {thing}" for thing in things[:most]) + more

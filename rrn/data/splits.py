@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,14 +65,14 @@ class Split:
             )
 
 
-def write(split: Split, folder: Path) -> Path:
+def write_split(split: Split, folder: Path) -> Path:
     """Write `split` as split.json into `folder`, made if missing; return the file."""
     path = folder / NAME
     atomic_io.write(path, json.dumps(asdict(split), indent=2, sort_keys=True) + "\n")
     return path
 
 
-def read(folder: Path) -> Split:
+def read_split(folder: Path) -> Split:
     """Read split.json from `folder`.
 
     Raises:
@@ -94,3 +95,9 @@ def read(folder: Path) -> Split:
         where = [".".join(map(str, problem["loc"]))] if problem["loc"] else []
         said = " ".join([*where, problem["msg"].removeprefix("Value error, ")])
         raise DataError(f"{path}: {said}") from error
+
+
+def evenly_spaced(ids: Sequence[str], count: int) -> tuple[str, ...]:
+    """Return `count` ids, spread evenly over a list, or all if there are fewer."""
+    count = min(count, len(ids))
+    return tuple(ids[place * len(ids) // count] for place in range(count))

@@ -1,7 +1,7 @@
 """What a model says of whole images.
 
 inference: how an image goes through a model: whole, padded, window by window; scales, mirrored.
-region_tables: one look at whole images: what the networks say of each, and of each region.
+scores: the scores of regions, a function each.
+region_tables: what the networks say of whole images, pixel by pixel and region by region.
 metrics: confusion matrix and mIoU, one matrix for a data set.
-overlay: labels drawn over an image, for `rrn.predict`.
 """

@@ -25,16 +25,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rrn import config
+from rrn.data.decoding import Size
 from rrn.models.folding import Folding
 from rrn.runtime import memory
 
-Size = tuple[int, int]
-"""Height and width in pixels."""
 Window = tuple[slice, slice]
 """Rows and columns of an image."""
 
 
-class Model(Protocol):
+class SegmentationModel(Protocol):
     """What is evaluated: two segmenters and, in some rows, two region discriminators.
 
     Images are uint8 [B, 3, H, W]; `region` is the side of a region in pixels.
@@ -59,7 +58,7 @@ class EvaluationShortage(memory.MemoryShortage):
 
 
 class Predictor:
-    """A model that looks at images as the settings say; itself a `Model`, so that whatever measures one takes it.
+    """A model that looks at images as the settings say; itself a `SegmentationModel`, so it is measured as one.
 
     Args:
         model: what answers. Where images are padded, its segmenters must know their encoder's `mean` colour.
@@ -68,7 +67,9 @@ class Predictor:
             are windows, too) go through the model at once. None: one window.
     """
 
-    def __init__(self, model: Model, protocol: config.Evaluate, loading: config.Loading | None = None) -> None:
+    def __init__(
+        self, model: SegmentationModel, protocol: config.Evaluate, loading: config.Loading | None = None
+    ) -> None:
         self.model, self.protocol = model, protocol
         self._batch, self._pixels = (loading.evaluation_batch, loading.evaluation_pixels) if loading else (1, 1)
         self.region, self.segmenters = model.region, model.segmenters

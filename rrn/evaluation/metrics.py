@@ -1,7 +1,5 @@
-"""How good the segmenters are, and what a score of their pseudo-labels is worth.
+"""How good the segmenters are: one confusion matrix per data set gives mIoU.
 
-One confusion matrix per data set gives mIoU; a table with one row per region gives the reliability
-of scores (`rrn.reliability.measures`). Both come from one look at the images (`region_tables`).
 Nothing is trained here; `rrn.evaluate` writes all that is known of a finished run.
 """
 
@@ -15,9 +13,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from rrn.config import IGNORE_INDEX, Filter
-from rrn.evaluation.region_tables import Seen
-from rrn.reliability.measures import Threshold
+from rrn.config import IGNORE_INDEX
+from rrn.evaluation.region_tables import Predictions
 
 SEGMENTERS = ("segmenter 1", "segmenter 2", "ensemble")
 
@@ -76,21 +73,11 @@ class Evaluation:
         return pd.DataFrame({"class": list(self.classes), **columns, "pixels": pixels})
 
 
-def evaluate(seen: Iterable[Seen], classes: Sequence[str]) -> Evaluation:
-    """Compare both segmenters, and the mean of their probabilities, with the labels that `region_tables.look` saw."""
+def evaluate(predictions: Iterable[Predictions], classes: Sequence[str]) -> Evaluation:
+    """Compare both segmenters, and the mean of their probabilities, with the labels of all images."""
     count = len(classes)
     total = torch.zeros(3, count, count, dtype=torch.int64)
-    for batch in seen:
-        matrices = [confusion_matrix(prediction, batch.batch.labels, count) for prediction in batch.predictions]
+    for batch in predictions:
+        matrices = [confusion_matrix(predicted, batch.batch.labels, count) for predicted in batch.predicted]
         total += torch.stack(matrices).cpu()
     return Evaluation(tuple(classes), dict(zip(SEGMENTERS, total, strict=True)))
-
-
-def cut(rule: Filter) -> tuple[float, Threshold | None]:
-    """Return where a row cuts the regions, as `measures.summarise` wants it: the share, or score and threshold.
-
-    The controls keep as many regions as the region score would.
-    """
-    if rule.keep == "fraction":
-        return rule.fraction, None
-    return 0.5, ("region_score", rule.tau) if rule.by != "none" else None

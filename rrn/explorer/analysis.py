@@ -16,31 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rrn.reliability import evidence, measures
+from rrn.reliability import evidence, selection
 from rrn.reliability.evidence import Evidence, EvidenceError
-from rrn.reliability.measures import EVERYTHING, classes_of, keep_count, of_class, risk_coverage
-
-SCORES = {
-    "region_score": "region score",
-    "other_score": "other discriminator's score",
-    "product": "product of both discriminators",
-    "confidence": "confidence",
-    "certainty": "certainty",
-    "agreement": "agreement",
-}
-"""Scores of regions, 0..1, that can be shown, in words."""
-
-RHOS = ("none", "product", "mean", "votes", "agreement", "divergence")
-JUDGED = ("product", "mean", "votes")
-"""Candidates of rho that need the discriminators."""
+from rrn.reliability.measures import EVERYTHING, classes_of, of_class, risk_coverage
+from rrn.reliability.scores import RANKED, SCORES
+from rrn.reliability.selection import JUDGED, RHOS, Flags, Floats, Places
 
 ORDERS = ("by id", "worst filtered", "most wrong kept", "most disagreement")
 COUNTED = ("split", "id", "segmenter", "row", "column", *SCORES, "divergence", "pixels", "right")
 """Columns that a region table must have."""
-
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -49,11 +33,11 @@ class Choice:
 
     Attributes:
         id: of the image.
-        by: the score that decides, one of `rrn.reliability.measures.SCORES`; none: everything is kept.
+        by: the score that decides, one of `rrn.reliability.scores.RANKED`; none: everything is kept.
         keep: threshold (a score of at least `value`) | fraction (the best `value` of all regions of the segmenter).
         value: 0..1.
-        score: that is shown, one of SCORES.
-        rho: what rates the regions, one of RHOS.
+        score: that is shown, one of `rrn.reliability.scores.SCORES`.
+        rho: what rates the regions, one of `rrn.reliability.selection.RHOS`.
         segmenters: 1, 2 or both.
     """
 
@@ -97,7 +81,7 @@ class Regions:
     @property
     def rules(self) -> tuple[str, ...]:
         """Rules that this run offers."""
-        return ("none", *(name for name in measures.SCORES if name in self.scores))
+        return ("none", *(name for name in RANKED if name in self.scores))
 
     @cached_property
     def segmenter(self) -> Places:
@@ -128,16 +112,9 @@ class Regions:
         return self.table[name].to_numpy(np.float64)
 
     def rank(self, score: str) -> Places:
-        """Return how many regions of the same segmenter are better [R]; ties in a fixed, random order.
-
-        Ties at a cut are so kept from images everywhere, as in the shuffled batches of a training.
-        """
+        """Return how many regions of the same segmenter are better [R], as `rrn.reliability.selection.rank_scores`."""
         if score not in self._ranks:
-            coins = np.random.default_rng(0).permutation(len(self.table))
-            order = np.lexsort((coins, -self.column(score), self.segmenter))
-            first = np.searchsorted(self.segmenter[order], self.segmenter[order])
-            self._ranks[score] = np.empty_like(order)
-            self._ranks[score][order] = np.arange(len(order)) - first
+            self._ranks[score] = selection.rank_scores(self.column(score), self.segmenter)
         return self._ranks[score]
 
     def grid(self, name: str, values: npt.ArrayLike, size: tuple[int, int]) -> Floats:
@@ -194,24 +171,15 @@ def kept(regions: Regions, choice: Choice) -> Flags:
         return np.ones(len(regions.table), dtype=bool)
     if choice.keep == "threshold":
         return regions.column(choice.by) >= choice.value
-    counts = np.array([keep_count(choice.value, int((regions.segmenter == k).sum())) for k in range(3)])
-    return regions.rank(choice.by) < counts[regions.segmenter]
+    return selection.best_fraction(regions.rank(choice.by), regions.segmenter, choice.value)
 
 
 def weights(regions: Regions, choice: Choice) -> Floats:
-    """Return the weight W of every region [R]: 0 if dropped, and 1 in the mean over the pixels that a segmenter keeps.
-
-    The formulas are those of `rrn.method.RRN.rho`, over all images of the split in place of a batch.
-    """
+    """Return the weight W of every region [R], of both segmenters, over all images of the split in place of a batch."""
     chosen = kept(regions, choice)
     if choice.rho == "none":
         return chosen.astype(np.float64)
-    rated, pixels = rho(regions, choice) * chosen, regions.column("pixels")
-    for k in (1, 2):
-        own = regions.segmenter == k
-        mass = (rated * pixels)[own].sum()
-        rated[own] *= (chosen * pixels)[own].sum() / mass if mass > 0 else 1.0
-    return rated
+    return selection.weigh_regions(regions.table, chosen, rho(regions, choice))
 
 
 def rho(regions: Regions, choice: Choice) -> Floats:
@@ -219,15 +187,10 @@ def rho(regions: Regions, choice: Choice) -> Floats:
 
     A discriminator votes for a region from the threshold of the region score on, the row's own `tau` without one.
     """
-    if choice.rho == "agreement":
-        return regions.column("agreement")
-    if choice.rho == "divergence":
-        return np.exp(-regions.column("divergence"))
-    both = np.stack([regions.column("region_score"), regions.column("other_score")])
-    if choice.rho == "votes":
-        own = choice.by == "region_score" and choice.keep == "threshold"
-        return (both >= (choice.value if own else regions.about.rule.tau)).mean(0)
-    return both.prod(0) if choice.rho == "product" else both.mean(0)
+    if choice.rho in JUDGED:
+        regions.column("region_score")  # or say that there is none
+    own = choice.by == "region_score" and choice.keep == "threshold"
+    return selection.rate_regions(regions.table, choice.rho, choice.value if own else regions.about.rule.tau)
 
 
 # ---- images
@@ -266,7 +229,7 @@ def _badness(regions: Regions, choice: Choice) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(ORDERS[1:], values, strict=True)))
 
 
-def region_table(regions: Regions, choice: Choice) -> pd.DataFrame:
+def image_regions(regions: Regions, choice: Choice) -> pd.DataFrame:
     """Describe the regions of the chosen image and segmenters, the least right first, ties by place.
 
     Returns:
@@ -337,7 +300,7 @@ def coverage_curves(regions: Regions, segmenters: tuple[int, ...]) -> pd.DataFra
     return pd.concat(parts, ignore_index=True)
 
 
-def shown(regions: Regions, choice: Choice) -> tuple[Floats, Floats, Floats]:
+def shown_counts(regions: Regions, choice: Choice) -> tuple[Floats, Floats, Floats]:
     """Return of the regions of the chosen segmenters the score that is shown, the pixels, and the right ones."""
     of = regions.of(choice.segmenters)
     return regions.column(choice.score)[of], regions.column("pixels")[of], regions.column("right")[of]
@@ -349,7 +312,7 @@ def histogram(regions: Regions, choice: Choice, bins: int = 25) -> pd.DataFrame:
     Returns:
         low, high (borders of a bin), right, wrong (pixels).
     """
-    score, pixels, right = shown(regions, choice)
+    score, pixels, right = shown_counts(regions, choice)
     place = np.clip((score * bins).astype(np.int64), 0, bins - 1)
     counts = [np.bincount(place, values, bins) for values in (right, pixels - right)]
     edges = np.arange(bins + 1) / bins

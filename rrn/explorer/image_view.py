@@ -1,6 +1,7 @@
 """The explorer's picture of one image, drawn as one array: fast, for it follows a slider. No torch, no matplotlib axes.
 
-A `Sheet` holds what no rule changes (image, label, pseudo-labels, scores, legends); `Sheet.drawn` adds what is kept.
+An `ImageView` holds what no rule changes: image, label, pseudo-labels, scores, legends. `ImageView.drawn` adds what is
+kept.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from rrn.config import IGNORE_INDEX
-from rrn.explorer.analysis import SCORES, Flags, Floats
-from rrn.plotting.style import Array, named, palette
+from rrn.data.decoding import Pixels
+from rrn.data.palette import Array, palette
+from rrn.plotting.style import legend_classes
 from rrn.reliability.evidence import About, Pictures
-
-Pixels = npt.NDArray[np.uint8]
+from rrn.reliability.scores import SCORES
+from rrn.reliability.selection import Flags, Floats
 
 PANEL, LARGEST = 160, 400
 """Sides in pixels that a panel has at least, if enlarged by a whole number, and at most, if it is thinned out."""
 
 WIDTH = 1240
-"""Of a sheet on which letters have the sizes below; on a wider one they grow with it, as it is shown smaller."""
+"""Of a view on which letters have the sizes below; on a wider one they grow with it, as it is shown smaller."""
 TITLE, SMALL, TINY, GAP = 15, 13, 10, 14
 HEAVIEST = 2.0
 """Weight that has the darkest colour."""
@@ -50,7 +52,7 @@ def _shades(name: str, low: float = 0.0, high: float = 1.0) -> Pixels:
 SCORE_SHADES, WEIGHT_SHADES = _shades("cividis"), _shades("Greens", 0.12, 0.95)
 
 
-def png(picture: Pixels) -> bytes:
+def encode_png(picture: Pixels) -> bytes:
     """Return a picture [H, W, 3] as a PNG, quickly rather than small."""
     stream = BytesIO()
     Image.fromarray(picture).save(stream, "PNG", compress_level=1)
@@ -69,7 +71,7 @@ def error_codes(right: Flags, void: Flags, keeps: Flags) -> Pixels:
     return np.where(void, np.uint8(4), codes)
 
 
-class Sheet:
+class ImageView:
     """One image, large enough to be read, and all that no rule changes.
 
     Args:
@@ -77,7 +79,7 @@ class Sheet:
         pictures: of the image.
         scores: of its regions, 0..1 [2, rows, columns]; NaN: no valid pixel.
         segmenters: one row of panels for each.
-        score: name of the scores, one of `rrn.explorer.analysis.SCORES`.
+        score: name of the scores, one of `rrn.reliability.scores.SCORES`.
         rated: whether weights other than 0 and 1 are to come.
 
     Attributes:
@@ -128,7 +130,7 @@ class Sheet:
         """Break the legend of the classes and void into lines below the first three panels: (name, left)."""
         lines: list[list[tuple[str, int]]] = [[]]
         left, room = 0, 3 * self.column - self.gap
-        shown, more = named(len(self.about.classes), self._maps)
+        shown, more = legend_classes(len(self.about.classes), self._maps)
         names = [self.about.classes[place] for place in shown] + ["void"] * bool(self.void.any())
         names += [f"and {more} more"] * bool(more)
         for name in names:
@@ -258,7 +260,7 @@ class Sheet:
         self._pen.text((corner[0] + 1.4 * side, corner[1]), name, INK, self.fonts[1], anchor="la")
 
     def drawn(self, keeps: Floats, weights: Floats) -> Pixels:
-        """Return the sheet with what is kept.
+        """Return the view with what is kept.
 
         Args:
             keeps: 1 kept, 0 dropped, NaN no valid pixel [2, rows, columns].
@@ -267,8 +269,8 @@ class Sheet:
         Returns:
             RGB [H, W, 3].
         """
-        sheet = self._base.copy()
-        pen = ImageDraw.Draw(sheet)
+        view = self._base.copy()
+        pen = ImageDraw.Draw(view)
         table = np.array(list(ERRORS.values()), dtype=np.uint8)
         for row, k in enumerate(self.segmenters):
             chosen, weight = keeps[k - 1] == 1, weights[k - 1]
@@ -280,11 +282,11 @@ class Sheet:
             rows, columns = self._borders
             heat[rows], heat[:, columns] = GRID, GRID
             for column, panel in ((4, heat), (5, self._large(table[codes], True))):
-                sheet.paste(Image.fromarray(panel), self.corner(row, column))
+                view.paste(Image.fromarray(panel), self.corner(row, column))
                 self._frame(pen, row, column)
             if not np.isin(weight[chosen], (0, 1)).all():
                 self._numbers(pen, self.corner(row, 4), np.where(chosen, weight, np.nan), shades)
-        return np.asarray(sheet)
+        return np.asarray(view)
 
 
 def _shade(values: Floats) -> npt.NDArray[np.int64]:

@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rrn.explorer import analysis
-from rrn.explorer.analysis import SCORES, Choice, Regions
+from rrn.explorer.analysis import Choice, Regions
 from rrn.explorer.image_view import ERRORS
-from rrn.plotting.style import SCORE_STYLE, STYLE, Picture, plain, styled
+from rrn.plotting.style import SCORE_STYLE, STYLE, Picture, escape_mathtext, styled
 from rrn.reliability.measures import EVERYTHING, calibration, ece
+from rrn.reliability.scores import SCORES
 
 SIZE = (11.4, 3.2)
 """Inches, width and height of a figure of few classes."""
@@ -48,7 +49,7 @@ def split_figure(regions: Regions, choice: Choice) -> Figure:
     return fig
 
 
-def png(fig: Figure) -> bytes:
+def figure_png(fig: Figure) -> bytes:
     """Return a figure as a PNG for the screen."""
     stream = BytesIO()
     with style.context(STYLE):
@@ -75,7 +76,7 @@ def _coverage(axis: Axes, regions: Regions, choice: Choice, everything: pd.Serie
 
 def _calibration(axis: Axes, regions: Regions, choice: Choice) -> None:
     """Draw how often pixels of a score are right."""
-    counted, colour = analysis.shown(regions, choice), OTHER
+    counted, colour = analysis.shown_counts(regions, choice), OTHER
     if choice.score in SCORE_STYLE:
         colour = SCORE_STYLE[choice.score].colour
     table, error = calibration(*counted), ece(*counted)
@@ -113,7 +114,7 @@ def _classes(axis: Axes, table: pd.DataFrame) -> None:
         axis.plot(100 * table[name], places, shape, color=colour, mec=RIGHT, mew=0.8, ms=5, label=f"right, of {what}")
     names = ["all" if name == EVERYTHING else name for name in table["class"]]
     names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
-    axis.set_yticks(places, [*map(plain, names)])
+    axis.set_yticks(places, [*map(escape_mathtext, names)])
     axis.set(xlim=(0, 103), xlabel="pixels of the pseudo-label's class (%)", title="Is every class filtered alike?")
     axis.set_ylim(-len(table) - 0.6, 0.6)
     axis.legend(loc="lower center", ncols=3, borderpad=0.0, handlelength=1.0, columnspacing=0.8, handletextpad=0.4)

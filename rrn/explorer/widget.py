@@ -20,15 +20,17 @@ import numpy as np
 import pandas as pd
 
 from rrn.explorer import analysis, image_view, split_view
-from rrn.explorer.analysis import ORDERS, RHOS, SCORES, Choice, Regions
+from rrn.explorer.analysis import ORDERS, Choice, Regions
 from rrn.reliability.evidence import Evidence, EvidenceError
+from rrn.reliability.scores import SCORES
+from rrn.reliability.selection import RHOS
 
 REST = 0.25
 """Seconds after the last move until the table and the curves follow."""
 
 SEGMENTERS = {"1": (1,), "2": (2,), "both": (1, 2)}
 KEEPS = {"the best share": "fraction", "a score of at least": "threshold"}
-BLANK = image_view.png(np.full((1, 1, 3), 255, np.uint8))
+BLANK = image_view.encode_png(np.full((1, 1, 3), 255, np.uint8))
 STYLE = """<style>
 .rrn-table {max-height: 420px; overflow: auto}
 .rrn-table table {border-collapse: collapse; font-size: 13px}
@@ -39,29 +41,30 @@ STYLE = """<style>
 </style>"""
 
 
-def sheet(regions: Regions, choice: Choice) -> image_view.Sheet:
+def image_view_of(regions: Regions, choice: Choice) -> image_view.ImageView:
     """Return what of the picture no rule changes; the last few are remembered."""
-    return _sheet(regions, choice.id, choice.score, choice.segmenters, choice.rho != "none")
+    return _image_view(regions, choice.id, choice.score, choice.segmenters, choice.rho != "none")
 
 
 @lru_cache(maxsize=12)
-def _sheet(regions: Regions, name: str, score: str, segmenters: tuple[int, ...], rated: bool) -> image_view.Sheet:
-    """Draw a sheet."""
+def _image_view(
+    regions: Regions, name: str, score: str, segmenters: tuple[int, ...], rated: bool
+) -> image_view.ImageView:
     pictures = regions.source.pictures(regions.split, name)
     scores = regions.grid(name, regions.column(score), pictures.label.shape)
-    return image_view.Sheet(regions.about, pictures, scores, segmenters, score, rated)
+    return image_view.ImageView(regions.about, pictures, scores, segmenters, score, rated)
 
 
 def picture(regions: Regions, choice: Choice) -> bytes:
     """Draw the chosen image as a PNG."""
-    page = sheet(regions, choice)
+    page = image_view_of(regions, choice)
     values = analysis.kept(regions, choice), analysis.weights(regions, choice)
-    return image_view.png(page.drawn(*(regions.grid(choice.id, each, page.size) for each in values)))
+    return image_view.encode_png(page.drawn(*(regions.grid(choice.id, each, page.size) for each in values)))
 
 
 def table_html(table: pd.DataFrame) -> str:
-    """Show a table of `rrn.explorer.analysis.region_table`; what stands in it cannot act as HTML."""
-    words = {"other_score": "other discriminator", "product": "product"}
+    """Show a table of `rrn.explorer.analysis.image_regions`; what stands in it cannot act as HTML."""
+    words = {"other_score": "other discriminator"}
     shown = table.assign(kept=table["kept"].map({True: "yes", False: "no"}))
     shown = shown.rename(columns=lambda name: words.get(name, name.replace("_", " ")))
     inner = shown.to_html(index=False, border=0, escape=True, float_format=lambda value: f"{value:.2f}")
@@ -223,8 +226,8 @@ class Explorer(widgets.VBox):
         self._cancel()
         with self._shown(), self._silently():
             self._list_images(self.choice, self.id.value)
-            self.curves.value = split_view.png(split_view.split_figure(self.regions, self.choice))
-            self.table.value = table_html(analysis.region_table(self.regions, self.choice))
+            self.curves.value = split_view.figure_png(split_view.split_figure(self.regions, self.choice))
+            self.table.value = table_html(analysis.image_regions(self.regions, self.choice))
 
     def _later(self) -> None:
         """Draw the rest after a moment of rest; at once where no event loop runs."""

@@ -43,7 +43,7 @@ SOURCES = (
 )
 
 
-def load(encoder: nn.Module, weights: str) -> None:
+def load_pretrained(encoder: nn.Module, weights: str) -> None:
     """Fill an encoder with pretrained weights.
 
     Args:

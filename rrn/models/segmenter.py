@@ -41,7 +41,7 @@ class Segmenter(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
         if pretrained and settings.weights is not None:
-            pretrained_weights.load(encoder, settings.weights)
+            pretrained_weights.load_pretrained(encoder, settings.weights)
 
     mean: Tensor
     std: Tensor

@@ -22,15 +22,15 @@ from rrn.plotting.style import (
     COLUMN,
     PAGE,
     Look,
-    band,
-    below,
-    grid,
-    in_lines,
+    escape_mathtext,
     known,
+    legend_below,
+    mean_band,
     method_style,
     name_ticks,
-    plain,
     styled,
+    subplot_grid,
+    wrap_classes,
 )
 from rrn.schema import Method
 
@@ -60,7 +60,7 @@ SETTING_LABELS = {
 
 
 @styled
-def training_curves(history: pd.DataFrame) -> Figure:
+def plot_training_curves(history: pd.DataFrame) -> Figure:
     """Draw val mIoU, losses and pseudo-label statistics of every method against the step.
 
     Args:
@@ -69,18 +69,18 @@ def training_curves(history: pd.DataFrame) -> Figure:
     panels = known(history, CURVES)
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    fig, axes = grid(rows, columns, (PAGE, 0.4 + 1.8 * rows))
+    fig, axes = subplot_grid(rows, columns, (PAGE, 0.4 + 1.8 * rows))
     methods = list(dict.fromkeys(history["method"]))
     for axis, (column, label) in zip(axes.flat, panels.items(), strict=False):
         for method in methods:
             part = history[history["method"] == method].dropna(subset=[column])
             if len(part):
                 values = part.pivot_table(index="seed", columns="step", values=column)
-                band(axis, values.columns.to_numpy(), values.to_numpy(), method_style(method), markersize=2.5)
+                mean_band(axis, values.columns.to_numpy(), values.to_numpy(), method_style(method), markersize=2.5)
         axis.set(xlabel="step", ylabel=label)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
-    below(fig, [method_style(method) for method in methods])
+    legend_below(fig, [method_style(method) for method in methods])
     return fig
 
 
@@ -102,8 +102,8 @@ def per_class_gain(table: pd.DataFrame) -> Figure:
     gains = _gains(table)
     parts = {str(name): part for name, part in gains.groupby("partition", sort=False)}
     methods = list(dict.fromkeys(gains["method"]))
-    lines = [(name, line) for name, part in parts.items() for line in in_lines(list(dict.fromkeys(part["class"])))]
-    fig, axes = grid(len(lines), 1, (PAGE, 0.6 + 0.05 * len(methods) + 1.9 * len(lines)))
+    lines = [(name, line) for name, part in parts.items() for line in wrap_classes(list(dict.fromkeys(part["class"])))]
+    fig, axes = subplot_grid(len(lines), 1, (PAGE, 0.6 + 0.05 * len(methods) + 1.9 * len(lines)))
     for axis, (name, classes) in zip(axes.flat, lines, strict=True):
         part = parts[name]
         for place, method in enumerate(methods):
@@ -117,9 +117,9 @@ def per_class_gain(table: pd.DataFrame) -> Figure:
         axis.set(ylabel="gain in IoU (points)", xlim=(-0.5, len(classes) - 0.5))
         title = f"gain over {method_style(REFERENCE).label}, mean and standard deviation over seeds"
         axis.set_title(title + f", {name}" * (len(parts) > 1))
-        axis.set_xticks(range(len(classes)), [*map(plain, classes)])
+        axis.set_xticks(range(len(classes)), [*map(escape_mathtext, classes)])
         name_ticks(fig, axis)
-    below(fig, [method_style(method) for method in methods])
+    legend_below(fig, [method_style(method) for method in methods])
     return fig
 
 
@@ -174,14 +174,14 @@ def _is_setting(column: str) -> bool:
 
 def _sweep_curve(variants: pd.DataFrame, reference: pd.DataFrame, setting: str) -> Figure:
     """Draw mIoU against the one number that varies."""
-    fig, axes = grid(1, 1, (COLUMN, 2.6))
+    fig, axes = subplot_grid(1, 1, (COLUMN, 2.6))
     axis = axes[0, 0]
     part = variants.sort_values(setting)
     look = method_style("local_filter")._replace(label="variants")
     lines = _reference(axis, reference, upright=False)
     _bars(axis, part[setting], part["miou_mean"], part["miou_std"], look)
     axis.set(xlabel=SETTING_LABELS.get(setting, setting), ylabel="mIoU (%)", xticks=part[setting])
-    below(fig, [look], *lines)
+    legend_below(fig, [look], *lines)
     return fig
 
 
@@ -192,7 +192,7 @@ def _coverage_varies(variants: pd.DataFrame) -> bool:
 
 def _coverage_curve(variants: pd.DataFrame, reference: pd.DataFrame) -> Figure:
     """Draw mIoU against the share of regions that is kept, a curve for each way to choose them."""
-    fig, axes = grid(1, 1, (COLUMN, 2.8))
+    fig, axes = subplot_grid(1, 1, (COLUMN, 2.8))
     axis = axes[0, 0]
     lines, looks = _reference(axis, reference, upright=False), []
     for setting, (method, label) in KEEPING.items():
@@ -202,7 +202,7 @@ def _coverage_curve(variants: pd.DataFrame, reference: pd.DataFrame) -> Figure:
             looks.append(method_style(method)._replace(label=label))
             _bars(axis, 100 * part["coverage"], part["miou_mean"], part["miou_std"], looks[-1])
     axis.set(xlabel="regions kept (%)", ylabel="mIoU (%)")
-    below(fig, looks, *lines)
+    legend_below(fig, looks, *lines)
     return fig
 
 
@@ -210,7 +210,7 @@ def _sweep_dots(variants: pd.DataFrame, reference: pd.DataFrame) -> Figure:
     """Draw one line for each variant: its name, mIoU, and the share that it keeps."""
     keeps = _coverage_varies(variants)
     size = PAGE if keeps else COLUMN, 0.9 + 0.2 * len(variants)
-    fig, axes = grid(1, 1 + int(keeps), size, sharey=True, width_ratios=[3, 1][: 1 + keeps])
+    fig, axes = subplot_grid(1, 1 + int(keeps), size, sharey=True, width_ratios=[3, 1][: 1 + keeps])
     left = axes[0, 0]
     lines = _reference(left, reference, upright=True)
     for place, row in enumerate(variants.to_dict("records")):
@@ -238,7 +238,7 @@ def _sweep_dots(variants: pd.DataFrame, reference: pd.DataFrame) -> Figure:
 
 
 @styled
-def partitions(runs: pd.DataFrame, quoted: pd.DataFrame | None = None) -> Figure:
+def plot_partitions(runs: pd.DataFrame, quoted: pd.DataFrame | None = None) -> Figure:
     """Draw mIoU against the share of labels for every method.
 
     Args:
@@ -250,7 +250,7 @@ def partitions(runs: pd.DataFrame, quoted: pd.DataFrame | None = None) -> Figure
     others = pd.DataFrame(columns=["partition", "method", "epoch", "miou"]) if quoted is None else quoted
     others = others[others["partition"].isin(order)]
     papers = others.groupby(["method", "epoch"], sort=False)
-    fig, axes = grid(1, 1, (COLUMN, 2.9 + 0.12 * len(papers)))
+    fig, axes = subplot_grid(1, 1, (COLUMN, 2.9 + 0.12 * len(papers)))
     axis: Axes = axes[0, 0]
     methods = list(dict.fromkeys(runs["method"]))
     for place, method in enumerate(methods):
@@ -266,7 +266,7 @@ def partitions(runs: pd.DataFrame, quoted: pd.DataFrame | None = None) -> Figure
         marks.append(Line2D([], [], label=f"{name} ({which})", **options))
     axis.set_xticks(range(len(order)), [name.replace("of", "/") for name in order])
     axis.set(xlabel="labeled images", ylabel="mIoU (%)")
-    below(fig, [method_style(method) for method in methods], *marks)
+    legend_below(fig, [method_style(method) for method in methods], *marks)
     return fig
 
 

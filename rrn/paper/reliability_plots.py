@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rrn.plotting.style import COLUMN, PAGE, SCORE_STYLE, Look, band, below, grid, styled
+from rrn.plotting.style import COLUMN, PAGE, SCORE_STYLE, Look, legend_below, mean_band, styled, subplot_grid
 from rrn.reliability import measures
 
 Floats = npt.NDArray[np.float64]
@@ -36,12 +36,12 @@ def plot_risk_coverage(regions: pd.DataFrame, coverage: float | None = None) -> 
             seed. Scores that the row does not have are left out.
         coverage: share of the pixels, 0..1, that the row keeps, to be marked; None: nothing is.
     """
-    fig, axes = grid(1, 1, (COLUMN, 2.9))
+    fig, axes = subplot_grid(1, 1, (COLUMN, 2.9))
     axis: Axes = axes[0, 0]
     looks = _present(regions)
     for score, look in looks.items():
         curves = 100 * _over_seeds(regions, score, _risk)
-        band(axis, 100 * COVERAGES, curves, look, markevery=(5, 20))
+        mean_band(axis, 100 * COVERAGES, curves, look, markevery=(5, 20))
     everything = 100 * (1 - regions["right"].sum() / regions["pixels"].sum())
     axis.axhline(everything, color="black", ls=":", lw=0.8)
     more = [Line2D([], [], color="black", ls=":", lw=0.8, label="everything kept")]
@@ -50,7 +50,7 @@ def plot_risk_coverage(regions: pd.DataFrame, coverage: float | None = None) -> 
         more.append(Line2D([], [], color="black", ls="--", lw=0.8, label="kept by the row"))
     axis.set(xlabel="coverage: pixels kept (%)", ylabel="risk: wrong among them (%)", xlim=(0, 101))
     axis.set_ylim(bottom=0)
-    below(fig, [*looks.values()], *more)
+    legend_below(fig, [*looks.values()], *more)
     return fig
 
 
@@ -80,12 +80,12 @@ def reliability_diagram(regions: pd.DataFrame) -> Figure:
     """
     looks = _present(regions)
     heights = {"height_ratios": [3, 1], "sharex": True, "sharey": "row"}
-    fig, axes = grid(2, len(looks), (PAGE if len(looks) > 2 else COLUMN, 2.5), **heights)
+    fig, axes = subplot_grid(2, len(looks), (PAGE if len(looks) > 2 else COLUMN, 2.5), **heights)
     middles = (np.arange(measures.BINS) + 0.5) / measures.BINS
     place: dict[str, Any] = {"loc": "upper left", "borderaxespad": 0.1, "handlelength": 1.2, "handletextpad": 0.4}
     for (upper, lower), (score, look) in zip(axes.T, looks.items(), strict=True):
         upper.plot([0, 1], [0, 1], color="black", ls=":", lw=0.8)
-        band(upper, middles, _over_seeds(regions, score, _accuracy), look, markersize=2.5)
+        mean_band(upper, middles, _over_seeds(regions, score, _accuracy), look, markersize=2.5)
         error = _over_seeds(regions, score, lambda *counts: np.array([measures.ece(*counts)]))
         legend = upper.legend([upper.lines[-1]], [f"ECE {_with_deviation(error)}"], **place)
         legend.set_in_layout(False)

@@ -195,7 +195,7 @@ def measured(folder: Path) -> bool:
     return (folder / "results.jsonl").is_file()
 
 
-def write(root: Path) -> Path:
+def write_report(root: Path) -> Path:
     """Write results/report.html of the repository at `root` over all folders of results/; return its path.
 
     Raises:
@@ -217,7 +217,7 @@ def write(root: Path) -> Path:
 def main() -> int:
     """Run the command line."""
     try:
-        target = write(config.find_root())
+        target = write_report(config.find_root())
     except (ReportError, PageTooLargeError, config.SettingsError, FileNotFoundError, atomic_io.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

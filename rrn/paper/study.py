@@ -22,9 +22,9 @@ from rrn.paper import collect, comparisons, reliability_plots, tables
 from rrn.paper.statistics import REFERENCE, averages
 from rrn.paper.table_format import Table
 from rrn.plotting import figures, qualitative
-from rrn.plotting.qualitative import kept
 from rrn.reliability.evidence import NAME, Evidence
 from rrn.reliability.measures import EVERYTHING, MEASURES
+from rrn.reliability.selection import kept_regions
 from rrn.runtime import atomic_io, csv_files, tracking
 
 Drawn = Iterator[tuple[str, Figure]]
@@ -68,7 +68,7 @@ class Study:
         if not out.resolve().is_relative_to((self.folder.parent / "results").resolve()):
             return True
         prepared = self.folder / self.settings.name / "prepare" / self.partitions[0]
-        return splits.read(prepared).data == EMBEDDED
+        return splits.read_split(prepared).data == EMBEDDED
 
     def picture_folder(self, out: Path) -> Path:
         """Return where `pictures` belong: beside the other figures, or in runs/<name>/ablation if they must not."""
@@ -152,10 +152,13 @@ class Study:
     def results(self) -> Drawn:
         """Draw what came out: partitions, settings that vary, classes and gains."""
         if len(self.partitions) > 1:
-            yield "partitions", comparisons.partitions(self.runs[self.runs["name"] == self.settings.name], self.quoted)
+            yield (
+                "partitions",
+                comparisons.plot_partitions(self.runs[self.runs["name"] == self.settings.name], self.quoted),
+            )
         for partition, part in self.variants.numbers.groupby("partition", sort=False):
             yield f"variants_{partition}", comparisons.sweep(self._with_reference(part, str(partition)))
-        yield "per_class", figures.per_class(self.tables()["per_class"].numbers)
+        yield "per_class", figures.plot_per_class(self.tables()["per_class"].numbers)
         if "class_gain" in self.tables():
             yield "per_class_gain", comparisons.per_class_gain(self.classes)
 
@@ -170,7 +173,7 @@ class Study:
     def curves(self) -> Drawn:
         """Draw what happened in training: losses, mIoU, pseudo-labels; and what the scores of `explored` were worth."""
         for partition, part in self.history.groupby("partition", sort=False):
-            yield f"training_curves_{partition}", comparisons.training_curves(part)
+            yield f"training_curves_{partition}", comparisons.plot_training_curves(part)
         for key, part in self.reliability.groupby(["partition", "method"], sort=False):
             if key[1] in self.explored:
                 yield f"reliability_{key[0]}_{key[1]}", figures.reliability_curves(part)
@@ -192,6 +195,6 @@ class Study:
                 regions = self._regions(partition, method)
                 rule = config.in_row(self.settings, method).filter
                 each = [part for _, part in regions.groupby(["seed", "segmenter"])]
-                share = float(np.mean([np.average(kept(part, rule), weights=part["pixels"]) for part in each]))
+                share = float(np.mean([np.average(kept_regions(part, rule), weights=part["pixels"]) for part in each]))
                 yield f"risk_coverage_{partition}_{method}", reliability_plots.plot_risk_coverage(regions, share)
                 yield f"calibration_{partition}_{method}", reliability_plots.reliability_diagram(regions)

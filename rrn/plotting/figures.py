@@ -26,15 +26,15 @@ from rrn.plotting.style import (
     SCORE_STYLE,
     STYLE,
     Look,
-    below,
-    grid,
-    in_lines,
+    escape_mathtext,
     known,
+    legend_below,
     method_style,
     name_ticks,
-    plain,
     save,
     styled,
+    subplot_grid,
+    wrap_classes,
 )
 from rrn.reliability.measures import EVERYTHING
 
@@ -44,7 +44,7 @@ __all__ = [
     "class_frequencies",
     "class_reliability",
     "loss_curves",
-    "per_class",
+    "plot_per_class",
     "reliability_curves",
     "samples",
     "save",
@@ -70,7 +70,7 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     groups = {"loss, weighted": TERMS, "share": SHARES, "val mIoU (%)": MIOUS}
     shown = {label: known(history, names) for label, names in groups.items()}
     shown = {label: names for label, names in shown.items() if names}
-    fig, axes = grid(1, len(shown), (COLUMN if len(shown) == 1 else PAGE, 2.6))
+    fig, axes = subplot_grid(1, len(shown), (COLUMN if len(shown) == 1 else PAGE, 2.6))
     for axis, (label, names) in zip(axes.flat, shown.items(), strict=True):
         for column, name in names.items():
             part = history.dropna(subset=[column])
@@ -102,7 +102,7 @@ def reliability_curves(reliability: pd.DataFrame) -> Figure:
     reliability = reliability[reliability["class"] == EVERYTHING]
     looks = {score: look for score, look in SCORE_STYLE.items() if score in set(reliability["score"])}
     splits = list(dict.fromkeys(reliability["split"]))
-    fig, axes = grid(len(splits), len(MEASURES), (PAGE, 0.4 + 1.7 * len(splits)))
+    fig, axes = subplot_grid(len(splits), len(MEASURES), (PAGE, 0.4 + 1.7 * len(splits)))
     for line, split in zip(axes, splits, strict=True):
         part = reliability[reliability["split"] == split]
         means = part.groupby(["score", "step"]).mean(numeric_only=True)
@@ -113,7 +113,7 @@ def reliability_curves(reliability: pd.DataFrame) -> Figure:
             axis.set(ylabel=label, xlabel="step", title=f"{split} images")
         everything = part.groupby("step")["accuracy"].mean()
         line[-1].plot(everything.index, 100 * everything, color="black", ls="--")
-    below(fig, [*looks.values()], Line2D([], [], color="black", ls="--", label="all regions"))
+    legend_below(fig, [*looks.values()], Line2D([], [], color="black", ls="--", label="all regions"))
     return fig
 
 
@@ -126,17 +126,17 @@ def class_reliability(reliability: pd.DataFrame) -> Figure:
     """
     last = reliability[reliability["step"] == reliability["step"].max()]
     last = last[last["class"] != EVERYTHING]
-    lines = in_lines(list(dict.fromkeys(last["class"])))
+    lines = wrap_classes(list(dict.fromkeys(last["class"])))
     looks = {score: look for score, look in SCORE_STYLE.items() if score in set(last["score"])}
-    fig, axes = grid(2 * len(lines), 1, (PAGE, 4.0 * len(lines)))
+    fig, axes = subplot_grid(2 * len(lines), 1, (PAGE, 4.0 * len(lines)))
     means = last.groupby(["score", "class"]).mean(numeric_only=True)
     for (upper, lower), classes in zip(axes.reshape(-1, 2), lines, strict=True):
         _class_values(upper, lower, {look: means.loc[score].reindex(classes) for score, look in looks.items()})
-        lower.set_xticks(range(len(classes)), [*map(plain, classes)])
+        lower.set_xticks(range(len(classes)), [*map(escape_mathtext, classes)])
         name_ticks(fig, lower)
     axes[0, 0].set_title(f"{last['split'].iloc[0]} images, step {last['step'].iloc[0]}")
     dropped = Line2D([], [], color="black", marker="x", ls="none", label="right of the dropped")
-    below(fig, [*looks.values()], dropped)
+    legend_below(fig, [*looks.values()], dropped)
     return fig
 
 
@@ -168,11 +168,11 @@ def class_frequencies(frequencies: pd.DataFrame) -> Figure:
     colours = dict(zip(numbers.columns, sns.color_palette(n_colors=numbers.shape[1]), strict=True))
     hatches = dict(zip(numbers.columns, itertools.cycle(HATCHES.values()), strict=False))
     sets = numbers.dropna(axis="columns", how="all").columns.tolist()
-    shares = frequencies.assign(**{"class": frequencies["class"].map(plain)}).set_index("class")[sets]
+    shares = frequencies.assign(**{"class": frequencies["class"].map(escape_mathtext)}).set_index("class")[sets]
     shares = 100 * shares / shares.sum()
     wide = len(frequencies) * len(sets) > 14
-    lines = in_lines(list(shares.index))
-    fig, axes = grid(len(lines), 1, (PAGE if wide else COLUMN, 2.3 * len(lines)), sharey=True)
+    lines = wrap_classes(list(shares.index))
+    fig, axes = subplot_grid(len(lines), 1, (PAGE if wide else COLUMN, 2.3 * len(lines)), sharey=True)
     for axis, classes in zip(axes.flat, lines, strict=True):
         data = shares.loc[classes].reset_index().melt("class", var_name="images", value_name="share")
         options: dict[str, Any] = {"hue": "images", "hue_order": sets, "palette": colours, "saturation": 1}
@@ -185,7 +185,7 @@ def class_frequencies(frequencies: pd.DataFrame) -> Figure:
 
 
 @styled
-def per_class(table: pd.DataFrame) -> Figure:
+def plot_per_class(table: pd.DataFrame) -> Figure:
     """Draw the IoU of every class and method (columns method, class, iou_mean), in per cent.
 
     Several partitions, if a column says so, are drawn below each other.
@@ -194,14 +194,14 @@ def per_class(table: pd.DataFrame) -> Figure:
     lines = [
         (name, classes)
         for name in dict.fromkeys(partitions)
-        for classes in in_lines(list(dict.fromkeys(table["class"][partitions == name])))
+        for classes in wrap_classes(list(dict.fromkeys(table["class"][partitions == name])))
     ]
-    fig, axes = grid(len(lines), 1, (PAGE, 0.4 + 2.0 * len(lines)))
+    fig, axes = subplot_grid(len(lines), 1, (PAGE, 0.4 + 2.0 * len(lines)))
     looks = {method: method_style(method) for method in dict.fromkeys(table["method"])}
     colours = {method: look.colour for method, look in looks.items()}
     for axis, (name, classes) in zip(axes.flat, lines, strict=True):
         part = table[(partitions == name) & table["class"].isin(classes)]
-        part = part.assign(**{"class": part["class"].map(plain)})
+        part = part.assign(**{"class": part["class"].map(escape_mathtext)})
         options: dict[str, Any] = {"hue": "method", "hue_order": list(looks), "palette": colours, "saturation": 1}
         sns.barplot(part, x="class", y="iou_mean", ax=axis, legend=False, errorbar=None, **options)
         axis.set(xlabel="", ylabel="IoU (%)", title=name)

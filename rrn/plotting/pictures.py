@@ -16,7 +16,8 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 from rrn.config import IGNORE_INDEX
-from rrn.plotting.style import COLUMN, PAGE, Array, grid, named, palette, plain, styled, tight
+from rrn.data.palette import Array, palette
+from rrn.plotting.style import COLUMN, PAGE, escape_mathtext, legend_classes, styled, subplot_grid, tight
 
 
 @styled
@@ -53,7 +54,7 @@ def _sheet(rows: Sequence[Row], classes: Sequence[str], colours: ArrayLike) -> F
     side = (total - 0.3) / count
     maps = [item for _, items in rows for item in items if item.ndim == 2]
     legend = legend_height(total, classes, maps)
-    fig, axes = grid(len(rows), count, (total, 0.4 + legend + len(rows) * side * height / width))
+    fig, axes = subplot_grid(len(rows), count, (total, 0.4 + legend + len(rows) * side * height / width))
     tight(fig)
     colours = palette(len(classes), colours)
     for line, (name, items) in zip(axes, rows, strict=True):
@@ -100,8 +101,8 @@ def hatch(axis: Axes, mask: Array, pattern: str = "//////") -> None:
 
 def class_legend(fig: Figure, classes: Sequence[str], colours: Array, maps: Sequence[Array]) -> None:
     """Put the names and colours of the classes below the figure; of many classes, of those in its label `maps`."""
-    shown, more = named(len(classes), maps)
-    handles = [Patch(fc=colours[i] / 255, ec="#666666", label=plain(classes[i])) for i in shown]
+    shown, more = legend_classes(len(classes), maps)
+    handles = [Patch(fc=colours[i] / 255, ec="#666666", label=escape_mathtext(classes[i])) for i in shown]
     if any((labels == IGNORE_INDEX).any() for labels in maps):
         handles.append(Patch(fc="white", ec="#666666", hatch="//////", label="void"))
     if more:
@@ -113,7 +114,7 @@ def class_legend(fig: Figure, classes: Sequence[str], colours: Array, maps: Sequ
 
 def legend_height(width: float, classes: Sequence[str], maps: Sequence[Array]) -> float:
     """Return the inches that `class_legend` needs beyond two lines, which fit below any figure of `width` inches."""
-    names = [classes[i] for i in named(len(classes), maps)[0]]
+    names = [classes[i] for i in legend_classes(len(classes), maps)[0]]
     return 0.15 * max(0, _legend_shape(width, names, len(names) + 1)[0] - 2)
 
 

@@ -14,11 +14,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rrn.config import IGNORE_INDEX, Filter
+from rrn.config import IGNORE_INDEX
+from rrn.data.palette import Array, palette
 from rrn.plotting.pictures import class_legend, frame, hatch, legend_height, show, show_labels
-from rrn.plotting.style import PAGE, Array, grid, method_style, palette, styled, tight
+from rrn.plotting.style import PAGE, method_style, styled, subplot_grid, tight
 from rrn.reliability.evidence import Evidence, Pictures
-from rrn.reliability.measures import keep_count, kept_share
+from rrn.reliability.selection import kept_regions
 
 NARROW = 0.55
 """Columns below so many inches have upright titles, which would overlap otherwise."""
@@ -73,27 +74,6 @@ def _accuracy(pictures: Pictures) -> float:
     return float((pictures.prediction == pictures.label)[valid].sum() / max(1, valid.sum()))
 
 
-def kept(regions: pd.DataFrame, rule: Filter) -> npt.NDArray[np.bool_]:
-    """Return which regions of one segmenter and split a row's filter keeps, the whole split taken as one batch.
-
-    A row without filter keeps all. So, here, does the random one: its coins were those of training.
-
-    Args:
-        regions: R rows of a region table.
-        rule: of the row.
-
-    Returns:
-        bool [R].
-    """
-    if rule.by in ("none", "random"):
-        return np.ones(len(regions), bool)
-    passed = (regions["region_score"] >= rule.tau).to_numpy()
-    if rule.keep == "threshold" and rule.by == "region_score":
-        return passed
-    count = int(passed.sum()) if rule.keep == "threshold" else keep_count(rule.fraction, len(regions))
-    return kept_share(regions[rule.by], count) >= 0.5
-
-
 @styled
 def qualitative(
     evidences: Mapping[str, Evidence], split: str = "test", count: int = 4, focus: str | None = None
@@ -127,7 +107,7 @@ def qualitative(
     maps += [other.pictures(split, name).prediction for other in evidences.values() for name in names]
     legend = legend_height(PAGE, evidence.about.classes, maps)
     height = 0.7 + 0.8 * narrow + legend + side * sum(tall)
-    fig, axes = grid(len(names), len(titles), (PAGE, height), height_ratios=tall)
+    fig, axes = subplot_grid(len(names), len(titles), (PAGE, height), height_ratios=tall)
     tight(fig)
     for name, pictures, line in zip(names, shown, axes, strict=True):
         _row(list(line), pictures, regions[regions["id"] == name], evidence.about.region, colours, scored)
@@ -153,7 +133,7 @@ def _regions(evidence: Evidence, split: str) -> pd.DataFrame:
     """Return the regions of one segmenter in a split, and which of them are kept."""
     table = evidence.regions
     part = table[(table["split"] == split) & (table["segmenter"] == SEGMENTER)]
-    return part.assign(kept=kept(part, evidence.about.rule))
+    return part.assign(kept=kept_regions(part, evidence.about.rule))
 
 
 def _row(

@@ -9,26 +9,23 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec
 
-import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
-from rrn.config import IGNORE_INDEX
+from rrn.data.palette import Array
+from rrn.reliability.scores import RANKED, SCORES
 from rrn.runtime import atomic_io
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN, PAGE = 3.5, 7.2
 """Widths of a figure in inches: one column of a paper, and both."""
 
-Array = npt.NDArray[Any]
 P = ParamSpec("P")
 
 Dash = tuple[float, tuple[float, ...] | None]
@@ -114,27 +111,24 @@ SCORE_STYLE: dict[str, Look] = {
     "certainty": Look("#CCBB44", "certainty", "D", LONG),
     "agreement": Look("#4477AA", "agreement", "s", DOTTED),
 }
-"""Score of pseudo-labels -> its look, in every figure."""
+"""Score of pseudo-labels -> its look, in every figure; one that has none of its own here gets one below."""
 
 OTHER_COLOURS = ("#999933", "#663333", "#6A4C93", "#99DDFF", "#FFAABB", "#005F73")
 """As many as the largest sweep has rows."""
 
 
-def _add_sweeps() -> None:
-    """Give every row of a sweep the next pair of marker and dash that no row has."""
-    taken = {(look.marker, look.dash) for look in METHOD_STYLE.values()}
-    free = [(marker, dash) for dash in DASHES for marker in HATCHES if (marker, dash) not in taken]
-    for place, ((row, label), pair) in enumerate(zip(SWEEP_ROWS.items(), free, strict=False)):
-        METHOD_STYLE[row] = Look(OTHER_COLOURS[place % len(OTHER_COLOURS)], label, *pair)
+def _add_looks(looks: dict[str, Look], labels: Mapping[str, str], markers: Sequence[str]) -> None:
+    """Give what is labeled and has no look the next pair of marker and dash that is free."""
+    taken = {(look.marker, look.dash) for look in looks.values()}
+    free = [(marker, dash) for dash in DASHES for marker in markers if (marker, dash) not in taken]
+    missing = [name for name in labels if name not in looks]
+    for place, (name, pair) in enumerate(zip(missing, free, strict=False)):
+        looks[name] = Look(OTHER_COLOURS[place % len(OTHER_COLOURS)], labels[name], *pair)
 
 
-_add_sweeps()
-CLASS_COLOURS = (
-    *("#BBBBBB", "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#222255"),
-    *("#EE7733", "#44AA99", "#882255", "#999933", "#0077BB", "#DDCC77", "#117733", "#FFAABB"),
-    *("#663333", "#99DDFF", "#6A4C93", "#BBCC33", "#555555"),
-)
-
+_add_looks(METHOD_STYLE, SWEEP_ROWS, list(HATCHES))
+_own = {look.marker for look in SCORE_STYLE.values()}
+_add_looks(SCORE_STYLE, {name: SCORES[name] for name in RANKED}, [marker for marker in HATCHES if marker not in _own])
 
 MOST_NAMED = 40
 """Classes that a legend has room for."""
@@ -183,7 +177,7 @@ def save(fig: Figure, path: Path) -> tuple[Path, Path]:
     return png, pdf
 
 
-def grid(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Picture, Array]:
+def subplot_grid(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Picture, Array]:
     """Return a figure of `size` = (width, height) inches and its axes [rows, columns]."""
     fig = Picture(figsize=size, layout="constrained")
     return fig, fig.subplots(rows, columns, squeeze=False, **options)
@@ -201,7 +195,7 @@ def known(table: pd.DataFrame, names: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in names.items() if k in table and table[k].notna().any()}
 
 
-def band(axis: Axes, x: ArrayLike, values: Array, look: Look, **options: Any) -> None:
+def mean_band(axis: Axes, x: ArrayLike, values: Array, look: Look, **options: Any) -> None:
     """Draw a curve: the mean over seeds of values [seeds, places], and a band of one standard deviation."""
     table = pd.DataFrame(values)
     mean, deviation = table.mean().to_numpy(), table.std().to_numpy()
@@ -210,7 +204,7 @@ def band(axis: Axes, x: ArrayLike, values: Array, look: Look, **options: Any) ->
         axis.fill_between(x, mean - deviation, mean + deviation, color=look.colour, alpha=0.2, lw=0)
 
 
-def below(fig: Figure, looks: Sequence[Look], *more: Line2D) -> None:
+def legend_below(fig: Figure, looks: Sequence[Look], *more: Line2D) -> None:
     """Put the legend of lines below the figure: looks, and whatever else is drawn."""
     handles = [*(Line2D([], [], **look.line, label=look.label) for look in looks), *more]
     longest = max(len(str(handle.get_label())) for handle in handles)
@@ -219,12 +213,12 @@ def below(fig: Figure, looks: Sequence[Look], *more: Line2D) -> None:
     fig.legend(handles=handles, loc="outside lower center", ncols=ncols, handlelength=2.6)
 
 
-def plain(name: str) -> str:
+def escape_mathtext(name: str) -> str:
     """Return a name of a class for matplotlib, which else sets what stands between two dollars as a formula."""
     return name.replace("$", r"\$")
 
 
-def in_lines(classes: Sequence[str]) -> list[list[str]]:
+def wrap_classes(classes: Sequence[str]) -> list[list[str]]:
     """Break classes into lines of at most CLASSES_A_LINE, each as long as the others or one shorter."""
     count = max(1, math.ceil(len(classes) / CLASSES_A_LINE))
     return [part.tolist() for part in np.array_split(np.array(classes, dtype=object), count)]
@@ -249,7 +243,7 @@ def method_style(method: str) -> Look:
     return METHOD_STYLE.get(method, Look(colour, method.replace("_", " "), marker, DASHES[place % len(DASHES)]))
 
 
-def named(classes: int, maps: Sequence[Array]) -> tuple[list[int], int]:
+def legend_classes(classes: int, maps: Sequence[Array]) -> tuple[list[int], int]:
     """Return the classes that a legend names, and how many it leaves out.
 
     All of them, if there is room for them; else those to be seen, the most frequent MOST_NAMED of them.
@@ -264,22 +258,3 @@ def named(classes: int, maps: Sequence[Array]) -> tuple[list[int], int]:
     seen = np.flatnonzero(pixels)
     frequent = seen[np.argsort(-np.asarray(pixels)[seen], kind="stable")]
     return sorted(frequent[:MOST_NAMED].tolist()), len(frequent[MOST_NAMED:])
-
-
-def palette(classes: int, own: ArrayLike = ()) -> Array:
-    """Return colours uint8 [256, 3]: of the classes 0, 1, ..., and white for everything else.
-
-    Args:
-        classes: how many there are.
-        own: colours of the data set, uint8 [classes, 3]; empty: it has none, and gets ours.
-    """
-    colours = np.full((256, 3), 255, np.uint8)
-    for index in range(min(classes, IGNORE_INDEX)):
-        if index < len(CLASS_COLOURS):
-            colour = to_rgb(CLASS_COLOURS[index])
-        else:
-            colour = mpl.colormaps["hsv"](index * 0.618034 % 1)[:3]
-        colours[index] = np.round(255 * np.array(colour))
-    given = np.asarray(own, dtype=np.uint8).reshape(-1, 3)
-    colours[: len(given)] = given
-    return colours

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         from rrn.preparation import verification
 
         root = config.find_root()
-        return verification.report(config.load(root=root), root, arguments.out)
+        return verification.print_verification(config.load(root=root), root, arguments.out)
     root = arguments.root.resolve()
     if arguments.command == "lists":
         from rrn.preparation import published_lists

@@ -10,7 +10,7 @@ from pathlib import Path
 from rrn.data.decoding import DataError, read_list
 from rrn.data.formats import cityscapes as city
 from rrn.data.formats import voc
-from rrn.data.image_set import shown
+from rrn.data.image_set import listed
 from rrn.preparation import sbd
 from rrn.preparation.archives import Record, fetch
 from rrn.preparation.unpack import unpack
@@ -25,7 +25,7 @@ def obtain_voc(root: Path, record: Record) -> None:
     Raises:
         DataError: see `archives.fetch`, `unpack.unpack`, `sbd.convert`; or a list has another length than known.
     """
-    place = voc.find(root) or root / "VOCdevkit" / "VOC2012"
+    place = voc.voc_folder(root) or root / "VOCdevkit" / "VOC2012"
     archive = record.files["voc"]
     if _incomplete_voc(place, record):
         unpack(fetch(archive, root), archive, place)
@@ -91,7 +91,7 @@ def _write_list(place: Path, expected: int) -> None:
         )
     images = {path.stem for path in (place / "JPEGImages").glob("*.jpg")}
     if absent := sorted(set(ids) - images):
-        raise DataError(f"{place / 'JPEGImages'} lacks {len(absent)} of the train images:{shown(absent)}")
+        raise DataError(f"{place / 'JPEGImages'} lacks {len(absent)} of the train images:{listed(absent)}")
     paths = [place / voc.LISTS / f"{name}.txt" for name in voc.TRAIN_AUG]
     path = next((path for path in paths if path.is_file()), paths[0])
     if not path.is_file():

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from rrn import config
 from rrn.config import Settings
 from rrn.data.decoding import DataError
-from rrn.data.image_set import ImageSet, shown
+from rrn.data.image_set import ImageSet, listed
 from rrn.data.splits import Split
 from rrn.preparation import published_lists
 from rrn.preparation.report import Report
@@ -142,19 +142,19 @@ def _published(dataset: ImageSet, settings: Settings, partition: str, report: Re
         raise DataError(
             f"{len(missing)} of the {len(named)} images of the lists of {protocol} are not in dataset.train: "
             f"{dataset.train} of {dataset.root}; name the split that the lists are of, or complete the data set:"
-            f"{shown(missing)}"
+            f"{listed(missing)}"
         )
     if further := sorted(images - named):
         raise DataError(
             f"dataset.train: {dataset.train} has {len(further)} images that the lists of {protocol} do not name; "
-            f"name the split that the lists are of:{shown(further)}"
+            f"name the split that the lists are of:{listed(further)}"
         )
     if bare := [name for name in labeled if not dataset.label_path(dataset.train, name).is_file()]:
-        raise DataError(f"{len(bare)} labeled images of {found['labeled'].origin} have no label file:{shown(bare)}")
+        raise DataError(f"{len(bare)} labeled images of {found['labeled'].origin} have no label file:{listed(bare)}")
     return labeled, unlabeled, found["labeled"].origin
 
 
-def summary(dataset: ImageSet, split: Split) -> pd.DataFrame:
+def image_counts(dataset: ImageSet, split: Split) -> pd.DataFrame:
     """Return how many images each list has and, where labels differ in quality, how many are finely annotated."""
     rows = {name: getattr(split, name) for name in ("labeled", "unlabeled", "val", "test")}
     table = pd.DataFrame({"images": {name: len(ids) for name, ids in rows.items()}})

@@ -133,7 +133,7 @@ class Report:
     def require(self) -> None:
         """Raise a DataError that lists every problem, if there is one."""
         if self.problems:
-            raise DataError("\n  ".join([f"{counted(len(self.problems))} in the data:", *self.problems]))
+            raise DataError("\n  ".join([f"{problems_in_words(len(self.problems))} in the data:", *self.problems]))
 
     def shares(self, split: str, names: Iterable[str]) -> NDArray[np.float64]:
         """Return the share of each class and, last, of void in the pixels of some images of a split.
@@ -169,7 +169,7 @@ class Report:
         return f"{table.to_string()}\n\n{frequent}{notes and chr(10)}{notes}"
 
 
-def counted(problems: int) -> str:
+def problems_in_words(problems: int) -> str:
     """Return how many problems there are, in words."""
     return f"{problems or 'no'} problem{'' if problems == 1 else 's'}"
 

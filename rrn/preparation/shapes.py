@@ -66,7 +66,7 @@ def render(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     return _develop(rng, image), labels
 
 
-def write(root: Path) -> None:
+def write_shapes(root: Path) -> None:
     """Writes the whole data set in the ``folder`` layout.
 
     Args:
@@ -173,4 +173,4 @@ def _develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit("usage: python -m rrn.preparation.shapes DIR   (writes the embedded data set into DIR)")
-    write(Path(sys.argv[1]))
+    write_shapes(Path(sys.argv[1]))

@@ -34,7 +34,7 @@ NO_PICTURES = re.compile(
 """Endings of labels that are kept as lists, polygons and arrays."""
 
 
-def examine(
+def find_stray_files(
     root: Path, ids: Mapping[str, Sequence[str]], further: Sequence[str], image_path: Callable[[str, str], Path]
 ) -> tuple[list[str], list[str]]:
     """Say which files of a folder data set nothing would read.

@@ -30,7 +30,7 @@ from rrn.data.formats.folder import Folder
 from rrn.data.image_set import ImageSet
 from rrn.preparation import facts, published_lists, stray_files
 from rrn.preparation.facts import Facts
-from rrn.preparation.report import Problems, Report, counted
+from rrn.preparation.report import Problems, Report, problems_in_words
 from rrn.runtime import processes
 
 CHUNK = 64
@@ -85,7 +85,7 @@ def _examined(pairs: Iterable[Pair], workers: int) -> Iterator[tuple[Facts, Fact
         yield from pool.map(facts.examine, paths, chunksize=CHUNK)
 
 
-def report(settings: Settings, root: Path, out: Path | None = None) -> int:
+def print_verification(settings: Settings, root: Path, out: Path | None = None) -> int:
     """Verify the data set of `settings` and print what was found.
 
     Args:
@@ -108,7 +108,7 @@ def report(settings: Settings, root: Path, out: Path | None = None) -> int:
     if out is not None and not found.problems:
         found.write(root / out, settings.dataset)
     print(found.summary())
-    print(f"\nchecksum {found.checksum}, {counted(len(found.problems))}")
+    print(f"\nchecksum {found.checksum}, {problems_in_words(len(found.problems))}")
     for problem in found.problems:
         print(f"- {problem}")
     return 1 if found.problems else 0
@@ -209,7 +209,7 @@ class Findings:
             return []
         root = self.layout.root
         further = [self.layout.unlabeled] if isinstance(self.layout, Folder) and self.layout.unlabeled else []
-        problems, notes = stray_files.examine(root, self.ids, further, self.dataset.image_path)
+        problems, notes = stray_files.find_stray_files(root, self.ids, further, self.dataset.image_path)
         for problem in problems:
             self.problems.add(problem)
         return [note.replace(f"{root}{os.sep}", "") for note in notes]  # the same report wherever the data lie

@@ -1,7 +1,7 @@
 """What one run made of some images, in a file that anything can look into: evidence.zip. No torch.
 
     evidence.json                 which run, its classes, its rule, and which images have pictures (`About`)
-    regions.csv                   a row per split, image, segmenter and region: `rrn.evaluation.region_tables.describe`
+    regions.csv                   a row per split, image, segmenter and region, of `rrn.evaluation.region_tables`
     <split>/<number>/image.jpg    the image; beside it label.png, pseudo_label_1.png, pseudo_label_2.png and
                                   prediction.png (ensemble): class indices in the colours of the classes, 255 = void
 
@@ -21,14 +21,15 @@ from types import TracebackType
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 from pydantic import Field, ValidationError
 
 from rrn.config import Filter
+from rrn.data.decoding import Pixels
+from rrn.data.palette import palette
+from rrn.data.splits import evenly_spaced
 from rrn.limits import Byte, PositiveInt
-from rrn.plotting.style import palette
 from rrn.runtime import atomic_io
 from rrn.schema import Section
 
@@ -41,7 +42,6 @@ LIMIT = 900_000
 WANTED, THINNINGS = 8, (1, 2, 4, 8)
 """Images of a split below which pictures are thinned out, if they are too large for `LIMIT`, and by how much."""
 
-Pixels = npt.NDArray[np.uint8]
 BROKEN = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, NotImplementedError)
 """What reading a damaged archive raises."""
 
@@ -93,7 +93,7 @@ class Pictures:
         return Pictures(image, *(np.ascontiguousarray(values[..., ::step, ::step]) for values in maps))
 
 
-class Writer:
+class EvidenceWriter:
     """Writes evidence.zip as the images come; memory holds one batch and the region tables.
 
     Args:
@@ -109,7 +109,7 @@ class Writer:
         self._tables: list[pd.DataFrame] = []
         self._stack = ExitStack()
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> EvidenceWriter:
         unfinished = self._stack.enter_context(atomic_io.file(self.path))
         with atomic_io.explained(self.path):
             self._archive = self._stack.enter_context(zipfile.ZipFile(unfinished, "w"))
@@ -140,7 +140,7 @@ class Evidence:
     Args:
         path: of evidence.zip.
         about: of the run.
-        regions: split, and the columns of `rrn.evaluation.region_tables.describe`.
+        regions: split, and the columns of `rrn.evaluation.region_tables.region_table`.
     """
 
     def __init__(self, path: Path, about: About, regions: pd.DataFrame) -> None:
@@ -237,7 +237,7 @@ class Evidence:
 
     def _packed(self, splits: Sequence[str], count: int, thinning: int) -> bytes:
         """Return a file with `count` images of some splits, every so many pixels of them."""
-        images = {split: spread(self.ids(split), count) for split in splits}
+        images = {split: evenly_spaced(self.ids(split), count) for split in splits}
         shown = pd.concat([self._of(split, ids) for split, ids in images.items()], ignore_index=True)
         about = self.about.model_copy(update={"images": images, "region": self.about.region // thinning})
         stream = BytesIO()
@@ -265,12 +265,6 @@ def _require_sound(regions: pd.DataFrame) -> None:
         raise ValueError(f"{REGIONS} has no numbers in {', '.join(wrong)}")
     if not regions["segmenter"].isin((1, 2)).all() or (regions[["row", "column"]] < 0).any(axis=None):
         raise ValueError(f"{REGIONS} has a segmenter other than 1 and 2, or a negative place")
-
-
-def spread(ids: Sequence[str], count: int) -> tuple[str, ...]:
-    """Return `count` ids, spread evenly over a list, or all if there are fewer."""
-    count = min(count, len(ids))
-    return tuple(ids[place * len(ids) // count] for place in range(count))
 
 
 def _files(pictures: Pictures, colours: Pixels) -> dict[str, bytes]:

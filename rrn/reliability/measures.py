@@ -13,18 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-SCORES = ("region_score", "product", "confidence", "certainty", "agreement")
-"""What can be asked for the best regions: the region's own discriminator, the product of both discriminators, mean
-max-softmax, 1 - entropy / log C, and the share of pixels on which the two segmenters agree."""
+from rrn.config import Filter
+from rrn.reliability.scores import RANKED
+from rrn.reliability.selection import Floats, kept_count, kept_share
 
 EVERYTHING = "(all)"
 """Stands for a class where all classes are meant together."""
 
 MEASURES = ("auroc", "aurc", "ece", "coverage", "accuracy", "accuracy_kept", "accuracy_dropped")
 BINS = 15
-Floats = npt.NDArray[np.float64]
-Threshold = tuple[str, float]
-"""A score and the value from which it keeps a region, as ("region_score", 0.6)."""
+HALF = Filter(by="none", keep="fraction", tau=0.5, fraction=0.5, start=0)
+"""The rule at which scores are compared if none is named: the better half of the regions by each of them."""
 
 
 def of_class(name: str) -> tuple[str, str]:
@@ -142,30 +141,13 @@ def _by_score(score: npt.ArrayLike, pixels: npt.ArrayLike, right: npt.ArrayLike)
     return -values, total, hits
 
 
-def kept_share(score: npt.ArrayLike, count: float) -> Floats:
-    """Return which of the scores [R] are among the `count` best: 1 kept, 0 dropped.
-
-    Regions tied at the cut share what is left of it, so the order of the regions does not matter.
-    """
-    ordered, place, ties = np.unique(np.asarray(score), return_inverse=True, return_counts=True)
-    better = ties.sum() - ties.cumsum()
-    return np.clip((count - better) / ties, 0.0, 1.0)[place] if len(ordered) else np.zeros(0)
-
-
-def keep_count(fraction: float, regions: int) -> int:
-    """Return how many of `regions` a fraction (0..1) keeps, a half rounded up."""
-    return int(np.floor(fraction * regions + 0.5))
-
-
-def summarise(table: pd.DataFrame, fraction: float = 0.5, threshold: Threshold | None = None) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, rule: Filter = HALF) -> pd.DataFrame:
     """Compare the scores of pseudo-labels with their correctness over a whole data set.
 
     Args:
-        table: of `rrn.evaluation.region_tables.region_table`.
-        fraction: share of the regions that is kept, the best by each score, 0..1.
-        threshold: a score, and the value from which it keeps regions instead; the other scores keep
-            as many regions of the same segmenter, so that all are compared at equal coverage. Falls
-            back to `fraction` where the row does not have that score.
+        table: of `rrn.evaluation.region_tables`.
+        rule: of the row; every score keeps as many regions of a segmenter, its best, as the row does (`kept_count`), so
+            that all are compared at equal coverage.
 
     Returns:
         one row per segmenter, score that exists and class, `EVERYTHING` first: segmenter, score, class (of the
@@ -174,18 +156,16 @@ def summarise(table: pd.DataFrame, fraction: float = 0.5, threshold: Threshold |
     """
     rows = []
     for segmenter, part in table.groupby("segmenter"):
-        kept = keep_count(fraction, len(part))
-        if threshold is not None and part[threshold[0]].notna().all():
-            kept = int((part[threshold[0]] >= threshold[1]).sum())
-        for score in SCORES:
+        count = kept_count(part, rule)
+        for score in RANKED:
             if part[score].notna().any():
-                rows += [{"segmenter": segmenter, "score": score, **row} for row in _rows(part, score, kept)]
+                rows += [{"segmenter": segmenter, "score": score, **row} for row in _rows(part, score, count)]
     return pd.DataFrame(rows, columns=["segmenter", "score", "class", *MEASURES])
 
 
-def _rows(part: pd.DataFrame, score: str, kept: int) -> Iterator[dict[str, str | float]]:
-    """Yield the numbers of `summarise` for everything and for each class; `kept` regions are kept."""
-    share = kept_share(part[score], kept)
+def _rows(part: pd.DataFrame, score: str, count: int) -> Iterator[dict[str, str | float]]:
+    """Yield the numbers of `summarise` for everything and for each class, where `count` regions are kept."""
+    share = kept_share(part[score], count)
     for name in (EVERYTHING, *classes_of(part)):
         pixels, right = (part[column].to_numpy(np.float64) for column in of_class(name))
         counted = part[score], pixels, right

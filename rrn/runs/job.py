@@ -77,7 +77,7 @@ class Job:
     @cached_property
     def split(self) -> Split:
         """Who is labeled, and the images of val and test."""
-        return splits.read(self.prepared)
+        return splits.read_split(self.prepared)
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a resume to be exact: settings, data, lists, first weights and code.

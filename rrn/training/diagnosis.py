@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from rrn import config
-from rrn.data.batches import WholeImages, diagnosis_ids, whole_images
+from rrn.data.batches import WholeImages, diagnosis_ids
 from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
 from rrn.evaluation import metrics, region_tables
@@ -73,23 +73,22 @@ class Diagnosis:
 
     def _images(self, folder: str, ids: tuple[str, ...]) -> WholeImages:
         how, share = self.settings.loading, (distributed.rank(), distributed.world())
-        images = whole_images(self.dataset, folder, ids, how.evaluation_batch, *share, how.cache, how.evaluation_pixels)
+        images = WholeImages(self.dataset, folder, ids, how.evaluation_batch, *share, how.cache, how.evaluation_pixels)
         require_fit(self.settings.evaluate, images.sizes)
         return images
 
     def _predictions(
         self, images: WholeImages, tables: list[pd.DataFrame], between: Callable[[], None]
-    ) -> Iterator[region_tables.Seen]:
+    ) -> Iterator[region_tables.Predictions]:
         """Yield predictions batch by batch; append the region table of each where pseudo-labels are measured."""
-        for seen in region_tables.look(self.predictor, images):
+        for seen in region_tables.predict_batches(self.predictor, images):
             between()
             if self.pseudo_labels:
-                tables.append(region_tables.describe(self.predictor, seen, self.classes))
+                tables.append(region_tables.region_table(self.predictor, seen, self.classes))
             yield seen
 
     def _reliability(self, split: str, step: int, tables: list[pd.DataFrame]) -> list[Row]:
         """Summarize the region tables of all processes, in the order of the images."""
-        regions = region_tables.joined(distributed.undealt(tables), self.classes)
-        cut = metrics.cut(self.settings.method.filter)
-        summary = summarise(regions, *cut).assign(step=step, split=split)
+        regions = region_tables.concat(distributed.undealt(tables), self.classes)
+        summary = summarise(regions, self.settings.method.filter).assign(step=step, split=split)
         return [{str(k): v for k, v in row.items()} for row in summary.to_dict("records")]

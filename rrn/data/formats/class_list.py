@@ -62,7 +62,7 @@ ALIKE = frozenset(
 """Files, in lower case, in which others keep the names of classes."""
 
 
-def read(path: Path, hint: str) -> tuple[str, ...]:
+def read_class_list(path: Path, hint: str) -> tuple[str, ...]:
     """Return what the label values 0, 1, ... stand for: a name, or VOID.
 
     Args:

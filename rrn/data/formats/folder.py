@@ -41,7 +41,7 @@ class Folder(Layout):
         Raises:
             DataError: it is missing or makes no sense, or a void value is a class.
         """
-        entries = class_list.read(root / "classes.txt", f"{hint}{HINT}")
+        entries = class_list.read_class_list(root / "classes.txt", f"{hint}{HINT}")
         void = data.void or ()
         for value in void:
             if value < len(entries) and entries[value] != class_list.VOID:

@@ -44,7 +44,7 @@ class VOC(Layout):
         Raises:
             DataError: there are no images.
         """
-        place = find(root)
+        place = voc_folder(root)
         if place is None:
             raise DataError(f"dataset.path: {root} holds no VOC 2012 (no JPEGImages in it); {hint}{HINT}")
         meaning = {index: index for index in range(len(CLASSES))} | {255: IGNORE_INDEX}
@@ -81,7 +81,7 @@ def _listed(path: Path) -> list[str]:
         return []
 
 
-def find(root: Path) -> Path | None:
+def voc_folder(root: Path) -> Path | None:
     """Return the folder that holds JPEGImages: DIR, DIR/VOC2012 or DIR/VOCdevkit/VOC2012."""
     places = (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012")
     return next((place for place in places if (place / "JPEGImages").is_dir()), None)
