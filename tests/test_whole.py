@@ -147,7 +147,6 @@ OF_THEIR_OWN = {
     "rrn/runtime/locking.py": "a lock",
     "rrn/runs/checkpoint.py": "a lock",
     "rrn/data/cache.py": "written as the images come, and checked at its end when read",
-    "rrn/preparation/published_lists.py": "several processes fetch one list",
     "rrn/preparation/shapes.py": "makes the embedded data, which DVC checks",
     "rrn/pipeline/gpus.py": "a lock",
     "rrn/environment.py": "a mark that is compared as a whole",
