@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rrn.data import decoding
+from rrn.data import id_lists
 from rrn.data.decoding import DataError
 from rrn.preparation import published_lists
 from rrn.preparation.published_lists import Published
@@ -110,20 +110,20 @@ def test_a_line_that_leads_out_of_the_data_set_is_named(tmp_path, line):
     path.write_bytes(f"{IDS[0]}\r\n\n{line}\n".encode())
     what = "leads out of the data set" if line in OUTSIDE else "names no image"
     with pytest.raises(DataError) as caught:
-        decoding.read_list(path, "")
+        id_lists.read_list(path, "")
     assert str(caught.value).startswith(f"{path}, line 3: {line[:255]!r} {what}; write ")
 
 
 def test_a_list_that_is_no_text_is_named(tmp_path):
     (tmp_path / "train.txt").write_bytes(b"a\n\xff\n")
     with pytest.raises(DataError, match=r"train.txt is no UTF-8 text: .* byte 0xff"):
-        decoding.read_list(tmp_path / "train.txt", "")
+        id_lists.read_list(tmp_path / "train.txt", "")
 
 
 def test_names_may_be_unusual(tmp_path):
     names = ["a b", "é ü", "...", "a..b", "a:b", "~x", "$(x)", "<b>", "日本"]
     (tmp_path / "train.txt").write_text("\n".join(names))
-    assert decoding.read_list(tmp_path / "train.txt", "") == names
+    assert id_lists.read_list(tmp_path / "train.txt", "") == names
 
 
 def test_a_damaged_cache_is_named(tmp_path, mirror):

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from rrn.data.decoding import DataError, read_list
+from rrn.data.decoding import DataError
 from rrn.data.formats import cityscapes as city
 from rrn.data.formats import voc
+from rrn.data.id_lists import read_list
 from rrn.preparation import sbd
 from rrn.preparation.archives import Archive, Record, fetch, unpack
 from rrn.runtime import atomic_io

@@ -16,7 +16,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from rrn.data.decoding import DataError, ids_of
+from rrn.data.decoding import DataError
+from rrn.data.id_lists import ids_of
 from rrn.runtime import atomic_io, places
 
 CATALOGUE = Path(__file__).with_name("published_lists.json")

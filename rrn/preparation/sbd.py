@@ -16,8 +16,9 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 from tqdm import tqdm
 
-from rrn.data.decoding import DataError, Pixels, read_list
+from rrn.data.decoding import DataError, Pixels
 from rrn.data.formats.voc import CLASSES, FURTHER, HINT, LISTS, colour
+from rrn.data.id_lists import read_list
 from rrn.runtime import atomic_io
 
 AGAIN = "delete its folder and run `python -m rrn.data voc --root DIR` again"
