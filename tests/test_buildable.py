@@ -269,7 +269,7 @@ def test_nothing_is_fetched(monkeypatch):
     def fetched(*_, **__):
         raise AssertionError("the network was asked")
 
-    monkeypatch.setattr("rrn.models.pretrained._reach", fetched)
+    monkeypatch.setattr("urllib.request.urlopen", fetched)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fetched)
     assert refusal(with_model(encoder="tu-resnet18", weights="timm")) is None
     assert refusal(with_model(encoder="tu-resnet18", weights="torchvision/ResNet18_Weights.IMAGENET1K_V1")) is None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rrn.data import decoding
+from rrn.data import id_lists
 from rrn.data.decoding import DataError
 from rrn.preparation import published_lists
 from rrn.preparation.published_lists import Published
@@ -55,7 +55,8 @@ def test_a_list_is_fetched_from_a_server(tmp_path, mirror, monkeypatch):
     monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
     with socketserver.TCPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("RRN_LISTS", f"http://127.0.0.1:{server.server_address[1]}/")
+        monkeypatch.delenv("RRN_LISTS")
+        monkeypatch.setattr(published_lists, "ORIGIN", f"http://127.0.0.1:{server.server_address[1]}")
         assert published_lists.ids(ENTRY, tmp_path / "cache") == IDS
         server.shutdown()
 
@@ -81,8 +82,8 @@ def test_ids_are_read_however_a_list_is_written(tmp_path, mirror, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("\n".join(IDS[:2]), r"labeled.txt has 2 ids, but some/where@0123456789ab .* has 3; delete it to fetch"),
-        ("\n".join(IDS[::-1]), r"labeled.txt is not the list of some/where@.*: the sha256 of its ids is"),
+        ("\n".join(IDS[:2]), r"it has 2 ids of sha256 .*\.\.\., expected 3 of .*\.\.\.; delete it to fetch it again"),
+        ("\n".join(IDS[::-1]), r"labeled.txt is not the list of some/where@.*: it has 3 ids of .*, expected 3 of"),
         ("", r"the list .*labeled.txt is empty"),
         ("\n".join([*IDS[:2], IDS[0]]), r"lists 1 ids twice: 2007_000032; remove the second ones"),
     ],
@@ -109,20 +110,20 @@ def test_a_line_that_leads_out_of_the_data_set_is_named(tmp_path, line):
     path.write_bytes(f"{IDS[0]}\r\n\n{line}\n".encode())
     what = "leads out of the data set" if line in OUTSIDE else "names no image"
     with pytest.raises(DataError) as caught:
-        decoding.read_list(path, "")
+        id_lists.read_list(path, "")
     assert str(caught.value).startswith(f"{path}, line 3: {line[:255]!r} {what}; write ")
 
 
 def test_a_list_that_is_no_text_is_named(tmp_path):
     (tmp_path / "train.txt").write_bytes(b"a\n\xff\n")
     with pytest.raises(DataError, match=r"train.txt is no UTF-8 text: .* byte 0xff"):
-        decoding.read_list(tmp_path / "train.txt", "")
+        id_lists.read_list(tmp_path / "train.txt", "")
 
 
 def test_names_may_be_unusual(tmp_path):
     names = ["a b", "é ü", "...", "a..b", "a:b", "~x", "$(x)", "<b>", "日本"]
     (tmp_path / "train.txt").write_text("\n".join(names))
-    assert decoding.read_list(tmp_path / "train.txt", "") == names
+    assert id_lists.read_list(tmp_path / "train.txt", "") == names
 
 
 def test_a_damaged_cache_is_named(tmp_path, mirror):
@@ -130,7 +131,7 @@ def test_a_damaged_cache_is_named(tmp_path, mirror):
     published_lists.ids(ENTRY, tmp_path)
     path = tmp_path / ENTRY.file
     path.write_text("2007_000032\n")
-    with pytest.raises(DataError, match=rf"{path} has 1 ids, .*delete it to fetch it again"):
+    with pytest.raises(DataError, match=rf"{path} is not the list of .* it has 1 ids .*delete it to fetch it again"):
         published_lists.ids(ENTRY, tmp_path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"is no UTF-8 text; delete it"):
@@ -138,7 +139,7 @@ def test_a_damaged_cache_is_named(tmp_path, mirror):
 
 
 def test_no_network_says_what_to_do(tmp_path, mirror):
-    message = r"cannot be fetched from file:///.*labeled.txt .*put it at .*voc-cps-1of16-labeled.txt, or name a mirror"
+    message = r"cannot be fetched from file:///.*labeled.txt .*put it at .*voc-cps-1of16-labeled.txt, or name a folder"
     with pytest.raises(DataError, match=message):
         published_lists.ids(ENTRY, tmp_path / "cache")
 
@@ -147,8 +148,9 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path, mirror, monkeypatch):
     put(mirror, "\n".join(IDS))
     (tmp_path / "file").write_text("")
     assert published_lists.ids(ENTRY, tmp_path / "file" / "cache") == IDS  # a folder of lists needs no cache
-    monkeypatch.setenv("RRN_LISTS", mirror.as_uri())
-    with pytest.raises(DataError, match=r"the list .* cannot be written .*make the folder writable, or name a folder"):
+    monkeypatch.delenv("RRN_LISTS")
+    monkeypatch.setattr(published_lists, "ORIGIN", mirror.as_uri())
+    with pytest.raises(DataError, match=r"cannot be written \(Not a directory\): let it .*\. Or name a folder that"):
         published_lists.ids(ENTRY, tmp_path / "file" / "cache")
 
 

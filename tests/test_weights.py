@@ -1,3 +1,4 @@
+import io
 import pickle
 import random
 import urllib.request
@@ -77,24 +78,25 @@ def test_what_timm_publishes_is_found_in_the_cache(root, tmp_path, resnet18, ask
     assert equal(segmenter(encoder="tu-resnet18", weights=asked).network.encoder, resnet18)
 
 
-def test_what_timm_publishes_is_fetched_where_there_is_a_network(root, tmp_path, monkeypatch, resnet18):
-    asked, download = [], pretrained.huggingface_hub.hf_hub_download
+def test_what_timm_publishes_is_fetched_once(root, tmp_path, monkeypatch, resnet18):
+    asked, download = [], pretrained.hub.hf_hub_download
 
-    def fetch(repository, name, local_files_only=False):
+    def fetch(repository, name, local_files_only):
         if not local_files_only:
             asked.append((repository, name))
             in_hub(tmp_path / "hub", repository, resnet18)
         return download(repository, name, local_files_only=True)
 
-    monkeypatch.setattr(pretrained, "_reach", lambda address: None)
-    monkeypatch.setattr(pretrained.huggingface_hub, "hf_hub_download", fetch)
-    assert equal(segmenter(encoder="tu-resnet18", weights="timm").network.encoder, resnet18)
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, timeout: io.BytesIO())
+    monkeypatch.setattr(pretrained.hub, "hf_hub_download", fetch)
+    for _ in range(2):
+        assert equal(segmenter(encoder="tu-resnet18", weights="timm").network.encoder, resnet18)
     assert asked == [("timm/resnet18.a1_in1k", "model.safetensors")]
 
 
 def test_a_published_file_of_another_network_is_an_error(root, tmp_path, resnet18):
     in_hub(tmp_path / "hub", "timm/test_resnet.r160_in1k", resnet18)
-    message = r"'timm' are not the weights of this model.encoder: model.conv1.0.weight should be of shape .* is missing"
+    message = r"'timm' are not the weights of this model.enc.* torch says: Missing key.*: \"model.conv1.0.weight\""
     with pytest.raises(SettingsError, match=message):
         segmenter(encoder="tu-test_resnet", weights="timm")
 
@@ -107,62 +109,33 @@ def test_what_torchvision_publishes_is_found_in_the_cache(root, tmp_path):
     torch.save(old, tmp_path / "torch" / "checkpoints" / "resnet18-f37072fd.pth")
     filled = segmenter(encoder="tu-resnet18", weights=RESNET18).network.encoder
     assert equal(filled, network)
-    with pytest.raises(
-        SettingsError, match=r"model.layer1.0.conv1.weight should be of shape \[64, 64, 1, 1\] and is of"
-    ):
+    with pytest.raises(SettingsError, match=r"torch says: Missing key.*: \"model.layer1.0.conv3.weight\""):
         segmenter(encoder="tu-resnet50", weights=RESNET18)
 
 
 @pytest.mark.parametrize(
-    ("encoder", "asked", "parts"),
+    ("encoder", "asked", "place"),
     [
-        (
-            "tu-resnet50s",
-            "timm",
-            [
-                "model.safetensors of the repository timm/resnet50s.gluon_in1k",
-                "put it into any folder and set model.weights: timm/gluon_in1k@FOLDER/model.safetensors",
-            ],
-        ),
-        (
-            "tu-resnet50",
-            "timm/tv_in1k",
-            [
-                "timm/tv_in1k is not in the cache",
-                "repository timm/resnet50.tv_in1k",
-                "set model.weights: timm/tv_in1k@FOLDER/model.safetensors",
-            ],
-        ),
-        (
-            "tu-resnet18",
-            RESNET18,
-            [
-                "take resnet18-f37072fd.pth from",
-                "torch/checkpoints, or into any folder",
-                f"set model.weights: {RESNET18}@FOLDER/resnet18-f37072fd.pth",
-            ],
-        ),
+        ("tu-resnet50s", "timm", "timm/resnet50s.gluon_in1k/resolve/main/model.safetensors"),
+        ("tu-resnet50", "timm/tv_in1k", "timm/resnet50.tv_in1k/resolve/main/model.safetensors"),
+        ("tu-resnet18", RESNET18, "models/resnet18-f37072fd.pth"),
     ],
 )
-def test_without_a_network_the_error_says_within_seconds_which_file_to_put_where(
-    root, monkeypatch, encoder, asked, parts
-):
+def test_without_a_network_the_error_says_which_file_to_put_where(root, encoder, asked, place):
     network = smp.DeepLabV3Plus(encoder, encoder_weights=None).encoder
-    reach, limits = urllib.request.urlopen, []
-    monkeypatch.setattr(
-        urllib.request, "urlopen", lambda *given, timeout: limits.append(timeout) or reach(*given, timeout=timeout)
-    )
-    with pytest.raises(SettingsError, match=r"model\.weights: .* cannot be fetched") as caught:
+    message = rf"model\.weights: {asked} is not in the cache and cannot be fetched \(.*Connection refused.*\)\. Where"
+    with pytest.raises(SettingsError, match=message) as caught:
         pretrained.load_pretrained(network, asked)
-    assert limits == [pretrained.TIMEOUT]
-    assert all(part in str(caught.value) for part in parts), str(caught.value)
+    file = place.rpartition("/")[2]
+    end = f"{place}; put it into any folder and set model.weights: {asked}@FOLDER/{file}"
+    assert str(caught.value).endswith(end)
 
 
 @pytest.mark.parametrize(
     ("encoder", "asked", "message"),
     [
         ("tu-resnet18", "timm/tv2", r"timm publishes no weights 'tv2' of resnet18; there are a1_in1k, "),
-        ("tu-resnet50t", "timm", r"timm publishes no weights of resnet50t; take another encoder"),
+        ("tu-resnet50t", "timm", r"timm publishes no weights 'untrained' of resnet50t; there are none, take"),
         ("resnet18", "timm", r"timm is for timm's encoders; set model.encoder: tu-NAME"),
         (
             "tu-resnet18",
@@ -179,13 +152,21 @@ def test_without_a_network_the_error_says_within_seconds_which_file_to_put_where
         ("tu-resnet18", "timm/absent.pth", r"'timm/absent.pth' is neither null, lite0"),
         ("tu-resnet18", "timm/", r"timm publishes no weights '' of resnet18; there are a1_in1k, "),
         ("tu-resnet18", "torchvision", r"torchvision has no weights ''; expected such as torchvision/R"),
-        ("tu-resnet18", "timm@absent.pth", r"'timm@absent.pth': behind @ is no .safetensors or .pth file that exists"),
-        ("tu-resnet18", "timm/a1_in1k@", r"'timm/a1_in1k@': behind @ is no .safetensors or .pth file that exists"),
-        ("tu-resnet18", f"{RESNET18}@params.yaml", r"@params.yaml': behind @ is no .safetensors or .pth file that"),
+        (
+            "tu-resnet18",
+            "timm@absent.pth",
+            r"'timm@absent.pth' is neither .* nor a FILE: a .safetensors or .pth",
+        ),
+        ("tu-resnet18", "timm/a1_in1k@", r"'timm/a1_in1k@' is neither .* nor a FILE: a .safetensors or .pth"),
+        (
+            "tu-resnet18",
+            f"{RESNET18}@params.yaml",
+            r"@params.yaml' is neither .* nor a FILE: a .safetensors or .pth",
+        ),
         ("tu-resnet18", "timm/tv2@absent.pth", r"timm publishes no weights 'tv2' of resnet18; there are a1_in1k, "),
         ("resnet18", "timm@absent.pth", r"timm is for timm's encoders; set model.encoder: tu-NAME"),
         ("tu-resnet18", "torchvision/ResNet18@absent.pth", r"torchvision has no weights 'ResNet18'; expected such"),
-        ("tu-resnet18", "lite0@absent.pth", r"'lite0@absent.pth' is neither null, lite0, .* with @FILE, nor a"),
+        ("tu-resnet18", "lite0@absent.pth", r"'lite0@absent.pth' is neither null, lite0, .* with @FILE, nor a FILE"),
     ],
 )
 def test_misspelled_weights_are_named(root, encoder, asked, message):
@@ -248,14 +229,13 @@ def on_meta(encoder, network):
     [
         ("tu-resnet18", "resnet34", "layer1.2.conv1.weight"),
         ("resnet18", "resnet34", "layer1.2.conv1.weight"),
-        ("tu-resnet50s", "resnet101s", "layer3.6.conv1.weight"),
         ("tu-resnet50_gn", "resnet50", "bn1.running_mean"),
         ("tu-efficientnet_b0", "efficientnet_b1", "blocks.0.1.conv_dw.weight"),
         ("tu-convnext_tiny", "convnext_small", "stages.2.blocks.9.gamma"),
     ],
 )
 def test_a_larger_network_does_not_fill_a_smaller_encoder(encoder, network, name):
-    with pytest.raises(SettingsError, match=rf"'w' are not the weights of this .*: they hold {name}, which it lacks"):
+    with pytest.raises(SettingsError, match=rf"'w' are not the weights of .* Unexpected key.*: \"(model\.)?{name}\""):
         pretrained._fill(*on_meta(encoder, network), "w")
 
 
@@ -287,7 +267,7 @@ def test_what_is_computed_and_no_longer_saved_may_stand_in_a_file():
     name = "layers.0.blocks.1.attn_mask"
     assert name not in tensors
     pretrained._fill(encoder, {**tensors, name: torch.zeros(1)}, "w")
-    with pytest.raises(SettingsError, match=r"they hold layers.0.blocks.1.other"):
+    with pytest.raises(SettingsError, match=r"Unexpected key.*: \"layers.0.blocks.1.other\""):
         pretrained._fill(encoder, {**tensors, "layers.0.blocks.1.other": torch.zeros(1)}, "w")
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import re
 import struct
 import warnings
 import zlib
-from collections import Counter
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -24,17 +22,6 @@ MOST_BYTES = 1 << 30
 """Of an image file: more than the largest that is read (`Image.MAX_IMAGE_PIXELS`) has uncompressed."""
 COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 """Kinds of pixels that are read as RGB. CMYK is not: its colours depend on a profile, and readers disagree."""
-PATH = re.compile(r"(?P<stem>.+?)\.(?:jpe?g|png)(?:\s.*)?$", re.IGNORECASE)
-"""A line that begins with the path of an image."""
-LONGEST = 255
-"""Characters of a file name."""
-CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-"""Characters that no name needs, and that end a line or hide it from a reader; a tab is none of them."""
-OUTSIDE = re.compile(
-    r"(^|[\s/\\])\.\.([\s/\\]|$)|^[A-Za-z][\w+.-]*:[/\\]|^[/\\](?!(JPEGImages|images|leftImg8bit)[/\\])"
-)
-"""What leads out of the folder of a data set: `..`, a drive or an address, an absolute path. The slash that published
-lists put before these folders means the data set's own."""
 INDEX_MODES = ("1", "L", "P")
 GREY = 0
 """Type of colours of a grey PNG."""
@@ -57,14 +44,6 @@ Size = tuple[int, int]
 
 class DataError(ValueError):
     """The data on the disk are not as they must be; the message says where and what to do."""
-
-
-class RepeatedIds(DataError):
-    """A list names ids twice; `ids` holds each of its ids once."""
-
-    def __init__(self, message: str, ids: list[str]) -> None:
-        super().__init__(message)
-        self.ids = ids
 
 
 def open_file(
@@ -123,7 +102,6 @@ def _require_read(head: bytes, path: Path, what: str, contents: bytes | None) ->
 
 
 def _require_one_picture(image: Image.Image, path: Path, what: str) -> None:
-    """Refuse animations and files of several pages."""
     if image.format in SEVERAL and getattr(image, "is_animated", False):
         raise DataError(f"{what} {path} {SEVERAL[image.format]}; save the picture that is meant as an image of its own")
 
@@ -139,7 +117,6 @@ def _of_tiff(ask: Callable[[Mapping[int, Any]], Answer], path: Path, what: str, 
 
 
 def _head(path: Path, what: str, contents: bytes | None) -> bytes:
-    """Return the first bytes of a file."""
     if contents is not None:
         return contents[: file_formats.HEAD]
     try:
@@ -194,7 +171,6 @@ def _orientation(image: Image.Image, path: Path) -> int:
 
 
 def _require_upright(turned: int, path: Path) -> None:
-    """Raise a DataError if a photograph is stored rotated."""
     if turned != 1:
         raise DataError(
             f"{path} is stored rotated (EXIF orientation {turned}), and whether its label is too cannot be known; "
@@ -317,61 +293,6 @@ def different_sizes(label_path: Path, label: Size, image_path: Path, image: Size
         f"{label_path} is {label[1]} x {label[0]} pixels, but its image {image_path.name} is "
         f"{image[1]} x {image[0]}; they must agree"
     )
-
-
-def read_list(path: Path, hint: str) -> list[str]:
-    """Return the ids of a list file in its order, one a line; see `ids_of` for what a line may hold.
-
-    Raises:
-        DataError: it is missing, empty, no text, or names an id twice.
-    """
-    try:
-        return ids_of(path.read_text(encoding="utf-8-sig"), str(path))
-    except FileNotFoundError as error:
-        raise DataError(f"the list {path} is missing; {hint}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 text: {error}") from error
-
-
-def ids_of(text: str, source: str) -> list[str]:
-    """Return the ids of a list, one a line.
-
-    A line holds an id, or the path of an image, or those of image and label, as `JPEGImages/x.jpg
-    SegmentationClass/x.png`; line ends may be those of Windows. Cityscapes' `_leftImg8bit` is no part of an id.
-
-    Raises:
-        DataError: the list is empty or names an id twice; a line leads out of the data set, or holds no name.
-    """
-    lines = enumerate(re.split(r"\r\n|\r|\n", text), 1)
-    ids = [_id(line.strip(), f"{source}, line {number}") for number, line in lines if line.strip()]
-    if not ids:
-        raise DataError(f"the list {source} is empty")
-    require_once(ids, source)
-    return ids
-
-
-def require_once(ids: list[str], source: str) -> None:
-    """Raise RepeatedIds, a DataError, that names the ids which stand twice in a list."""
-    twice = sorted(name for name, count in Counter(ids).items() if count > 1)
-    if twice:
-        message = f"{source} lists {len(twice)} ids twice: {', '.join(twice[:10])}; remove the second ones"
-        raise RepeatedIds(message, list(dict.fromkeys(ids)))
-
-
-def _id(line: str, where: str) -> str:
-    """Return the id of a line of a list; ids may hold spaces, so that only the ending of an image ends its path."""
-    if OUTSIDE.search(line):
-        raise DataError(
-            f"{where}: {line[:LONGEST]!r} leads out of the data set; write the id of an image, or its path below the "
-            "folder of the data set"
-        )
-    path = PATH.match(line)
-    name = re.split(r"[/\\]", path["stem"] if path else line)[-1].removesuffix("_leftImg8bit")
-    if not name or len(name) > LONGEST or CONTROL.search(line):
-        raise DataError(
-            f"{where}: {line[:LONGEST]!r} names no image; write its id, without characters that are not seen"
-        )
-    return name
 
 
 def _ranges(values: list[int]) -> str:

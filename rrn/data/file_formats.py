@@ -103,7 +103,6 @@ def other_name(head: bytes) -> str:
 
 
 def _first(known: Sequence[tuple[int, bytes, str]], head: bytes) -> str:
-    """Return the name of the first signature that fits."""
     return next((name for offset, mark, name in known if head.startswith(mark, offset)), "")
 
 

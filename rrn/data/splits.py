@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from rrn.data.decoding import CONTROL, DataError
+from rrn.data.decoding import DataError
 from rrn.data.formats.base import Colour
+from rrn.data.id_lists import CONTROL
 from rrn.runtime import atomic_io
 
 NAME = "split.json"

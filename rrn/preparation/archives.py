@@ -1,26 +1,28 @@
-"""The archives of the public data sets: where they come from (archives.json), and how they get onto the disk. No torch.
-
-An archive that lies in the folder of the data already, put there by hand, is used in place of a download.
-"""
+"""The archives of the public data sets (archives.json): found or downloaded by pooch, then unpacked. No torch."""
 
 from __future__ import annotations
 
+import gzip
 import json
-import logging
+import shutil
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 import pooch
+from tqdm import tqdm
 
 from rrn.data.decoding import DataError
+from rrn.runtime import atomic_io
 
 RECORDS = Path(__file__).with_name("archives.json")
-TIMEOUT = 30
-"""Seconds without an answer after which a download is given up."""
-CHUNK = 1 << 20
-WEB_PAGE = (b"<!doctype html", b"<html", b"<head")
+DOWNLOADER = pooch.HTTPDownloader(progressbar=True, chunk_size=1 << 20, timeout=30)
+"""Gives up after 30 seconds without an answer."""
+UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+"""What Python raises for archives that are none, broken or incomplete."""
 
 
 @dataclass(frozen=True)
@@ -55,88 +57,83 @@ class Record:
     counts: Mapping[str, int]
 
 
-def records(path: Path = RECORDS) -> dict[str, Record]:
-    """Read kind of data set -> record from a file like archives.json.
-
-    Raises:
-        DataError: it is missing or not of this form.
-    """
-    try:
-        return {kind: _record(entry) for kind, entry in json.loads(path.read_text(encoding="utf-8")).items()}
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}; --archives names a changed copy of {RECORDS}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path} is not of the form of {RECORDS} ({error!r}); start from a copy of it") from error
+def record(kind: str) -> Record:
+    """Return what archives.json says of a kind of data set."""
+    entry = json.loads(RECORDS.read_text(encoding="utf-8"))[kind]
+    return Record({key: Archive(**values) for key, values in entry["files"].items()}, entry["counts"])
 
 
 def fetch(archive: Archive, folder: Path) -> Path:
-    """Return the file of an archive in `folder`, downloaded unless it lies there.
+    """Return the file of an archive in `folder`, downloaded unless it lies there with the right checksum.
 
     Raises:
-        DataError: no answer, a web page instead, or a checksum that differs.
+        DataError: no answer, or a checksum that differs.
+        OSError: the disk is full, or the folder cannot be written.
     """
     path = folder / archive.name
-    if path.is_file():
-        require_whole(path, archive)
-        return path
-    print(f"downloading {archive.url}")
-    pooch.get_logger().setLevel(logging.WARNING)
+    instead = f"or get the file in another way and put it there as {path}"
     try:
-        pooch.retrieve(archive.url, archive.checksum, archive.name, folder, downloader=_download)
-    except DataError:
-        raise
-    except ValueError as error:
-        raise DataError(f"{archive.url}: {error} Run the command again; {_by_hand(path)}") from error
+        with atomic_io.explained(folder, "name another folder"):
+            pooch.retrieve(archive.url, archive.checksum, archive.name, folder, downloader=DOWNLOADER)
+    except ValueError as error:  # pooch found another checksum, and removed what it had downloaded
+        raise DataError(f"{archive.url}: {error} Run the command again, {instead}") from error
     except OSError as error:
         if error.errno is not None:
             raise
+        lies_there = " has another checksum" if path.is_file() else " does not exist"
         raise DataError(
-            f"{archive.url} cannot be downloaded ({error}); check the network and run the command again, "
-            f"{_by_hand(path)}"
+            f"{path}{lies_there}, and {archive.url} cannot be downloaded ({error}); check the network and run the "
+            f"command again, {instead}"
         ) from error
     return path
 
 
-def require_whole(path: Path, archive: Archive) -> None:
-    """Check an archive that lies on the disk already.
+def unpack(path: Path, archive: Archive, destination: Path) -> None:
+    """Bring the files below the folder `archive.inside` of an archive to `destination`.
+
+    They are unpacked into a hidden folder and moved from there when all are whole, in the order of their names. Files
+    that are there already are replaced by those of the archive; others stay. pooch could unpack, too, but without
+    Python's filter of paths that leave the folder, and into the place where data are read.
 
     Raises:
-        DataError: it is a web page, or its checksum differs.
+        DataError: the archive is none, is incomplete, has a member that leaves the folder, or lacks `archive.inside`.
+        OSError: the disk is full, or the folder cannot be written.
     """
-    refuse_web_page(path, path.name)
-    if archive.checksum is None:
-        return
-    kind, expected = archive.checksum.split(":")
-    found = pooch.file_hash(str(path), alg=kind)
-    if found != expected:
+    staging = destination / f".{path.name}.unpacking"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        _extract(path, archive, staging)
+        _move(staging / archive.inside, destination)
+    except UNREADABLE as error:
         raise DataError(
-            f"{path} is incomplete or another file: its {kind} is {found}, expected {expected}; "
-            "delete it and run the command again, which downloads it"
-        )
+            f"{path} is no archive or an incomplete one ({error}); delete it and run the command again"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def refuse_web_page(path: Path, name: str) -> None:
-    """Raise a DataError if the file that should be the archive `name` is HTML."""
-    with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
-    if start.startswith(WEB_PAGE):
-        raise DataError(
-            f"{name} is no archive but a web page (HTML), as servers send in place of a file that has moved or needs "
-            "a login; delete it if it is on the disk, and get the archive with a browser"
-        )
+def _extract(path: Path, archive: Archive, staging: Path) -> None:
+    bar = f"unpacking {path.name}"
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as zipped:
+            names = [name for name in zipped.namelist() if _is_wanted(name, archive)]
+            zipped.extractall(staging, tqdm(names, bar))
+    else:
+        with tarfile.open(path) as tar:
+            members = [member for member in tar if _is_wanted(member.name, archive)]
+            tar.extractall(staging, tqdm(members, bar), filter="data")
+    if not (staging / archive.inside).is_dir():
+        raise DataError(f"{path} holds no folder {archive.inside}: it is another archive; delete it and run again")
 
 
-def _record(entry: Mapping[str, Any]) -> Record:
-    """Return a record from its JSON."""
-    return Record({key: Archive(**values) for key, values in entry["files"].items()}, dict(entry["counts"]))
+def _is_wanted(name: str, archive: Archive) -> bool:
+    return any(PurePosixPath(name).is_relative_to(f"{archive.inside}/{part}") for part in archive.only or ("",))
 
 
-def _download(url: str, output_file: str, caller: pooch.Pooch | None) -> None:
-    """Download with a progress bar, and see what came before pooch looks at its checksum."""
-    pooch.HTTPDownloader(progressbar=True, chunk_size=CHUNK, timeout=TIMEOUT)(url, output_file, caller)
-    refuse_web_page(Path(output_file), url)
-
-
-def _by_hand(path: Path) -> str:
-    """Say how to do without the download."""
-    return f"or get the file in another way and put it there as {path}"
+def _move(source: Path, destination: Path) -> None:
+    for path in sorted(source.rglob("*")):
+        if not path.is_dir():
+            target = destination / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import shutil
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from rrn import config
 from rrn.data.decoding import DataError
-from rrn.preparation import download
-from rrn.preparation.archives import RECORDS, Record, records
+from rrn.preparation import download, published_lists
+from rrn.preparation.archives import record
+from rrn.runtime import atomic_io
 from rrn.runtime.places import place
 
-OBTAIN: Mapping[str, Callable[[Path, Record], None]] = {
+OBTAIN = {
     "voc": download.obtain_voc,
     "camvid": download.obtain_camvid,
     "cityscapes": download.obtain_cityscapes,
 }
 HELP = {
-    "voc": "download VOC 2012 and SBD, lay out train, val and train_aug (needs scipy)",
+    "voc": "download VOC 2012 and SBD, lay out train, val and train_aug",
     "camvid": "download CamVid in the layout of the SegNet tutorial",
     "cityscapes": "unpack the two archives of Cityscapes that you put into DIR",
 }
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,10 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return run(arguments)
-    except (DataError, config.SettingsError) as error:
+    except (DataError, config.SettingsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: {_disk_trouble(error, arguments)}", file=sys.stderr)
     return 1
 
 
@@ -48,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(kind, help=HELP[kind])
         command.add_argument("--root", type=place, required=True, metavar="DIR", help="where the data set shall lie")
         command.add_argument(
-            "--archives", type=place, default=RECORDS, metavar="FILE", help="a copy of archives.json, for a mirror"
+            "--archives", type=place, metavar="DIR", help="where its archives lie or are downloaded to; else the root"
         )
     verify = commands.add_parser("verify", help="check the data set that params.yaml names")
     verify.add_argument("--out", type=place, metavar="DIR", help="keep what was found there, for the prepare stage")
@@ -73,29 +67,15 @@ def run(arguments: argparse.Namespace) -> int:
         return verification.print_verification(config.load(root=root), root, arguments.out)
     root = arguments.root.resolve()
     if arguments.command == "lists":
-        from rrn.preparation import published_lists
-
         print(*published_lists.fetch_all(arguments.kind, root / "lists"), sep="\n")
         return 0
-    record = records(arguments.archives)[arguments.command]
-    root.mkdir(parents=True, exist_ok=True)
-    OBTAIN[arguments.command](root, record)
-    print(f"{arguments.command} is complete: {', '.join(f'{n} {split}' for split, n in record.counts.items())} images")
+    known = record(arguments.command)
+    with atomic_io.explained(root, "name another folder"):
+        root.mkdir(parents=True, exist_ok=True)
+        OBTAIN[arguments.command](root, (arguments.archives or root).resolve(), known)
+    print(f"{arguments.command} is complete: {', '.join(f'{n} {split}' for split, n in known.counts.items())} images")
     print(f"params.yaml: dataset.kind: {arguments.command}, dataset.path: {root}, dataset.void: null")
     return 0
-
-
-def _disk_trouble(error: OSError, arguments: argparse.Namespace) -> str:
-    """Say what went wrong with the disk."""
-    if arguments.command == "verify":
-        return str(error)
-    if error.errno in FULL:
-        free = shutil.disk_usage(arguments.root).free / 1e9
-        return (
-            f"the disk of {arguments.root} is full ({free:.1f} GB free); make room and run the command again, "
-            "it goes on where it was"
-        )
-    return f"{error}; name a folder that can be written"
 
 
 if __name__ == "__main__":

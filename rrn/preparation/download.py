@@ -1,84 +1,76 @@
 """VOC 2012 with SBD, CamVid and Cityscapes, each brought to the layout that is read. No torch.
 
-What is finished is recognised by its files and left alone; what is not is finished.
+What is finished is recognized by its files and left alone; what is not is finished.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from rrn.data.decoding import DataError, read_list
+from rrn.data.decoding import DataError
 from rrn.data.formats import cityscapes as city
 from rrn.data.formats import voc
-from rrn.data.image_set import listed
+from rrn.data.id_lists import read_list
 from rrn.preparation import sbd
-from rrn.preparation.archives import Record, fetch
-from rrn.preparation.unpack import unpack
+from rrn.preparation.archives import Archive, Record, fetch, unpack
 from rrn.runtime import atomic_io
 
 
-def obtain_voc(root: Path, record: Record) -> None:
-    """Fetch VOC 2012, unpack it, add the labels of SBD and the list train_aug.txt.
+def obtain_voc(root: Path, archives: Path, record: Record) -> None:
+    """Unpack VOC 2012, add the labels of SBD and the list train_aug.txt.
 
     Where a folder SegmentationClassAug is complete, as the community passes it around, SBD is not needed.
 
+    Args:
+        root: folder of the data set.
+        archives: folder where the archives lie, or are downloaded to.
+        record: what is known of the archives and the splits.
+
     Raises:
-        DataError: see `archives.fetch`, `unpack.unpack`, `sbd.convert`; or a list has another length than known.
+        DataError: see `archives.fetch`, `archives.unpack`, `sbd.convert`; or a list has another length than known.
+        OSError: the disk is full, or a folder cannot be written.
     """
     place = voc.voc_folder(root) or root / "VOCdevkit" / "VOC2012"
-    archive = record.files["voc"]
-    if _incomplete_voc(place, record):
-        unpack(fetch(archive, root), archive, place)
-        if wrong := _incomplete_voc(place, record):
-            raise DataError(f"{wrong}, though {archive.name} was unpacked; delete {place} and run the command again")
+    _require(partial(_missing_voc, place, record), record.files["voc"], archives, place)
     if len(sbd.train_images(place)) < record.counts["train_aug"]:
-        _add_sbd(root, place, record)
+        archive, source = record.files["sbd"], root / "SBD"
+        if not (source / "val.txt").is_file():  # the last file of SBD that is unpacked
+            unpack(fetch(archive, archives), archive, source)
+        sbd.convert(source, place)
     _write_list(place, record.counts["train_aug"])
 
 
-def obtain_camvid(root: Path, record: Record) -> None:
-    """Fetch CamVid in the layout of the SegNet tutorial and unpack it.
-
-    Raises:
-        DataError: see `archives.fetch`, `unpack.unpack`; or the splits are not as large as known.
-    """
+def obtain_camvid(root: Path, archives: Path, record: Record) -> None:
+    """Unpack CamVid in the layout of the SegNet tutorial; arguments and errors as of `obtain_voc`."""
     place = root if (root / "trainannot").is_dir() else root / "CamVid"
-    archive = record.files["camvid"]
-    if _incomplete_camvid(place, record):
-        unpack(fetch(archive, root), archive, place)
-        if wrong := _incomplete_camvid(place, record):
-            raise DataError(f"{wrong}, though {archive.name} was unpacked; delete {place} and run the command again")
+    _require(partial(_missing_camvid, place, record), record.files["camvid"], archives, place)
 
 
-def obtain_cityscapes(root: Path, record: Record) -> None:
-    """Unpack the two archives of Cityscapes that lie in `root`.
-
-    Raises:
-        DataError: they do not lie there; see `unpack.unpack`; or the splits are not as large as known.
-    """
-    needed = [name for name in record.files if _incomplete_cityscapes(root, name, record)]
-    missing = [record.files[name] for name in needed if not (root / record.files[name].name).is_file()]
-    if missing:
+def obtain_cityscapes(root: Path, archives: Path, record: Record) -> None:
+    """Unpack the two archives of Cityscapes, which lie in `archives`; arguments and errors as of `obtain_voc`."""
+    needed = [name for name in record.files if _missing_cityscapes(root, name, record)]
+    absent = [record.files[name] for name in needed if not (archives / record.files[name].name).is_file()]
+    if absent:
         raise DataError(
-            f"Cityscapes has no public download. Make an account, get {' and '.join(a.name for a in missing)} from "
-            f"{missing[0].url}, put it into {root}, and run `python -m rrn.data cityscapes --root {root}` again"
+            f"Cityscapes has no public download. Make an account, get {' and '.join(a.name for a in absent)} from "
+            f"{absent[0].url}, put it into {archives}, and run the command again"
         )
     for name in needed:
-        archive = record.files[name]
-        unpack(fetch(archive, root), archive, root / name)
-        if wrong := _incomplete_cityscapes(root, name, record):
-            raise DataError(f"{wrong}, though {archive.name} was unpacked: delete it and download it again")
+        _require(partial(_missing_cityscapes, root, name, record), record.files[name], archives, root / name)
 
 
-def _add_sbd(root: Path, place: Path, record: Record) -> None:
-    """Fetch SBD unless it is unpacked, which ends with val.txt, and write those labels as PNG that are not there."""
-    sbd.matlab_reader()
-    archive = record.files["sbd"]
-    source = root / "SBD"
-    own = {name for split in ("train", "val") for name in _list(place, split)}
-    if not (source / "val.txt").is_file():
-        unpack(fetch(archive, root), archive, source)
-    sbd.convert(source, place, own)
+def _require(missing: Callable[[], str | None], archive: Archive, archives: Path, place: Path) -> None:
+    """Fetch and unpack an archive to `place` if that lacks something; `missing` says what."""
+    if missing() is None:
+        return
+    unpack(fetch(archive, archives), archive, place)
+    if wrong := missing():
+        raise DataError(
+            f"{wrong}, though {archive.name} was unpacked; delete {place} and {archives / archive.name}, and run the "
+            "command again"
+        )
 
 
 def _write_list(place: Path, expected: int) -> None:
@@ -89,9 +81,6 @@ def _write_list(place: Path, expected: int) -> None:
             f"{place} has labels of {len(ids)} train images, expected {expected}; delete "
             f"{place / voc.FURTHER} and run the command again"
         )
-    images = {path.stem for path in (place / "JPEGImages").glob("*.jpg")}
-    if absent := sorted(set(ids) - images):
-        raise DataError(f"{place / 'JPEGImages'} lacks {len(absent)} of the train images:{listed(absent)}")
     paths = [place / voc.LISTS / f"{name}.txt" for name in voc.TRAIN_AUG]
     path = next((path for path in paths if path.is_file()), paths[0])
     if not path.is_file():
@@ -100,34 +89,26 @@ def _write_list(place: Path, expected: int) -> None:
         raise DataError(f"{path} lists other images than those with labels; delete it and run the command again")
 
 
-def _list(place: Path, split: str) -> list[str]:
-    """Return the ids of a list of VOC."""
-    return read_list(place / voc.LISTS / f"{split}.txt", voc.HINT)
-
-
-def _incomplete_voc(place: Path, record: Record) -> str | None:
+def _missing_voc(place: Path, record: Record) -> str | None:
     """Say what VOC's own train and val lack; None if nothing."""
     for split in ("train", "val"):
         path = place / voc.LISTS / f"{split}.txt"
-        if not path.is_file():
-            return f"the list {path} is missing"
-        ids = _list(place, split)
+        ids = read_list(path, voc.HINT) if path.is_file() else []
         if len(ids) != record.counts[split]:
             return f"{path} lists {len(ids)} images, expected {record.counts[split]}"
         for folder, suffix in (("JPEGImages", "jpg"), (voc.FINE, "png")):
-            absent = set(ids) - {file.stem for file in (place / folder).glob(f"*.{suffix}")}
-            if absent:
+            if absent := set(ids) - {file.stem for file in (place / folder).glob(f"*.{suffix}")}:
                 return f"{place / folder} lacks {len(absent)} files of {split}, such as {min(absent)}.{suffix}"
     return None
 
 
-def _incomplete_camvid(place: Path, record: Record) -> str | None:
+def _missing_camvid(place: Path, record: Record) -> str | None:
     """Say which split of CamVid is not as it must be; None if none is.
 
     Labels that an archive calls trainannot_00001.png, their images train_00001.png, are given the names of the images.
     """
     for split, expected in record.counts.items():
-        for path in sorted((place / f"{split}annot").glob(f"{split}annot_*.png")):
+        for path in (place / f"{split}annot").glob(f"{split}annot_*.png"):
             path.replace(path.with_name(path.name.replace(f"{split}annot_", f"{split}_")))
         images, labels = sbd.stems(place / split), sbd.stems(place / f"{split}annot")
         if len(images) != expected or images != labels:
@@ -136,12 +117,11 @@ def _incomplete_camvid(place: Path, record: Record) -> str | None:
     return None
 
 
-def _incomplete_cityscapes(root: Path, name: str, record: Record) -> str | None:
+def _missing_cityscapes(root: Path, name: str, record: Record) -> str | None:
     """Say which split of leftImg8bit or gtFine is not as large as known; None if none is."""
     ending = city.IMAGE if name == "leftImg8bit" else city.LABEL.format(kind="labelIds")
     for split, expected in record.counts.items():
-        folder = root / name / split
-        found = len(list(folder.glob(f"*/*{ending}")))
+        found = len(list((root / name / split).glob(f"*/*{ending}")))
         if found != expected:
-            return f"{folder} has {found} files */*{ending}, expected {expected}"
+            return f"{root / name / split} has {found} files */*{ending}, expected {expected}"
     return None

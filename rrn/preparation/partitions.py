@@ -172,7 +172,6 @@ def labeled_images(dataset: ImageSet, split: Split) -> pd.DataFrame:
 
 
 def _count(partition: str, available: int) -> int:
-    """Return how many images a partition labels."""
     if not available:
         raise DataError("no train image has a label file, so nothing can be learnt; add some to labels/<train split>")
     try:

@@ -16,12 +16,13 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from rrn.data.decoding import DataError, ids_of
+from rrn.data.decoding import DataError
+from rrn.data.id_lists import ids_of
 from rrn.runtime import atomic_io, locking, places
 
 CATALOGUE = Path(__file__).with_name("published_lists.json")
 ORIGIN = "https://raw.githubusercontent.com"
-"""Where repositories are read; `RRN_LISTS` names another address, or a folder, with <repository>/<commit>/<path>."""
+"""Where repositories are read; `RRN_LISTS` names a folder with <repository>/<commit>/<path> in its place."""
 TIMEOUT = 30
 """Seconds."""
 ROLES = ("labeled", "unlabeled")
@@ -116,52 +117,41 @@ def ids(published: Published, folder: Path) -> list[str]:
         with locking.writing(path, patience=-1):  # several processes may fetch one list
             atomic_io.write(path, contents)
     except OSError as error:
-        if not _lie_at_hand():
+        if not os.environ.get("RRN_LISTS"):  # a folder of lists needs no cache
             raise DataError(
-                f"the list {path} cannot be written ({error.strerror}); make the folder writable, or name a folder "
-                f"that holds {published.repository}/{published.commit}/{published.path} and the others by RRN_LISTS"
+                f"{error}. Or name a folder that holds {published.repository}/{published.commit}/{published.path} "
+                "and the others by RRN_LISTS"
             ) from error
     return names
 
 
-def _lie_at_hand() -> bool:
-    """Whether `RRN_LISTS` names a folder, so that a cache is of no use."""
-    return "://" not in os.environ.get("RRN_LISTS", ORIGIN)
-
-
 def address(published: Published) -> str:
-    """Return where a list is fetched: at its origin, or below `RRN_LISTS`."""
-    base = os.environ.get("RRN_LISTS", ORIGIN)
-    base = base if "://" in base else places.place(base).resolve().as_uri()
-    return f"{base.rstrip('/')}/{published.repository}/{published.commit}/{published.path}"
+    """Return where a list is fetched: at its origin, or in the folder `RRN_LISTS`."""
+    named = os.environ.get("RRN_LISTS")
+    base = places.place(named).resolve().as_uri() if named else ORIGIN
+    return f"{base}/{published.repository}/{published.commit}/{published.path}"
 
 
 def _fetch(published: Published, path: Path) -> bytes:
-    """Read a list at its origin."""
     try:
         with urllib.request.urlopen(address(published), timeout=TIMEOUT) as answer:
             return answer.read()
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
         raise DataError(
             f"the list {published.file} cannot be fetched from {address(published)} ({error}); fetch it elsewhere and "
-            f"put it at {path}, or name a mirror by RRN_LISTS"
+            f"put it at {path}, or name a folder of lists by RRN_LISTS"
         ) from error
 
 
 def _checked(contents: bytes, published: Published, path: Path) -> list[str]:
-    """Return the ids in a file if they are those that are pinned."""
     try:
         names = ids_of(contents.decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} from {published.origin} is no UTF-8 text; delete it and fetch it again") from error
-    if len(names) != published.count:
-        raise DataError(
-            f"{path} has {len(names)} ids, but {published.origin} has {published.count}; delete it to fetch it again"
-        )
     found = hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
-    if found != published.sha256:
+    if (len(names), found) != (published.count, published.sha256):
         raise DataError(
-            f"{path} is not the list of {published.origin}: the sha256 of its ids is {found[:12]}..., not "
-            f"{published.sha256[:12]}...; delete it to fetch it again"
+            f"{path} is not the list of {published.origin}: it has {len(names)} ids of sha256 {found[:12]}..., "
+            f"expected {published.count} of {published.sha256[:12]}...; delete it to fetch it again"
         )
     return names

@@ -7,59 +7,41 @@ and VOC's train, without VOC's val.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 from tqdm import tqdm
 
-from rrn.data.decoding import DataError, Pixels, read_list
+from rrn.data.decoding import DataError, Pixels
 from rrn.data.formats.voc import CLASSES, FURTHER, HINT, LISTS, colour
+from rrn.data.id_lists import read_list
 from rrn.runtime import atomic_io
 
-INSTALL = "pip install scipy -c requirements.lock"
 AGAIN = "delete its folder and run `python -m rrn.data voc --root DIR` again"
 PALETTE = [channel for index in range(256) for channel in colour(index)]
 
-Reader = Callable[[BytesIO], dict[str, Any]]
 
-
-def matlab_reader() -> Reader:
-    """Return the function that reads MATLAB files.
-
-    Raises:
-        DataError: scipy is not installed.
-    """
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise DataError(
-            "the labels of SBD are MATLAB files, and scipy, which reads them, is not installed: run "
-            f"`{INSTALL}` (or install rrn with the extra `sbd`), then this command again"
-        ) from error
-    return loadmat
-
-
-def convert(source: Path, place: Path, without: set[str]) -> None:
+def convert(source: Path, place: Path) -> None:
     """Write the labels of SBD that are not there yet as SegmentationClassAug/<id>.png.
+
+    Images of VOC's own train and val are left out; their labels are VOC's.
 
     Args:
         source: folder of SBD: train.txt, val.txt, cls/<id>.mat.
         place: folder of VOC 2012.
-        without: ids to leave out: VOC's train and val, whose labels are its own.
 
     Raises:
-        DataError: scipy, a list or a label is missing, or a label is not as SBD's are.
+        DataError: a list or a label is missing, or a label is not as SBD's are.
     """
-    read = matlab_reader()
     listed = {name for split in ("train", "val") for name in read_list(source / f"{split}.txt", AGAIN)}
+    own = {name for split in ("train", "val") for name in read_list(place / LISTS / f"{split}.txt", HINT)}
     folder = place / FURTHER
-    folder.mkdir(exist_ok=True)
-    for name in tqdm(sorted(listed - without - stems(folder)), desc=f"labels of SBD -> {FURTHER}", unit=" files"):
-        label = Image.fromarray(_label(source / "cls" / f"{name}.mat", read))
+    for name in tqdm(sorted(listed - own - stems(folder)), f"labels of SBD -> {FURTHER}"):
+        label = Image.fromarray(_label(source / "cls" / f"{name}.mat"))
         label.putpalette(PALETTE)
         with atomic_io.file(folder / f"{name}.png") as unfinished:
             label.save(unfinished, format="PNG")
@@ -76,17 +58,11 @@ def stems(folder: Path) -> set[str]:
     return {path.stem for path in folder.glob("[!.]*.png")}
 
 
-def _label(path: Path, read: Reader) -> Pixels:
-    """Return the classes [H, W] of a label of SBD."""
-    from scipy.io.matlab import MatReadError
-
+def _label(path: Path) -> Pixels:
+    """Return the classes, uint8 [H, W], of a label of SBD."""
     try:
-        contents = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"the label {path} is missing, though SBD lists it; {AGAIN}") from error
-    try:
-        values = read(BytesIO(contents))["GTcls"][0]["Segmentation"][0]
-    except (MatReadError, zlib.error, OSError, ValueError, TypeError, LookupError, NotImplementedError) as error:
+        values = loadmat(BytesIO(path.read_bytes()))["GTcls"][0]["Segmentation"][0]
+    except (MatReadError, zlib.error, OSError, ValueError, TypeError, LookupError) as error:
         raise DataError(f"{path} is no label of SBD (no GTcls.Segmentation: {error!r}); {AGAIN}") from error
     if values.ndim != 2 or values.dtype != np.uint8 or values.max(initial=0) >= len(CLASSES):
         raise DataError(

@@ -24,9 +24,10 @@ from tqdm import tqdm
 
 from rrn.config import IGNORE_INDEX, Settings
 from rrn.data import decoding
-from rrn.data.decoding import DataError, RepeatedIds
+from rrn.data.decoding import DataError
 from rrn.data.formats.base import Colour, Layout
 from rrn.data.formats.folder import Folder
+from rrn.data.id_lists import RepeatedIds
 from rrn.data.image_set import ImageSet
 from rrn.preparation import facts, published_lists, stray_files
 from rrn.preparation.facts import Facts

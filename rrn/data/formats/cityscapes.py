@@ -98,5 +98,4 @@ class Cityscapes(Layout):
 
 
 def _city(name: str) -> str:
-    """Return the city of an id."""
     return name.split("_", 1)[0]

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rrn.config import IGNORE_INDEX
-from rrn.data.decoding import CONTROL, DataError
+from rrn.data.decoding import DataError
+from rrn.data.id_lists import CONTROL
 
 VOID = "-"
 """In place of a name: the value of this line is no class."""
@@ -116,7 +117,6 @@ def _require_plain_list(path: Path, lines: Mapping[int, str]) -> None:
 
 
 def _is_header(line: str) -> bool:
-    """Tell whether a line says what the columns of a table of classes hold."""
     columns = {*re.split(r"\s*[,;|]\s*", line.casefold().replace("_", " ").rstrip(" :"))}
     return columns <= COLUMNS and not columns.isdisjoint(HEADERS)
 
@@ -149,7 +149,6 @@ def _counts_up(found: Sequence[re.Match[str]], pattern: re.Pattern[str]) -> bool
 
 
 def _require_name(path: Path, number: int, name: str) -> None:
-    """Refuse names that mean something else in tables, or hide."""
     if name in RESERVED:
         instead = "write - for a value that is no class" if name == "void" else "give the class another name"
         raise DataError(f"{path}, line {number}: the name {name!r} stands for {RESERVED[name]} in tables; {instead}")
@@ -160,7 +159,6 @@ def _require_name(path: Path, number: int, name: str) -> None:
 
 
 def _require_classes(path: Path, names: Sequence[str], values: int) -> None:
-    """Refuse too few or too many classes, and one twice."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
         problem = f"names {twice[0]!r} twice" if twice else "is empty"

@@ -86,7 +86,6 @@ class Folder(Layout):
         return self.root / "labels" / split / f"{name}.png"
 
     def _folders(self, split: str) -> list[Path]:
-        """Return the folders of images that make up a split."""
         further = [self.unlabeled] if split == self.train and self.unlabeled else []
         return [self.root / "images" / name for name in (split, *further)]
 

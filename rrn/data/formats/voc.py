@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrn.config import IGNORE_INDEX, Dataset
-from rrn.data.decoding import DataError, RepeatedIds, read_list
+from rrn.data.decoding import DataError
 from rrn.data.formats.base import Colour, Layout
+from rrn.data.id_lists import RepeatedIds, read_list
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
