@@ -5,10 +5,11 @@ import pandas as pd
 
 from rrn.config import Filter
 from rrn.reliability.evidence import About, EvidenceWriter, Pictures
+from rrn.reliability.scores import SCORES
 
 CLASSES = ("ground", "<b>disc</b>", "square & co")
 RULE = Filter(by="region_score", keep="fraction", tau=0.6, fraction=0.75, start=0)
-SCORES = ("region_score", "other_score", "product", "confidence", "certainty", "agreement", "divergence")
+KNOWN = ("region_score", "other_score", "product", "confidence", "certainty", "agreement", "divergence")
 
 
 def patches(rng, height, width, side, classes=CLASSES):
@@ -47,8 +48,13 @@ def table_of(rng, name, pictures, region, judged=True, classes=CLASSES):
                     chosen = valid[part] & (pseudo[part] == index)
                     counts |= {f"pixels:{each}": chosen.sum(), f"right:{each}": (chosen & right).sum()}
                 place = {"id": name, "segmenter": k + 1, "row": row, "column": column}
-                rows.append(place | dict(zip(SCORES, values, strict=True)) | counts)
-    return pd.DataFrame(rows)
+                rows.append(place | dict(zip(KNOWN, values, strict=True)) | counts)
+    return with_all_scores(pd.DataFrame(rows))
+
+
+def with_all_scores(table):
+    """Return a region table in which a score that is not KNOWN is the confidence."""
+    return table.assign(**{name: table["confidence"] for name in SCORES if name not in KNOWN})
 
 
 def write(path, judged=True, size=(20, 28), region=8, images=4, shown=3, seed=0, classes=CLASSES):

@@ -22,7 +22,7 @@ from rrn.reliability import measures, selection
 from rrn.reliability.evidence import About, Evidence, EvidenceError
 from rrn.reliability.scores import RANKED, SCORES
 
-COLUMNS = ["id", "segmenter", "row", "column", *evidences.SCORES, "pixels", "right"]
+COLUMNS = ["id", "segmenter", "row", "column", *evidences.KNOWN, "pixels", "right"]
 HAND = pd.DataFrame(
     [
         ("a", 1, 0, 0, 0.9, 0.5, 0.45, 0.7, 0.6, 1.0, 0.0, 4, 4),
@@ -40,6 +40,7 @@ HAND = pd.DataFrame(
 
 def held(table, images=("a", "b"), rule=evidences.RULE, region=2, path="somewhere"):
     """Return the regions of a table that lies in no file."""
+    table = evidences.with_all_scores(table)
     about = About(
         name="n", partition="p", method="m", seed=0, classes=("x",), colours=(), region=region, rule=rule, rho="none",
         objective="accuracy", images={"val": tuple(images)},
@@ -430,11 +431,11 @@ def test_without_files_it_says_what_makes_them(tmp_path):
 
 def test_without_discriminators_less_is_offered(tmp_path):
     of = Regions(Evidence.read(evidences.write(tmp_path / "evidence.zip", judged=False)), "val")
-    assert of.scores == ("confidence", "certainty", "agreement")
-    assert of.rules == ("none", "confidence", "certainty", "agreement")
+    blind = tuple(name for name in SCORES if name not in ("region_score", "other_score", "product"))
+    assert of.scores == blind and of.rules == ("none", *blind)
     assert of.rhos == ("none", "agreement", "divergence")
     assert analysis.default(of).score == "confidence"
-    assert set(analysis.coverage_curves(of, (1,))["score"]) == {"confidence", "certainty", "agreement"}
+    assert set(analysis.coverage_curves(of, (1,))["score"]) == set(blind)
     with pytest.raises(EvidenceError, match=r"has no region score: this run trained no discriminators"):
         analysis.kept(of, Choice("val_0", "region_score"))
 

@@ -47,6 +47,10 @@ def make_regions(seeds: int = 2, scored: bool = True) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+DRAWN = [score for score in SCORE_STYLE if score in make_regions()]
+"""Scores of these tables."""
+
+
 def make_classes(seeds: int = 2) -> pd.DataFrame:
     rows = [
         {"name": "x", "partition": "1of16", "method": m, "seed": s, "class": c, "iou_mean": 50.0 + place * (1 + s) + s}
@@ -290,13 +294,13 @@ def test_scores_that_a_row_lacks_are_not_drawn_and_one_seed_has_no_band():
     names = [text.get_text() for text in fig.legends[0].texts]
     assert names == ["confidence", "certainty", "agreement", "everything kept"]
     assert not fig.axes[0].collections
-    assert len(reliability_plots.plot_risk_coverage(make_regions()).axes[0].collections) == len(SCORE_STYLE)
+    assert len(reliability_plots.plot_risk_coverage(make_regions()).axes[0].collections) == len(DRAWN)
     assert len(reliability_plots.reliability_diagram(make_regions(scored=False)).axes) == 6
 
 
 def test_a_reliability_diagram_shows_accuracy_by_bin_and_the_calibration_error():
     fig = reliability_plots.reliability_diagram(make_regions())
-    upper, lower = fig.axes[0], fig.axes[len(SCORE_STYLE)]
+    upper, lower = fig.axes[0], fig.axes[len(DRAWN)]
     middles, accuracy = line_of(upper, "region_score").get_data()
     held = np.isfinite(accuracy)
     assert middles[held] == pytest.approx([6.5 / 15, 13.5 / 15])

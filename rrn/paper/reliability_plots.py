@@ -100,7 +100,7 @@ def reliability_diagram(regions: pd.DataFrame) -> Figure:
 
 def _present(regions: pd.DataFrame) -> dict[str, Look]:
     """Return the scores that all regions have, and their looks."""
-    return {score: look for score, look in SCORE_STYLE.items() if regions[score].notna().all()}
+    return {score: look for score, look in SCORE_STYLE.items() if score in regions and regions[score].notna().all()}
 
 
 def _over_seeds(regions: pd.DataFrame, score: str, curve: Curve) -> Floats:
