@@ -136,18 +136,9 @@ def read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path.name} is no UTF-8 text ({error}): save it as UTF-8") from error
     except (IsADirectoryError, PermissionError) as error:
         raise SettingsError(f"{path.name} cannot be read: {error}") from error
-    return settings_in(text, path.name)
-
-
-def settings_in(text: str, source: str) -> dict[str, Any]:
-    """Read keys and values, as `parse` does.
-
-    Raises:
-        SettingsError: there are none, or as `parse`.
-    """
-    values = parse(text, source)
+    values = parse(text, path.name)
     if not isinstance(values, dict):
-        raise SettingsError(f"{source}: expected keys and values, found {short(values) if values else 'none'}")
+        raise SettingsError(f"{path.name}: expected keys and values, found {short(values) if values else 'none'}")
     return values
 
 

@@ -5,10 +5,10 @@ import shutil
 
 import pandas as pd
 import pytest
-from conftest import ROOT, copy_repository, git
+from conftest import git
 
 from rrn.pipeline import git as held
-from rrn.pipeline import presets, repro
+from rrn.pipeline import repro
 
 REFUSAL = """fatal: detected dubious ownership in repository at '/mono'
 To add an exception for this directory, call:
@@ -50,21 +50,7 @@ def test_files_are_those_of_this_folder_wherever_it_lies(repository, capsys):
     assert "within 2.0 points of what git holds" in capsys.readouterr().out
 
 
-def test_a_preset_inside_another_repository_says_what_was_left(tmp_path, monkeypatch, capsys):
-    copy = copy_repository(tmp_path / "mono" / "rrn", without=("datastore/", "data/", "results/", "rrn/"))
-    shutil.rmtree(copy / ".git")
-    git(copy.parent, "init", "--quiet")
-    git(copy.parent, "add", "--all")
-    git(copy.parent, "commit", "--quiet", "--message", "all")
-    monkeypatch.chdir(copy)
-    assert presets.main(["controls"]) == 0
-    assert capsys.readouterr().err == ""
-    assert presets.main(["smoke"]) == 0
-    assert capsys.readouterr().err.startswith("note: params.yaml keeps what was changed before: ablation.")
-
-
-def test_without_a_git_program_presets_work_and_compare_says_so_at_once(repository, no_git, capsys):
-    assert presets.left_over(ROOT, ["smoke"], (ROOT / "params.yaml").read_text()) == []
+def test_without_a_git_program_compare_says_so_at_once(repository, no_git, capsys):
     assert repro.compare(repository, "n", 2.0) == 1
     assert capsys.readouterr().err == "error: git has no results/n/ablation.csv: there is no program `git`\n"
 
@@ -99,16 +85,7 @@ def test_a_repository_of_another_owner_is_named_with_the_command_that_allows_it(
     assert repro.compare(repository, "n", 2.0) == 1
     assert capsys.readouterr().err == f"error: {sentence}allows it\n"
     with pytest.raises(held.RefusedError):
-        presets.left_over(ROOT, ["smoke"], (ROOT / "params.yaml").read_text())
-
-
-def test_a_preset_goes_on_where_git_refuses(light_copy, refusing, monkeypatch, capsys):
-    monkeypatch.chdir(light_copy)
-    assert presets.main(["smoke"]) == 0
-    note = capsys.readouterr().err
-    assert note.startswith(f"note: what was changed before cannot be told: git refuses {light_copy}, which another ")
-    assert note.count("\n") == 1
-    assert "name: smoke" in (light_copy / "params.yaml").read_text()
+        held.committed(repository, "results/n/ablation.csv")
 
 
 def test_any_other_trouble_of_git_is_told_in_its_words(repository):

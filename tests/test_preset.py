@@ -276,6 +276,7 @@ def test_published_camvid_has_a_test_split(here):
         (["train.steps=many"], "train.steps is 'many': "),
         (["=3"], "expected key=value, got '=3'"),
         (["camvid"], "say where the data set lies, python -m rrn.preset camvid dataset.path=DIR"),
+        (["train.steps=[1"], "train.steps: '[1' is not valid YAML: line 1, column 3"),
         (["method.rho=agreement"], "rho: agreement weighs the regions that a filter keeps"),
     ],
 )

@@ -1,8 +1,8 @@
 """Lay presets on params.yaml, comments kept: `python -m rrn.preset NAME... [key=value ...]`.
 
-A preset is a small file `presets/NAME.yaml` with the settings that differ; `python -m rrn.preset
-camvid dataset.path=DIR` lays one on and sets a key more. Nothing is written unless the outcome is
-valid.
+A preset is a small file `presets/NAME.yaml` with the settings that differ; `python -m rrn.preset camvid
+dataset.path=DIR` lays one on and sets a key more. Nothing is written unless the outcome is valid. What an earlier one
+has left stays: `git diff params.yaml` shows it, `git checkout params.yaml` begins anew.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from rrn import config
-from rrn.data.decoding import DataError
-from rrn.pipeline import buildable, git
-from rrn.preparation import published_lists
+from rrn.pipeline import buildable
 from rrn.runtime import atomic_io, places
 
 PLACEHOLDER = "DIR"
@@ -106,7 +104,6 @@ def apply(root: Path, items: list[str]) -> str:
         raise config.SettingsError(
             f"dataset.path: say where the data set lies, python -m rrn.preset {' '.join(items)} dataset.path=DIR"
         )
-    require_partitions(settings)
     return stream.getvalue()
 
 
@@ -116,68 +113,6 @@ def _expand(over: Any) -> None:
         values = over.get(section)
         if isinstance(values, MutableMapping) and isinstance(values.get(key), str):
             values[key] = places.expanded(values[key])
-
-
-def left_over(root: Path, items: list[str], text: str) -> list[str]:
-    """List the settings that differ from those in git though none of `items` sets them, as `key: value`.
-
-    They are what an earlier preset, or a hand, left in params.yaml; a run named after the new preset has them, too.
-
-    Raises:
-        config.SettingsError: params.yaml in git is no YAML of settings.
-        git.RefusedError: git does not answer.
-    """
-    try:
-        held = git.committed(root, "params.yaml")
-    except git.NotHeldError:
-        return []
-    config.settings_in(held, "params.yaml as git holds it")
-    wanted: set[str] = set()
-    for item in items:
-        wanted |= set(_leaves(assignment(item) if "=" in item else load(root, item)))
-    before, after = (_leaves(_yaml().load(content)) for content in (held, text))
-    changed = {key: value for key, value in after.items() if key not in before or before[key] != value}
-    return [f"{key}: {value}" for key, value in changed.items() if key not in wanted]
-
-
-def _note(root: Path, items: list[str], text: str) -> str:
-    """Return a line on what presets leave as it was changed before, or nothing."""
-    try:
-        kept = left_over(root, items, text)
-    except (config.SettingsError, git.RefusedError) as error:
-        return f"note: what was changed before cannot be told: {error}\n"
-    if not kept:
-        return ""
-    return (
-        f"note: params.yaml keeps what was changed before: {', '.join(kept)}; "
-        "`git checkout HEAD -- params.yaml` before presets begins anew\n"
-    )
-
-
-def _leaves(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Return nested settings as `a.b.c` -> value; a row of `methods:` is one value."""
-    leaves: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and where != "methods.":
-            leaves |= _leaves(value, f"{where}{key}.")
-        else:
-            leaves[f"{where}{key}"] = value
-    return leaves
-
-
-def require_partitions(settings: config.Settings) -> None:
-    """Find out at once whether the lists of a protocol have the partitions.
-
-    Raises:
-        config.SettingsError: they do not.
-    """
-    if settings.split.protocol == "seeded":
-        return
-    for partition in settings.ablation.partitions:
-        try:
-            published_lists.find(settings.dataset.kind, settings.split.protocol, partition)
-        except DataError as error:
-            raise config.SettingsError(f"ablation.partitions: {error}") from error
 
 
 def require_buildable(root: Path, text: str) -> None:
@@ -205,14 +140,8 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         text = apply(root, items)
         require_buildable(root, text)
-    except (config.SettingsError, FileNotFoundError, atomic_io.WriteError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if any("=" not in item for item in items):
-        print(_note(root, items, text), end="", file=sys.stderr)
-    try:
         atomic_io.write(root / "params.yaml", text)
-    except atomic_io.WriteError as error:
+    except (config.SettingsError, FileNotFoundError, atomic_io.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
