@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import io
 import json
-import os
 import re
 import shutil
 import tarfile
@@ -41,8 +40,6 @@ VOC, SBD, FOLDER = (
 CAMVID = f"{FOLDER}.zip"
 CAMVID_COUNTS = {"train": 3, "val": 1, "test": 2}
 CITYSCAPES = {"leftImg8bit": "leftImg8bit_trainvaltest.zip", "gtFine": "gtFine_trainvaltest.zip"}
-
-REAL = os.environ.get("RRN_SPLITS", "")
 
 Files = dict[str, bytes]
 
@@ -577,31 +574,9 @@ def test_lists_are_fetched_once(tmp_path: Path, mirror: Path, capsys: pytest.Cap
         shutil.rmtree(mirror, ignore_errors=True)
 
 
-def test_lists_of_an_origin_that_has_others(tmp_path: Path, mirror: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (mirror / "some/where/0123456789abcdef/voc/unlabeled.txt").write_text("\n".join(VAL[::-1]))
-    assert command.main(["lists", "--root", str(tmp_path), "voc"]) == 1
-    assert "voc-cps-1of2-unlabeled.txt is not the list of some/where@" in capsys.readouterr().err
-
-
 def test_lists_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RRN_LISTS", str(tmp_path / "nowhere"))
     done = python(REPOSITORY, "-m", "rrn.data", "lists", "--root", tmp_path / "data", "voc")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: the list voc-") and "or name a folder of lists by RRN_LISTS" in done.stderr
     assert not (tmp_path / "data/lists").exists()
-
-
-@pytest.mark.skipif(not REAL, reason="RRN_SPLITS does not name a folder of published lists")
-@pytest.mark.parametrize("kind", ["voc", "cityscapes"])
-def test_the_real_lists_are_fetched(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for entry in json.loads((Path(REAL) / "index.json").read_text()):
-        upstream = entry["upstream"]
-        target = tmp_path / "mirror" / upstream["repository"] / upstream["commit"] / upstream["path"]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(Path(REAL) / entry["file"], target)
-    monkeypatch.setenv("RRN_LISTS", str(tmp_path / "mirror"))
-    done = python(REPOSITORY, "-m", "rrn.data", "lists", "--root", tmp_path / "data", kind)
-    assert (done.returncode, done.stderr) == (0, "")
-    wanted = [tmp_path / "data/lists" / entry.file for entry in published_lists.catalogue() if entry.kind == kind]
-    assert done.stdout.splitlines() == list(map(str, wanted))
-    assert sorted((tmp_path / "data/lists").iterdir()) == sorted(wanted)

@@ -79,13 +79,12 @@ def test_what_timm_publishes_is_found_in_the_cache(root, tmp_path, resnet18, ask
 
 
 def test_what_timm_publishes_is_fetched_once(root, tmp_path, monkeypatch, resnet18):
-    asked, download = [], pretrained.hub.hf_hub_download
+    asked = []
 
-    def fetch(repository, name, local_files_only):
-        if not local_files_only:
-            asked.append((repository, name))
-            in_hub(tmp_path / "hub", repository, resnet18)
-        return download(repository, name, local_files_only=True)
+    def fetch(repository, name):
+        asked.append((repository, name))
+        in_hub(tmp_path / "hub", repository, resnet18)
+        return pretrained.hub.try_to_load_from_cache(repository, name)
 
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, timeout: io.BytesIO())
     monkeypatch.setattr(pretrained.hub, "hf_hub_download", fetch)

@@ -186,22 +186,23 @@ def _fetched(encoder: nn.Module, weights: str) -> Mapping[str, Tensor]:
     publisher, source, _ = _parts(weights)
     if publisher == "timm":
         repository = _published(encoder, source)["hf_hub_id"]
-        address, cached = hub.hf_hub_url(repository, HUB_FILE), hub.try_to_load_from_cache(repository, HUB_FILE)
+        address, path = hub.hf_hub_url(repository, HUB_FILE), hub.try_to_load_from_cache(repository, HUB_FILE)
     else:
-        address = _member(source).url
-        cached = str(Path(torch.hub.get_dir(), "checkpoints", Path(address).name))
+        member = _member(source)
+        address, path = member.url, str(Path(torch.hub.get_dir(), "checkpoints", Path(member.url).name))
     try:
-        if not (isinstance(cached, str) and Path(cached).is_file()):
+        if not isinstance(path, str) or not Path(path).is_file():
             urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=TIMEOUT).close()
-        if publisher == "torchvision":
-            return _member(source).get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
-        path = Path(hub.hf_hub_download(repository, HUB_FILE, local_files_only=isinstance(cached, str)))
+            if publisher == "timm":
+                path = hub.hf_hub_download(repository, HUB_FILE)
+            else:
+                member.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError) as error:
         raise config.SettingsError(
             f"model.weights: {weights} is not in the cache and cannot be fetched ({error}). Where there is a network, "
             f"take {address}; put it into any folder and set model.weights: {weights}@FOLDER/{Path(address).name}"
         ) from error
-    return _read(path, weights)
+    return _read(Path(str(path)), weights)
 
 
 def _read(path: Path, weights: str) -> dict[str, Tensor]:
