@@ -177,7 +177,7 @@ def test_clocks_leave_nothing_behind(monkeypatch):
         training_run.step(batch, 0)
     assert torch.autograd.backward is backward
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in training_run.model.modules())
-    assert "weights" not in vars(training_run.model)
+    assert "region_weights" not in vars(training_run.model)
     parts = {"segmenters", "segmenters, backward", "teachers", "discriminators", "discriminators, backward"}
     assert set(clock.seconds) == parts | {"weight maps", "optimizers"}
 
