@@ -168,7 +168,7 @@ def course(row: str, changes: dict[str, Any], steps: int, fixed: bool = False) -
     data = TrainingData(ImageSet.open(settings, folder), split, settings, 0, "train", **share)
     network = tiny.still(RRN(settings, len(split.classes), seed=0))
     network = network if fixed else network.double()
-    network.teach = fixed_teachers if fixed else network.teach
+    network.teacher_logits = fixed_teachers if fixed else network.teacher_logits
     learner = Learner(network, settings, settings.train, decay=True)
     gradients: dict[str, torch.Tensor] = {}
     for optimizer in learner.optimizers.values():
