@@ -118,7 +118,6 @@ def _noted(
 
 
 def _pictures(predictions: Predictions) -> dict[str, Pictures]:
-    """Return the pictures of a batch by id."""
     images = predictions.batch.images.permute(0, 2, 3, 1).cpu().numpy()
     labels = predictions.batch.labels.byte().cpu().numpy()
     predicted = predictions.predicted.byte().cpu().numpy()

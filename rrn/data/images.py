@@ -126,7 +126,6 @@ class Images:
             return self.dataset.pair(self.split, self.ids[place])
 
     def _path(self, kind: str, name: str) -> Path:
-        """Return the file of an image, or of its label."""
         find = self.dataset.image_path if kind == "image" else self.dataset.label_path
         return find(self.split, name)
 

@@ -123,7 +123,6 @@ class Predictor:
             return self._logits(images.to(self.device))
 
     def _logits(self, images: Tensor) -> Tensor:
-        """Return what the segmenters say, of this model or folded."""
         protocol = self.protocol
         if protocol.mode == "whole" and protocol.scales == (1.0,) and not protocol.flip:
             return self.model.logits(images)
@@ -243,7 +242,6 @@ def require_fit(protocol: config.Evaluate, sizes: Iterable[Size]) -> None:
 
 
 def _require_fit(protocol: config.Evaluate, size: Size) -> None:
-    """Refuse an image that is larger than the window it is padded to."""
     if protocol.mode == "pad" and protocol.window and any(s > w for s, w in zip(size, protocol.window, strict=True)):
         raise config.SettingsError(
             f"evaluate.mode: pad, but an image of {size[0]} x {size[1]} pixels (height x width, at its scale) does "
@@ -271,13 +269,11 @@ def windows(image: Size, window: Size, stride: Size | None = None, ragged: bool 
 
 
 def _spans(length: int, window: int, stride: int, ragged: bool) -> list[slice]:
-    """Return the windows along one side."""
     starts = range(0, length, stride) if ragged else [*range(0, length - window, stride), length - window]
     return [slice(start, min(start + window, length)) for start in starts]
 
 
 def _size(window: Window) -> Size:
-    """Return height and width of a window."""
     rows, columns = window
     return rows.stop - rows.start, columns.stop - columns.start
 

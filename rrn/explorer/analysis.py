@@ -90,7 +90,6 @@ class Regions:
 
     @cached_property
     def _places(self) -> dict[str, Places]:
-        """Rows of each image."""
         return {str(name): np.asarray(rows) for name, rows in self.table.groupby("id").indices.items()}
 
     def rows(self, name: str) -> Places:

@@ -143,7 +143,6 @@ class ImageView:
         return lines
 
     def _lay_out(self, pictures: Pictures, image: Pixels, prediction: Pixels, scores: Floats) -> None:
-        """Draw everything that no rule changes."""
         colours = palette(len(self.about.classes), self.about.colours)
         differ = np.where(self.pseudo_labels[0] != self.pseudo_labels[1], np.uint8(60), np.uint8(255))
         left = (
@@ -217,7 +216,6 @@ class ImageView:
         self._pen.text((left, top - self.title * 0.35), text, INK, font, anchor="ls")
 
     def _frame(self, pen: ImageDraw.ImageDraw, row: int, column: int) -> None:
-        """Draw a thin frame around a panel."""
         left, top = self.corner(row, column)
         pen.rectangle((left - 1, top - 1, left + self.panel[0], top + self.panel[1]), outline=FAINT)
 
@@ -233,7 +231,6 @@ class ImageView:
                 pen.text(place, f"{value:.2f}", PAPER if dark else INK, font, anchor="mm")
 
     def _legends(self, colours: Pixels) -> None:
-        """Explain colours below the panels that have them."""
         top, font = self._bottom + self.line // 2, self.fonts[1]
         shown = dict(zip(self.about.classes, colours.tolist(), strict=False)) | {"void": PAPER}
         for number, line in enumerate(self._names):
@@ -254,7 +251,6 @@ class ImageView:
         self._pen.text((left + 1.4 * self.line, top), "dropped", INK, font, anchor="la")
 
     def _swatch(self, corner: tuple[int, int], name: str, colour: tuple[int, ...]) -> None:
-        """Draw a small square and its name."""
         side = round(0.7 * self.line)
         self._pen.rectangle((*corner, corner[0] + side, corner[1] + side), fill=colour, outline=FAINT)
         self._pen.text((corner[0] + 1.4 * side, corner[1]), name, INK, self.fonts[1], anchor="la")

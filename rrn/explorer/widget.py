@@ -113,7 +113,6 @@ class Explorer(widgets.VBox):
         self.segmenters.value = (1, 2)
 
     def _listen(self) -> None:
-        """Make the controls act."""
         self.run.observe(self._open, "value")
         self.split.observe(self._open_split, "value")
         self.order.observe(self._reorder, "value")
@@ -133,7 +132,6 @@ class Explorer(widgets.VBox):
     # ---- what controls do
 
     def _open(self, _: Any) -> None:
-        """Read the chosen run."""
         self._forget()
         self.source = None
         with self._shown():
@@ -151,7 +149,6 @@ class Explorer(widgets.VBox):
                 self._use(Regions(self.source, self.split.value), fresh=False)
 
     def _forget(self) -> None:
-        """Forget what was shown, and what of it waits to be drawn."""
         self._cancel()
         self.regions = None
 
@@ -169,14 +166,12 @@ class Explorer(widgets.VBox):
         self._draw()
 
     def _reorder(self, _: Any) -> None:
-        """Sort the images anew, and show the first."""
         if self.regions is not None:
             with self._shown(), self._silently():
                 self._list_images(self.choice, None)
             self._moved(None)
 
     def _turn(self, _: Any) -> None:
-        """Show the image of a number."""
         if not self._quiet:
             self.id.value = self.id.options[self.index.value - 1]
 
@@ -208,12 +203,10 @@ class Explorer(widgets.VBox):
     # ---- drawing
 
     def _draw(self) -> None:
-        """Draw everything."""
         self._draw_picture()
         self._draw_rest()
 
     def _draw_picture(self) -> None:
-        """Draw the image, and say how many regions are kept."""
         assert self.regions is not None
         self.value.disabled = self.keep.disabled = self.rule.value == "none"
         self.image.value = picture(self.regions, self.choice)
@@ -240,7 +233,6 @@ class Explorer(widgets.VBox):
             self._waiting = loop.call_later(REST, self._draw_rest)
 
     def _cancel(self) -> None:
-        """Forget what waits to be drawn."""
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
@@ -252,7 +244,6 @@ class Explorer(widgets.VBox):
 
     @contextmanager
     def _silently(self) -> Iterator[None]:
-        """Set controls without their acting."""
         before, self._quiet = self._quiet, True
         try:
             yield
@@ -270,7 +261,6 @@ class Explorer(widgets.VBox):
 
 
 def _dropdown(description: str, options: Any, width: int) -> widgets.Dropdown:
-    """Return a list to choose from."""
     return widgets.Dropdown(description=description, options=options, **_look(width))
 
 
@@ -280,6 +270,5 @@ def _look(width: int) -> dict[str, dict[str, str]]:
 
 
 def _offer(control: widgets.Dropdown, names: Mapping[str, str], value: str) -> None:
-    """Offer values under their names, and choose one."""
     control.options = [(words, name) for name, words in names.items()]
     control.value = value

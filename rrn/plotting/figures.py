@@ -213,7 +213,6 @@ def plot_per_class(table: pd.DataFrame) -> Figure:
 
 
 def _hatch(axis: Axes, hatches: Sequence[str]) -> None:
-    """Hatch the bars, each kind of them in its own way."""
     for bars, hatch in zip(axis.containers, hatches, strict=True):
         for bar in bars:
             bar.set(hatch=hatch, edgecolor="white", hatchcolor="white")

@@ -47,7 +47,6 @@ Row = tuple[str, list[Array]]
 
 
 def _sheet(rows: Sequence[Row], classes: Sequence[str], colours: ArrayLike) -> Figure:
-    """Draw rows of pictures, and the legend of the classes."""
     count = max(len(items) for _, items in rows)
     height, width = rows[0][1][0].shape[:2]
     total = COLUMN if count < 4 else PAGE

@@ -130,7 +130,6 @@ def _focus(evidences: Mapping[str, Evidence]) -> str:
 
 
 def _regions(evidence: Evidence, split: str) -> pd.DataFrame:
-    """Return the regions of one segmenter in a split, and which of them are kept."""
     table = evidence.regions
     part = table[(table["split"] == split) & (table["segmenter"] == SEGMENTER)]
     return part.assign(kept=kept_regions(part, evidence.about.rule))
@@ -139,7 +138,6 @@ def _regions(evidence: Evidence, split: str) -> pd.DataFrame:
 def _row(
     axes: Sequence[Axes], pictures: Pictures, regions: pd.DataFrame, side: int, colours: Array, scored: bool
 ) -> None:
-    """Draw one image up to what is kept of its first pseudo-label."""
     show(axes[0], pictures.image)
     maps = [pictures.label, *pictures.pseudo_labels]
     for axis, labels in zip(axes[1:4], maps, strict=True):
@@ -165,7 +163,6 @@ def _spread(regions: pd.DataFrame, column: str, size: tuple[int, ...], side: int
 
 
 def _lines(axis: Axes, size: tuple[int, ...], side: int, color: str = "white") -> None:
-    """Draw the borders of the regions, the finer the more there are."""
     width = min(0.4, 4 / (max(size) / side))
     for draw, length in ((axis.axhline, size[0]), (axis.axvline, size[1])):
         for place in range(side, length, side):

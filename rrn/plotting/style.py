@@ -141,7 +141,6 @@ class Picture(Figure):
     """A Figure that a notebook shows once, as the value of a cell, whatever the backend."""
 
     def _repr_png_(self) -> bytes:
-        """Return the picture as Jupyter asks for it."""
         buffer = BytesIO()
         with style.context(STYLE):
             self.savefig(buffer, format="png", dpi=150, metadata={"Software": None})

@@ -251,7 +251,6 @@ class Evidence:
         return stream.getvalue()
 
     def _of(self, split: str, ids: Sequence[str]) -> pd.DataFrame:
-        """Return the regions of some images."""
         return self.regions[(self.regions["split"] == split) & self.regions["id"].isin(ids)]
 
 
@@ -279,7 +278,6 @@ def _files(pictures: Pictures, colours: Pixels) -> dict[str, bytes]:
 
 
 def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
-    """Return the contents of an image file."""
     stream = BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()

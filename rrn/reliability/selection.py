@@ -33,10 +33,6 @@ def kept_count(regions: pd.DataFrame, rule: Filter) -> int:
 
     A row without a filter gets the count at which its scores are compared: its fraction, or half of the regions where
     it says `keep: threshold`.
-
-    Args:
-        regions: R rows of a region table.
-        rule: of the row.
     """
     if rule.keep == "fraction":
         return keep_count(rule.fraction, len(regions))
@@ -46,17 +42,10 @@ def kept_count(regions: pd.DataFrame, rule: Filter) -> int:
 
 
 def kept_regions(regions: pd.DataFrame, rule: Filter) -> Flags:
-    """Return which regions of one segmenter a row's filter keeps.
+    """Return which regions of one segmenter, R rows of a region table, a row's filter keeps: bool [R].
 
     A row without filter keeps all. So, here, does the random one: its coins were those of training. Regions tied at the
     cut stay or go together.
-
-    Args:
-        regions: R rows of a region table.
-        rule: of the row.
-
-    Returns:
-        bool [R].
     """
     if rule.by in ("none", "random"):
         return np.ones(len(regions), bool)
@@ -80,13 +69,7 @@ def rank_scores(score: Floats, segmenter: Places) -> Places:
 
 
 def best_fraction(ranks: Places, segmenter: Places, fraction: float) -> Flags:
-    """Return which regions are among the best `fraction` (0..1) of their segmenter's: bool [R].
-
-    Args:
-        ranks: of `rank_scores`.
-        segmenter: 1 | 2 [R].
-        fraction: share of the regions.
-    """
+    """Return which regions are among the best `fraction` (0..1) of their segmenter's, 1 | 2 [R]: bool [R]."""
     counts = np.array([keep_count(fraction, int(regions)) for regions in np.bincount(segmenter, minlength=3)])
     return ranks < counts[segmenter]
 
