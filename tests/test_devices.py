@@ -13,7 +13,7 @@ import psutil
 import pytest
 from conftest import git, python, until
 
-from rrn.pipeline import gpus
+from rrn.pipeline import gpus, strip
 
 CELL = """
 import os, time
@@ -100,7 +100,7 @@ def queue(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     cells = [nbformat.v4.new_code_cell("row = ''", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(CELL)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "train.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=strip.METADATA), folder / "train.ipynb")
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "params.yaml").write_text("row: none\n")
     git(folder, "init", "--quiet")

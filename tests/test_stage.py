@@ -17,7 +17,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from ruamel.yaml import YAML
 
-from rrn.pipeline import gpus, stage
+from rrn.pipeline import gpus, stage, strip
 from rrn.runtime import locking
 from rrn.runtime.portable import PORTABLE
 
@@ -27,7 +27,7 @@ PARAMETERS = "seed = 0\nmethod = 'rrn'\noverrides = {}"
 
 
 def notebook(path, *sources, parameters=PARAMETERS):
-    book = nbformat.v4.new_notebook()
+    book = nbformat.v4.new_notebook(metadata=strip.METADATA)
     book.cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     book.cells += [nbformat.v4.new_code_cell(source) for source in sources]
     nbformat.write(book, path)
@@ -129,6 +129,16 @@ def test_code_in_a_parameter_arrives_in_a_kernel_as_text(tmp_path, run):
 def test_a_missing_notebook_says_what_makes_it(tmp_path, capsys):
     assert stage.main([str(tmp_path / "a.ipynb"), str(tmp_path / "b.ipynb")]) == 2
     assert "run `dvc repro notebooks`" in capsys.readouterr().err
+
+
+def test_a_notebook_that_names_no_kernel_or_is_none_is_refused(tmp_path, capsys):
+    cell = nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+    nameless = nbformat.writes(nbformat.v4.new_notebook(cells=[cell]))
+    path = tmp_path / "a.ipynb"
+    for text, said in (("no JSON", "Notebook does not appear"), (nameless, "No kernel name found in notebook")):
+        path.write_text(text)
+        assert stage.main([str(path), str(tmp_path / "b.ipynb")]) == 2
+        assert f"error: {path} cannot be read: {said}" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import zipfile
 import evidences
 import pytest
 from conftest import PATIENCE, ROOT
+from papermill import inspect_notebook
 
 from rrn.explorer import widget
 from rrn.explorer.analysis import Regions
 from rrn.explorer.widget import Explorer
-from rrn.pipeline import stage
 from rrn.reliability.evidence import Evidence
 
 
@@ -244,4 +244,4 @@ def test_the_notebook_says_what_makes_evidence(copy, monkeypatch):
     command = [sys.executable, "-m", "rrn.stage", notebook, "out.ipynb"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1 and "run `make repro`, or `git checkout HEAD -- results`" in result.stderr
-    assert stage.declared(copy / notebook) == ["evidence"]
+    assert list(inspect_notebook(copy / notebook)) == ["evidence"]

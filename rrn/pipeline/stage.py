@@ -1,15 +1,13 @@
 """Execute a notebook as a stage: `python -m rrn.stage NOTEBOOK OUTPUT.ipynb [key=value ...]`.
 
-papermill does the work; this runner adds what it leaves open: misspelled parameters are refused,
-one output has one runner at a time, the kernel can only be this interpreter, the executed copy is never
-half written and holds nothing that differs between two identical runs, and SIGTERM stops the kernel and
-its children.
+papermill does the work; this runner adds what it leaves open: misspelled parameters are refused, one output has one
+runner at a time, the kernel can only be this interpreter, the executed copy is never half written and holds nothing
+that differs between two identical runs, and SIGTERM stops the kernel and its children.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import difflib
 import json
 import os
@@ -31,8 +29,6 @@ PIXELS = ("image/png", "image/jpeg")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 UNUSED = ("rfc3987_syntax", cast(Any, None))
 """A grammar of web addresses that jsonschema, behind nbformat, compiles in 0.7 s if it finds it; no stage needs it."""
-
-
 LONGEST = 90
 """Bytes in the name of a folder of sockets: systems allow 100 for a socket."""
 PATIENCE = 60
@@ -47,27 +43,23 @@ class StageError(ValueError):
     """The command line of a stage is wrong, or there is no place for its sockets."""
 
 
-def declared(notebook: Path) -> list[str]:
-    """Return the names that the cells tagged `parameters` assign."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    trees = [ast.parse("".join(cell["source"])) for cell in tagged]
-    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    return sorted({node.id for node in nodes if isinstance(node.ctx, ast.Store)})
-
-
 def parameters(items: Iterable[str], notebook: Path) -> dict[str, Any]:
-    """Read `key=value` items as YAML; the notebook's parameters cell says which keys there are.
+    """Read `key=value` items as YAML; the cell of the notebook tagged `parameters` says which keys there are.
 
     Raises:
-        StageError: an item is no `key=value`, its value is no literal, or the notebook has no such parameter.
+        StageError: an item is no `key=value`, its value is no literal, or the notebook has no such parameter
+            or is none.
     """
+    from papermill import inspect_notebook
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     if not notebook.exists():
         raise StageError(f"there is no notebook {notebook}; run `dvc repro notebooks`")
-    known = declared(notebook)
+    try:
+        known = sorted(inspect_notebook(notebook))
+    except ValueError as error:  # such as one that names no kernel
+        raise StageError(f"{notebook} cannot be read: {error}") from error
     values = {}
     for item in items:
         key, equals, value = item.partition("=")
@@ -147,16 +139,6 @@ def _placeless(text: str) -> str:
     return text
 
 
-def _sockets(folder: str) -> str:
-    """Return how the names of a kernel's sockets begin: no TCP ports, and no names that other stages use."""
-    if len(os.fsencode(folder)) > LONGEST:
-        raise StageError(
-            f"sockets have short names, and the folder of temporary files is {folder}: "
-            f"let TMPDIR name one of at most {LONGEST - len('/rrn-12345678')} bytes"
-        )
-    return f"{folder}/kernel"
-
-
 def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
     """Run `notebook` with `values` injected; the copy at `output` is written as the cells go.
 
@@ -178,8 +160,12 @@ def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
 
     papermill_io.register(str(output), Whole())
     with tempfile.TemporaryDirectory(prefix="rrn-") as folder, atomic_io.explained(Path(folder), "set TMPDIR"):
-        sockets = {"transport": "ipc", "ip": _sockets(folder)}
-        kernels = {**sockets, "shutdown_wait_time": 2 * PATIENCE}
+        if len(os.fsencode(folder)) > LONGEST:
+            raise StageError(
+                f"sockets have short names, and the folder of temporary files is {folder}: "
+                f"let TMPDIR name one of at most {LONGEST - len('/rrn-12345678')} bytes"
+            )
+        kernels = {"transport": "ipc", "ip": f"{folder}/kernel", "shutdown_wait_time": 2 * PATIENCE}
         papermill.execute_notebook(
             str(notebook),
             str(output),
