@@ -37,7 +37,7 @@ from measuring import Row, ratio, row
 from training import TINY
 
 from rrn import config
-from rrn.runtime.signals import Stopped
+from rrn.runtime.signals import Interrupted
 
 ROWS = ("cps_cutmix", "rrn")
 """The control, and the method of the paper: what is trained from each warmup."""
@@ -153,7 +153,7 @@ def train_seed(repository: Repository, seed: int, pipe: Connection) -> None:
     try:
         list(repository.training("warmup", None, seed).fit())
         pipe.send([_trained(repository, name, seed) for name in ROWS])
-    except Stopped:
+    except Interrupted:
         sys.exit(1)
     except Exception as error:  # the others go on
         traceback.print_exc()

@@ -75,9 +75,9 @@ class ReferenceStep:
         self.segmenters: list[Segmenter] = []
         self.discriminators: list[ImageDiscriminator] = []
         for k in range(2):
-            with seeding.seeded(seed, "initial segmenter", index=k):
+            with seeding.fork(seed, "initial segmenter", index=k):
                 self.segmenters.append(Segmenter(settings.model, classes).train())
-            with seeding.seeded(seed, "initial discriminator", index=k):
+            with seeding.fork(seed, "initial discriminator", index=k):
                 self.discriminators.append(ImageDiscriminator(classes).train())
         judge = settings.method.discriminator
         self.optimizers = [_sgd(segmenter, settings.optimizer) for segmenter in self.segmenters]

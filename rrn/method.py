@@ -98,7 +98,7 @@ class RRN(SegmenterPair):
         self.row, self.region = settings.method, settings.region
         self.discriminators = nn.ModuleList()
         for k in range(2 * self.row.uses_discriminators):
-            with seeding.seeded(seed, "initial discriminator", index=k):
+            with seeding.fork(seed, "initial discriminator", index=k):
                 self.discriminators.append(RegionDiscriminator(self.row.discriminator, classes))
 
     # ---- 1. Consistency: two segmenters teach each other on mixed images -----------------------------------------
@@ -132,7 +132,7 @@ class RRN(SegmenterPair):
 
     def _passes(self, images: Tensor, dropout: str, step: Step) -> Iterator[tuple[int, Tensor]]:
         """Yield each segmenter's number and its logits [N, C, H, W]; the draws of `dropout` go on between the two."""
-        with seeding.seeded(self.seed, dropout, step.number, distributed.rank()):
+        with seeding.fork(self.seed, dropout, step.number, distributed.rank()):
             for k, segmenter in enumerate(self.segmenters):
                 yield k, segmenter(images)
 
@@ -181,7 +181,7 @@ class RRN(SegmenterPair):
         unlabeled = torch.cat(batch.unlabeled_valid)  # [2B', 1, H, W]
         counted = [labeled, unlabeled, mix(unlabeled, self.boxes(batch))]
         counted += [regions.any_valid(valid, self.region) for valid in (labeled, unlabeled)]
-        counts = distributed.total(torch.stack([marks.sum() for marks in counted]))
+        counts = distributed.all_reduce_sum(torch.stack([marks.sum() for marks in counted]))
         return Step(batch, number, Denominators(*counts.clamp(min=1)), self.normalize(batch.images))
 
     # ---- 2. Local pseudo-label filtering: discriminators judge regions -------------------------------------------
@@ -230,9 +230,9 @@ class RRN(SegmenterPair):
             passed = relevant & (region_score(self, step, k) >= logit(rule.tau))
             if rule.by == "region_score":
                 return passed
-            count = distributed.total(passed.sum())  # the controls keep as many, in each branch
+            count = distributed.all_reduce_sum(passed.sum())  # the controls keep as many, in each branch
         else:
-            count = (rule.fraction * distributed.total(relevant.sum()).double() + 0.5).floor()
+            count = (rule.fraction * distributed.all_reduce_sum(relevant.sum()).double() + 0.5).floor()
         return regions.best(FILTER_SCORES[rule.by](self, step, k), relevant, count)
 
     # ---- 3. Dynamic region loss: the networks' diversity rates what is kept --------------------------------------
@@ -272,7 +272,7 @@ class RRN(SegmenterPair):
         """
         loss = self._adversarial if self.row.discriminator.objective == "adversarial" else self._accuracy
         for k, discriminator in enumerate(self.discriminators):
-            with seeding.seeded(self.seed, "discriminator dropout", step.number, 2 * distributed.rank() + k):
+            with seeding.fork(self.seed, "discriminator dropout", step.number, 2 * distributed.rank() + k):
                 yield {f"discriminator_{k + 1}": loss(discriminator, step, k)}
 
     def _adversarial(self, discriminator: nn.Module, step: Step, half: int) -> Tensor:
@@ -280,7 +280,7 @@ class RRN(SegmenterPair):
         everything = (step.teacher_logits, step.unlabeled, step.valid)
         logits, images, valid = (v.chunk(2, dim=-4)[half] for v in everything)  # 2B' -> B'
         reals, real_images, fake_at, valid = pair_real_and_fake(step, valid, self.classes)
-        count = distributed.total(regions.any_valid(valid, self.region).sum()).clamp(min=1)
+        count = distributed.all_reduce_sum(regions.any_valid(valid, self.region).sum()).clamp(min=1)
         real = self._region_loss(discriminator, reals, real_images, valid, 1.0, count)
         fake = sum_over_pair(
             self._region_loss(discriminator, maps[fake_at], images[fake_at], valid, 0.0, count)
@@ -319,9 +319,9 @@ class RRN(SegmenterPair):
             _, fake = discriminator(maps, pseudo.images[fake_at], valid, self.region)  # [N, K, rows, columns]
             with torch.no_grad():
                 _, real = discriminator(reals, real_images, valid, self.region)
-        count = distributed.total(relevant.sum()).clamp(min=1)
-        difference = distributed.total(((real - fake) * relevant).sum((0, 2, 3))) / count  # [K]
-        return distributed.share(difference.abs().mean())
+        count = distributed.all_reduce_sum(relevant.sum()).clamp(min=1)
+        difference = distributed.all_reduce_sum(((real - fake) * relevant).sum((0, 2, 3))) / count  # [K]
+        return distributed.split_value(difference.abs().mean())
 
 
 # ---- By what the regions of branch k are filtered: a score [N, rows, columns], the best highest (of 2.) --------------

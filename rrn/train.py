@@ -31,7 +31,7 @@ from rrn.runs.finished import RunCard
 from rrn.runs.job import Job, Stage, job
 from rrn.runs.resume import ResumeFolder
 from rrn.runtime import atomic_io, distributed, processes
-from rrn.runtime.signals import Signals, Stopped
+from rrn.runtime.signals import Interrupted, StopRequest
 from rrn.training import launch, learner, trial
 from rrn.training.diagnosis import Diagnosis, Row
 from rrn.training.learner import Learner, LossError
@@ -98,13 +98,13 @@ class Training:
         self.pending: list[Losses] = []  # of the last steps, which no row holds yet
         self.history: list[Row] = []
         self.reliability: list[Row] = []
-        self.signals = Signals()
+        self.signals = StopRequest()
 
     def fit(self) -> Iterator[Row]:
         """Go from the last checkpoint, or the start, to the end; write the outputs; yield the rows of history.
 
         Raises:
-            Stopped: the process was asked to stop; the message says how to go on.
+            Interrupted: the process was asked to stop; the message says how to go on.
             DataError, LossError, MemoryShortage, WriteError: what is computed is kept, and the message says where.
         """
         with ExitStack() as stack:
@@ -127,9 +127,9 @@ class Training:
         except (DataError, EvaluationShortage):
             self._save(scratch)
             raise
-        except Stopped as stopped:
+        except Interrupted as stopped:
             self._save(scratch)
-            raise Stopped(
+            raise Interrupted(
                 f"{self._name} was asked to stop and did, after step {self.done} of {self.job.schedule.steps}; all of "
                 "it is kept: the same command goes on from there"
             ) from stopped
@@ -154,13 +154,13 @@ class Training:
         return self.done > 0 and (self.done % every == 0 or self.done == self.job.schedule.steps)
 
     def _stop_if_asked(self, reported: bool = False) -> None:
-        """Raise Stopped if a signal came; of several processes all do, at the next report, whichever of them it met."""
+        """Raise Interrupted if a signal came; of several processes all do, at the next report, whichever it met."""
         if distributed.world() == 1:
             asked = self.signals.asked
         else:
-            asked = reported and any(distributed.everyone(self.signals.asked))
+            asked = reported and any(distributed.all_gather_object(self.signals.asked))
         if asked:
-            raise Stopped
+            raise Interrupted
 
     def batches(self, first: int, steps: int) -> Iterator[Batch]:
         """Return the batches of steps first..steps-1 of this process."""
@@ -269,7 +269,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--overrides", type=json.loads, default=None)
     options = parser.parse_args()
-    processes.end_together()  # with torchrun, also where that is killed
+    processes.die_with_parent()  # with torchrun, also where that is killed
     for row in Training(job(**vars(options))).fit():
         if os.environ.get("LOCAL_RANK", "0") == "0":
             sys.stdout.write(f"{json.dumps(row)}\n")  # in one piece: other processes write, too

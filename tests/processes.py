@@ -26,7 +26,7 @@ from rrn.evaluation.inference import Predictor
 from rrn.method import RRN, Losses
 from rrn.runs import resume
 from rrn.runtime import distributed
-from rrn.runtime.signals import Stopped
+from rrn.runtime.signals import Interrupted
 from rrn.training import diagnosis
 from rrn.training.learner import Learner
 
@@ -71,8 +71,10 @@ def losses(row: str) -> dict[str, torch.Tensor]:
     sum(terms.values()).backward()
     if judged:
         sum(judged.values()).backward()
-    distributed.sum_gradients(network.parameters())
-    found = {name: distributed.total(value.detach()) for name, value in (terms | judged | step.measures).items()}
+    distributed.reduce_gradients(network.parameters())
+    found = {
+        name: distributed.all_reduce_sum(value.detach()) for name, value in (terms | judged | step.measures).items()
+    }
     return found | {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
 
@@ -84,32 +86,32 @@ def matrices() -> torch.Tensor:
     mine = whole[distributed.rank() :: distributed.world()]
     models = network, Predictor(network, SLIDING, THREE)
     found = [metrics.evaluate(region_tables.predict_batches(model, mine), ("a", "b", "c")) for model in models]
-    return torch.stack([distributed.total(matrix) for each in found for matrix in each.matrices.values()])
+    return torch.stack([distributed.all_reduce_sum(matrix) for each in found for matrix in each.matrices.values()])
 
 
 def messages() -> dict[str, object]:
     """Return what the functions of rrn.runtime.distributed answer to values that differ by process."""
     rank = distributed.rank()
     value = torch.tensor(2.0 + rank, requires_grad=True)
-    total = distributed.total(value)
+    total = distributed.all_reduce_sum(value)
     (3 * total).backward()
     whole = torch.tensor(5.0, requires_grad=True)
-    share = distributed.share(whole)
+    share = distributed.split_value(whole)
     share.backward()
     weight = torch.nn.Parameter(torch.zeros(2, 3))
     unused = torch.nn.Parameter(torch.zeros(1))
     weight.grad = torch.full((2, 3), 1.0 + rank)
-    distributed.sum_gradients([weight, unused])
+    distributed.reduce_gradients([weight, unused])
     return {
         "world": distributed.world(),
         "total": total.item(),
         "total gradient": value.grad.item(),
-        "share": distributed.total(share.detach()).item(),
+        "share": distributed.all_reduce_sum(share.detach()).item(),
         "share gradient": whole.grad.item(),
-        "gathered": distributed.gathered(torch.tensor([rank, 10 + rank])).tolist(),
+        "gathered": distributed.all_gather(torch.tensor([rank, 10 + rank])).tolist(),
         "summed": weight.grad.tolist(),
         "unused": unused.grad,
-        "undealt": distributed.undealt(["a", "c", "d"] if rank == 0 else ["b"]),
+        "undealt": distributed.interleave_shards(["a", "c", "d"] if rank == 0 else ["b"]),
         "object": distributed.broadcast_object({"from": rank}),
     }
 
@@ -127,7 +129,7 @@ def statistics() -> dict[str, torch.Tensor]:
     tiny.segmenter_losses(alone, batch, 0)
     run.learner.step(batch, 0)
     found = {"together": running(run.model), "alone": running(alone)}
-    return {name: distributed.gathered(values).view(distributed.world(), -1) for name, values in found.items()}
+    return {name: distributed.all_gather(values).view(distributed.world(), -1) for name, values in found.items()}
 
 
 def running(network: RRN) -> torch.Tensor:
@@ -217,7 +219,7 @@ def asked() -> int:
         return learn(batch, number)
 
     stopped.learner.step = step
-    with contextlib.suppress(Stopped):
+    with contextlib.suppress(Interrupted):
         list(stopped.fit())
     list(training("asked").fit())
     return stopped.done

@@ -46,19 +46,19 @@ def own_locks(tmp_path, monkeypatch):
 
 
 def test_each_takes_a_device_of_its_own():
-    with gpus.taken() as first:
+    with gpus.reserve() as first:
         assert first == os.environ["CUDA_VISIBLE_DEVICES"] == "3"
-        with gpus.taken() as second:
+        with gpus.reserve() as second:
             assert second == os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-7/1"
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
-        with gpus.taken() as third:
+        with gpus.reserve() as third:
             assert third == second
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,4"
 
 
 def test_without_devices_nothing_is_taken(monkeypatch):
     monkeypatch.setenv("RRN_DEVICES", "")
-    with gpus.taken() as device:
+    with gpus.reserve() as device:
         assert device is None and os.environ["CUDA_VISIBLE_DEVICES"] == "3,4"
 
 
@@ -66,7 +66,7 @@ def test_one_too_many_waits_and_a_killed_one_gives_its_device_back(monkeypatch, 
     monkeypatch.setenv("RRN_DEVICES", "3")
     monkeypatch.setattr(gpus, "POLL", 0.01)
     held = "import time\nfrom rrn.pipeline import gpus\n"
-    held += "with gpus.taken() as d:\n    print(d, flush=True)\n    time.sleep(6000)"
+    held += "with gpus.reserve() as d:\n    print(d, flush=True)\n    time.sleep(6000)"
     holder = subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, text=True)
     with holder:
         assert holder.stdout.readline() == "3\n"

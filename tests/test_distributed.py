@@ -179,5 +179,5 @@ def test_one_process_sends_nothing():
     }
     assert {name: found[name] for name in expected} == expected and distributed.rank() == 0
     buffer = torch.tensor([1.0, 2.0])
-    distributed.average([buffer])
+    distributed.all_reduce_mean([buffer])
     assert buffer.tolist() == [1.0, 2.0]

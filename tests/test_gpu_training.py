@@ -163,20 +163,23 @@ def group(device, tmp_path, monkeypatch):
 
 def test_messages(device, group):
     value = torch.tensor(2.0, device=device, requires_grad=True)
-    total = distributed.total(value)
+    total = distributed.all_reduce_sum(value)
     (3 * total).backward()
     assert (total.item(), value.grad.item()) == (2.0, 3.0)
-    assert distributed.share(value).item() == 2.0
-    assert distributed.gathered(torch.tensor([1, 2], device=device)).tolist() == [1, 2]
-    assert distributed.everyone({"from": 0}) == [{"from": 0}] and distributed.broadcast_object([1, "a"]) == [1, "a"]
-    assert distributed.undealt(["a", "b"]) == ["a", "b"]
+    assert distributed.split_value(value).item() == 2.0
+    assert distributed.all_gather(torch.tensor([1, 2], device=device)).tolist() == [1, 2]
+    assert distributed.all_gather_object({"from": 0}) == [{"from": 0}] and distributed.broadcast_object([1, "a"]) == [
+        1,
+        "a",
+    ]
+    assert distributed.interleave_shards(["a", "b"]) == ["a", "b"]
     weight = torch.nn.Parameter(torch.zeros(2, 3, 1, 1, device=device).to(memory_format=torch.channels_last))
     gradient = torch.arange(6.0, device=device).view(2, 3, 1, 1)
     weight.grad = gradient.clone()
-    distributed.sum_gradients([weight, torch.nn.Parameter(torch.zeros(1, device=device))])
+    distributed.reduce_gradients([weight, torch.nn.Parameter(torch.zeros(1, device=device))])
     assert torch.equal(weight.grad, gradient)
     buffer = torch.tensor([1.0, 2.0], device=device)
-    distributed.average([buffer])
+    distributed.all_reduce_mean([buffer])
     assert buffer.tolist() == [1.0, 2.0]
 
 
@@ -220,7 +223,7 @@ STAGE = """
 import json, os, select, sys
 from rrn.pipeline import gpus
 
-with gpus.taken() as taken:
+with gpus.reserve() as taken:
     import torch
 
     device = torch.device(sys.argv[1])

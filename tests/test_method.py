@@ -610,7 +610,11 @@ def test_answers_need_no_gradient_and_leave_the_mode():
 
 def test_one_process_needs_no_messages():
     value = torch.tensor(3.0)
-    assert distributed.total(value) is value and distributed.share(value) is value and distributed.world() == 1
+    assert (
+        distributed.all_reduce_sum(value) is value
+        and distributed.split_value(value) is value
+        and distributed.world() == 1
+    )
 
 
 @pytest.mark.parametrize("number", [1, 7, 10, 50, 96, 150, 450])
@@ -639,13 +643,13 @@ def test_a_half_is_rounded_up_as_float64_has_it(fraction, number, count):
 
 def test_initial_weights_and_dropout_are_drawn_by_seed_purpose_step_and_process(monkeypatch):
     """Nothing else, so that nothing has to be remembered; no two passes share their draws by accident."""
-    asked, seeded = [], seeding.seeded
+    asked, seeded = [], seeding.fork
 
     def noted(*arguments, **named):
         asked.append(inspect.signature(seeded).bind(*arguments, **named).arguments)
         return seeded(*arguments, **named)
 
-    monkeypatch.setattr(seeding, "seeded", noted)
+    monkeypatch.setattr(seeding, "fork", noted)
     monkeypatch.setattr(distributed, "rank", lambda: 3)
     network = tiny.model("rrn", THRESHOLD_0, seed=7)  # a threshold does not ask the other processes
     batch = tiny.batch()

@@ -211,7 +211,7 @@ def quiet(monkeypatch):
 
 
 def test_a_second_one_is_refused_before_it_does_anything(quiet, root, capsys):
-    with locking.writing(root / "dvc.lock"):
+    with locking.exclusive(root / "dvc.lock"):
         assert repro.main([]) == 3
     assert quiet == []
     assert capsys.readouterr().err.startswith(f"error: {root / 'dvc.lock'} is being written by another process, pid ")

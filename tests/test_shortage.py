@@ -17,7 +17,7 @@ SAID = {
 
 
 def fail(error, ways=dict):
-    with memory.explained("a picture", ways):
+    with memory.explain_oom("a picture", ways):
         raise error
 
 
@@ -45,6 +45,6 @@ def test_other_errors_stay_what_they_are():
 def test_a_real_shortage_on_the_cpu_is_recognised():
     with (
         pytest.raises(MemoryShortage, match=r"^a tensor does not fit into memory"),
-        memory.explained("a tensor", dict),
+        memory.explain_oom("a tensor", dict),
     ):
         torch.empty(1 << 60, dtype=torch.uint8)

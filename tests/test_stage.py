@@ -268,8 +268,8 @@ def wait_for(path):
 SLOW = """
 import os, time
 from pathlib import Path
-from rrn.runtime.signals import Signals
-with Signals() as signals:
+from rrn.runtime.signals import StopRequest
+with StopRequest() as signals:
     Path("pid").write_text(str(os.getpid()))
     while not signals.asked:
         time.sleep(0.05)
@@ -304,7 +304,7 @@ def test_a_second_run_of_any_stage_is_refused_at_once_and_told_who_holds_it(root
     monkeypatch.setenv("RRN_DEVICES", "0")  # nor does it wait for a device
     book, output = re.findall(r"build/notebooks/(\S+) (\S+ipynb)", STAGES[name]["cmd"])[0]
     output = tmp_path / output.replace("${name}", "n").replace("${key}", "k")
-    with locking.writing(output), gpus.taken():
+    with locking.exclusive(output), gpus.reserve():
         assert stage.main([str(root / "notebooks" / book), str(output)]) == 3
     error = capsys.readouterr().err
     assert error.startswith(f"error: {output} is being written by another process, pid {os.getpid()} on ")

@@ -23,7 +23,7 @@ from rrn.runs import finished, job, resume
 from rrn.runs.resume import ResumeError, ResumeFolder
 from rrn.runtime import distributed
 from rrn.runtime.atomic_io import WriteError
-from rrn.runtime.signals import Signals, Stopped
+from rrn.runtime.signals import Interrupted, StopRequest
 from rrn.training import learner
 from rrn.training.learner import LossError
 
@@ -202,7 +202,7 @@ def test_a_run_that_is_asked_to_stop_keeps_every_step(warm, sparse, tmp_path, du
         rf"^train 1of4-rrn-0 \(seed 0\) was asked to stop and did, after step {done} of 6; all of it is kept: the same "
         "command goes on from there$"
     )
-    with pytest.raises(Stopped, match=text):
+    with pytest.raises(Interrupted, match=text):
         list(training.fit())
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert kept(warm / ".scratch" / "tiny-train-1of4-rrn-0")[-1] == done and not out.exists()
@@ -214,7 +214,7 @@ def test_a_run_that_is_asked_to_stop_keeps_every_step(warm, sparse, tmp_path, du
 
 
 def test_a_second_signal_stops_at_once():
-    with Signals() as signals:
+    with StopRequest() as signals:
         signal.raise_signal(signal.SIGTERM)
         assert signals.asked
         with pytest.raises(KeyboardInterrupt):
@@ -226,7 +226,7 @@ def test_another_thread_leaves_signals_alone():
     seen = []
 
     def inside():
-        with Signals():
+        with StopRequest():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=inside)
@@ -415,7 +415,7 @@ def test_a_run_that_is_asked_to_stop_after_a_loss_that_is_not_finite_keeps_no_su
     monkeypatch.setenv("RRN_SCRATCH", str(tmp_path / "scratch"))
     explode(monkeypatch, 1)
     training = ask(train.Training(train.job(*KEY, tmp_path / "out", SPARSE)), 2)
-    with pytest.raises((LossError, Stopped), match="loss 'consistency' is nan at step 1 of train 1of4-rrn-0"):
+    with pytest.raises((LossError, Interrupted), match="loss 'consistency' is nan at step 1 of train 1of4-rrn-0"):
         list(training.fit())
     folder = tmp_path / "scratch" / "tiny-train-1of4-rrn-0"
     assert sorted(path.name for path in folder.iterdir()) == ["lock"]

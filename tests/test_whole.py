@@ -83,7 +83,7 @@ def test_a_process_that_dies_leaves_the_former_file_and_the_next_one_clears_up(t
     atomic_io.write(path, "before")
     program = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom rrn.runtime import atomic_io\n"
-        "with atomic_io.file(Path(sys.argv[1])) as unfinished:\n"
+        "with atomic_io.atomic_path(Path(sys.argv[1])) as unfinished:\n"
         "    unfinished.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program, path], check=False).returncode == -signal.SIGKILL
@@ -95,7 +95,7 @@ def test_a_process_that_dies_leaves_the_former_file_and_the_next_one_clears_up(t
 
 def test_an_interrupted_file_goes_and_other_errors_are_what_they_are(tmp_path):
     for error in (KeyboardInterrupt(), ValueError("wrong"), OSError(errno.EIO, "Input/output error")):
-        with pytest.raises(type(error)) as found, atomic_io.file(tmp_path / "a.txt") as unfinished:
+        with pytest.raises(type(error)) as found, atomic_io.atomic_path(tmp_path / "a.txt") as unfinished:
             unfinished.write_text("half")
             raise error
         assert found.value is error

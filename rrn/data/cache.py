@@ -130,7 +130,7 @@ def decoded(
 def _write(path: Path, state: bytes, arrays: Iterator[Pixels]) -> None:
     """Write the file."""
     sizes = []
-    with atomic_io.file(path, lasting=True) as unfinished, unfinished.open("wb") as file:
+    with atomic_io.atomic_path(path, lasting=True) as unfinished, unfinished.open("wb") as file:
         for pixels in arrays:
             sizes.append(pixels.shape[:2])
             file.write(np.ascontiguousarray(pixels).data)

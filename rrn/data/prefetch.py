@@ -116,4 +116,4 @@ def _ended(workers: Sequence[BaseProcess]) -> str:
 
 def _begin(worker: int) -> None:
     """Let a worker end with the process that it prepares batches for, whose locks it would hold on to."""
-    processes.end_together()
+    processes.die_with_parent()

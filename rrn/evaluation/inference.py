@@ -111,7 +111,7 @@ class Predictor:
         """
         height, width = images.shape[-2:]
         what = f"looking at images of shape {list(images.shape)}"
-        told = memory.explained(
+        told = memory.explain_oom(
             what, lambda: _needing_less(self.protocol, self._batch, len(images)), EvaluationShortage
         )
         with told, ExitStack() as stack:
@@ -220,7 +220,7 @@ def many_sizes() -> Iterator[None]:
             torch.backends.cudnn.benchmark = before
 
 
-def _needing_less(protocol: config.Evaluate, batch: int, images: int) -> memory.Ways:
+def _needing_less(protocol: config.Evaluate, batch: int, images: int) -> memory.Remedies:
     """Say what would need less memory to look at images, and what each changes."""
     several = batch > 1 and (images > 1 or protocol.mode == "sliding")
     return {

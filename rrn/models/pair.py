@@ -26,7 +26,7 @@ class SegmenterPair(nn.Module):
         self.classes, self.seed = classes, seed
         self.segmenters = nn.ModuleList()
         for k in range(2):
-            with seeding.seeded(seed, "initial segmenter", index=k):
+            with seeding.fork(seed, "initial segmenter", index=k):
                 self.segmenters.append(Segmenter(settings, classes, pretrained))
 
     @property

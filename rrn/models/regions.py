@@ -109,7 +109,7 @@ def best(ranking: Tensor, relevant: Tensor, count: Tensor) -> Tensor:
         count: scalar tensor.
     """
     mine = torch.where(relevant, ranking, -torch.inf)
-    everyone = distributed.gathered(mine.flatten())
+    everyone = distributed.all_gather(mine.flatten())
     order = everyone.argsort(descending=True, stable=True)
     position = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     start = distributed.rank() * mine.numel()
@@ -125,6 +125,6 @@ def normalized(rating: Tensor, kept: Tensor, area: Tensor) -> Tensor:
         area: valid pixels of each region [N, rows, columns].
     """
     rated = rating * kept
-    pixels = distributed.total((kept * area).sum((1, 2, 3), keepdim=True))
-    mass = distributed.total((rated * area).sum((1, 2, 3), keepdim=True))
+    pixels = distributed.all_reduce_sum((kept * area).sum((1, 2, 3), keepdim=True))
+    mass = distributed.all_reduce_sum((rated * area).sum((1, 2, 3), keepdim=True))
     return rated * pixels / torch.where(mass > 0, mass, 1.0)

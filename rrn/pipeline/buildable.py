@@ -47,7 +47,7 @@ def require(root: Path, settings: config.Settings) -> None:
         return
     if refused := _tried(root, settings):
         raise config.SettingsError(refused)
-    with atomic_io.explained(path, "let RRN_SCRATCH name a folder that has room and may be written"):
+    with atomic_io.explain_os_error(path, "let RRN_SCRATCH name a folder that has room and may be written"):
         atomic_io.write(path, json.dumps(built, indent=2) + "\n")
 
 

@@ -22,7 +22,7 @@ POLL = 0.5
 
 
 @contextmanager
-def taken() -> Iterator[str | None]:
+def reserve() -> Iterator[str | None]:
     """Hold one device of RRN_DEVICES, the only one in CUDA_VISIBLE_DEVICES inside; None where RRN_DEVICES is unset."""
     wanted = [device.strip() for device in os.environ.get("RRN_DEVICES", "").split(",") if device.strip()]
     if not wanted:
@@ -46,7 +46,7 @@ def _wait(wanted: Sequence[str], lock: ExitStack) -> str:
     told = False
     while True:
         for device in wanted:
-            with suppress(locking.BusyError):
+            with suppress(locking.LockedError):
                 lock.enter_context(locking.held(folder / quote(device, safe="")))
                 return device
         if not told:

@@ -204,11 +204,11 @@ def main(argv: list[str] | None = None) -> int:
     programs = str(Path(sys.executable).parent)  # of this environment, for the stages
     os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", "")])
     try:
-        with locking.writing(root / "dvc.lock"), stoppable():
+        with locking.exclusive(root / "dvc.lock"), stoppable():
             status = reproduced(root, settings, args.jobs, rest)
-    except (locking.BusyError, atomic_io.WriteError, fetch.FetchError, git.GitError, DataError) as error:
+    except (locking.LockedError, atomic_io.WriteError, fetch.FetchError, git.GitError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 3 if isinstance(error, locking.BusyError) else 1
+        return 3 if isinstance(error, locking.LockedError) else 1
     except subprocess.CalledProcessError as error:  # dvc has said why
         return error.returncode
     except KeyboardInterrupt:

@@ -159,7 +159,7 @@ def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
             atomic_io.write(Path(path), buf)
 
     papermill_io.register(str(output), Whole())
-    with tempfile.TemporaryDirectory(prefix="rrn-") as folder, atomic_io.explained(Path(folder), "set TMPDIR"):
+    with tempfile.TemporaryDirectory(prefix="rrn-") as folder, atomic_io.explain_os_error(Path(folder), "set TMPDIR"):
         if len(os.fsencode(folder)) > LONGEST:
             raise StageError(
                 f"sockets have short names, and the folder of temporary files is {folder}: "
@@ -198,9 +198,9 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     try:
         values = parameters(args.parameters, args.notebook)
-        with locking.writing(args.output), gpus.taken():
+        with locking.exclusive(args.output), gpus.reserve():
             execute(args.notebook, args.output, values)
-    except (StageError, locking.BusyError) as error:
+    except (StageError, locking.LockedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, StageError) else 3
     except atomic_io.WriteError as error:

@@ -169,9 +169,9 @@ def save(fig: Figure, path: Path) -> tuple[Path, Path]:
     with style.context(STYLE):
         fig.draw_without_rendering()
         fig.set_layout_engine("none")  # both files have the layout just computed
-        with atomic_io.file(png) as unfinished:
+        with atomic_io.atomic_path(png) as unfinished:
             fig.savefig(unfinished, format="png", metadata={"Software": None})
-        with atomic_io.file(pdf) as unfinished:
+        with atomic_io.atomic_path(pdf) as unfinished:
             fig.savefig(unfinished, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return png, pdf
 

@@ -73,7 +73,7 @@ def fetch(archive: Archive, folder: Path) -> Path:
     path = folder / archive.name
     instead = f"or get the file in another way and put it there as {path}"
     try:
-        with atomic_io.explained(folder, "name another folder"):
+        with atomic_io.explain_os_error(folder, "name another folder"):
             pooch.retrieve(archive.url, archive.checksum, archive.name, folder, downloader=DOWNLOADER)
     except ValueError as error:  # pooch found another checksum, and removed what it had downloaded
         raise DataError(f"{archive.url}: {error} Run the command again, {instead}") from error

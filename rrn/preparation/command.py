@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(*published_lists.fetch_all(arguments.kind, root / "lists"), sep="\n")
         return 0
     known = record(arguments.command)
-    with atomic_io.explained(root, "name another folder"):
+    with atomic_io.explain_os_error(root, "name another folder"):
         root.mkdir(parents=True, exist_ok=True)
         OBTAIN[arguments.command](root, (arguments.archives or root).resolve(), known)
     print(f"{arguments.command} is complete: {', '.join(f'{n} {split}' for split, n in known.counts.items())} images")

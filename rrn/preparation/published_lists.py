@@ -114,7 +114,7 @@ def ids(published: Published, folder: Path) -> list[str]:
     contents = _fetch(published, path)
     names = _checked(contents, published, path)
     try:
-        with locking.writing(path, patience=-1):  # several processes may fetch one list
+        with locking.exclusive(path, patience=-1):  # several processes may fetch one list
             atomic_io.write(path, contents)
     except OSError as error:
         if not os.environ.get("RRN_LISTS"):  # a folder of lists needs no cache

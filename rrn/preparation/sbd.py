@@ -43,7 +43,7 @@ def convert(source: Path, place: Path) -> None:
     for name in tqdm(sorted(listed - own - stems(folder)), f"labels of SBD -> {FURTHER}"):
         label = Image.fromarray(_label(source / "cls" / f"{name}.mat"))
         label.putpalette(PALETTE)
-        with atomic_io.file(folder / f"{name}.png") as unfinished:
+        with atomic_io.atomic_path(folder / f"{name}.png") as unfinished:
             label.save(unfinished, format="PNG")
 
 

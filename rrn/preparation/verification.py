@@ -82,7 +82,7 @@ def _examined(pairs: Iterable[Pair], workers: int) -> Iterator[tuple[Facts, Fact
     if workers == 1 or len(paths) <= FEW:
         yield from map(facts.examine, paths)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=processes.end_together) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=processes.die_with_parent) as pool:
         yield from pool.map(facts.examine, paths, chunksize=CHUNK)
 
 

@@ -110,8 +110,8 @@ class EvidenceWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> EvidenceWriter:
-        unfinished = self._stack.enter_context(atomic_io.file(self.path))
-        with atomic_io.explained(self.path):
+        unfinished = self._stack.enter_context(atomic_io.atomic_path(self.path))
+        with atomic_io.explain_os_error(self.path):
             self._archive = self._stack.enter_context(zipfile.ZipFile(unfinished, "w"))
         return self
 

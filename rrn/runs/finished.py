@@ -84,7 +84,7 @@ def write_weights(model: RRN, out: Path) -> None:
         (out / f"{name}.safetensors").unlink(missing_ok=True)
         if len(networks):
             tensors = {key: value.contiguous() for key, value in networks.state_dict().items()}
-            with atomic_io.file(out / f"{name}.safetensors", lasting=True) as unfinished:
+            with atomic_io.atomic_path(out / f"{name}.safetensors", lasting=True) as unfinished:
                 _save(tensors, unfinished)
 
 

@@ -58,7 +58,7 @@ class ResumeFolder:
     def __init__(self, root: Path, key: str, identity: dict[str, Any]) -> None:
         self.path = places.scratch(root / ".scratch") / key
         self.identity, self._last = identity, Path()
-        with atomic_io.explained(self.path, "let RRN_SCRATCH name a folder that has room and may be written"):
+        with atomic_io.explain_os_error(self.path, "let RRN_SCRATCH name a folder that has room and may be written"):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path)
         try:
@@ -158,7 +158,7 @@ def _locked(folder: Path) -> ExitStack:
     lock = ExitStack()
     try:
         lock.enter_context(locking.held(folder / "lock", str(os.getpid()), PATIENCE))
-    except locking.BusyError as error:
+    except locking.LockedError as error:
         holder = error.holder or "unknown"
         raise ResumeError(
             f"another process (pid {holder}) is running {folder.name}; wait for it or end it"
@@ -181,7 +181,7 @@ def write(path: Path, value: dict[str, Any]) -> None:
     torch.save(value, buffer)
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest().encode()
     buffer.write(digest)
-    with atomic_io.file(path, lasting=True) as unfinished:
+    with atomic_io.atomic_path(path, lasting=True) as unfinished:
         unfinished.write_bytes(buffer.getbuffer())
         if _checked(unfinished) != digest:
             raise DamagedError(f"{path}: what was read back is not what was written; the disk may be failing")

@@ -39,7 +39,7 @@ class WriteError(OSError):
 
 
 @contextmanager
-def explained(path: Path, instead: str = "name another place") -> Iterator[None]:
+def explain_os_error(path: Path, instead: str = "name another place") -> Iterator[None]:
     """Turn what the system says when `path` cannot be written into a WriteError; other errors pass.
 
     Args:
@@ -60,7 +60,7 @@ def explained(path: Path, instead: str = "name another place") -> Iterator[None]
 
 
 @contextmanager
-def file(path: Path, lasting: bool = False) -> Iterator[Path]:
+def atomic_path(path: Path, lasting: bool = False) -> Iterator[Path]:
     """Give a name to write to, which becomes `path` when all went well and is removed when not.
 
     The folder is made if missing.
@@ -73,7 +73,7 @@ def file(path: Path, lasting: bool = False) -> Iterator[Path]:
         WriteError: the disk is full, or the folder may not be written.
     """
     unfinished = path.with_name(f".{path.name}.part")
-    with explained(path):
+    with explain_os_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield unfinished
@@ -92,10 +92,10 @@ def folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which takes the place of `path` when all went well and is removed when not.
 
     Raises:
-        WriteError: see `file`.
+        WriteError: see `atomic_path`.
     """
     unfinished = path.with_name(f".{path.name}.part")
-    with explained(path):
+    with explain_os_error(path):
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             unfinished.mkdir(parents=True)
@@ -121,7 +121,7 @@ def write(path: Path, contents: str | bytes, lasting: bool = False) -> None:
     """Write a file, text as UTF-8; its folder is made if missing.
 
     Raises:
-        WriteError: see `file`.
+        WriteError: see `atomic_path`.
     """
-    with file(path, lasting) as unfinished:
+    with atomic_path(path, lasting) as unfinished:
         unfinished.write_bytes(contents.encode() if isinstance(contents, str) else contents)

@@ -26,7 +26,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Callable[[pd.DataFrame]
     Yields:
         Appends the rows of a table that has at least these columns.
     """
-    with atomic_io.file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+    with atomic_io.atomic_path(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         pd.DataFrame(columns=[*columns]).to_csv(file, **FORMAT)
         yield lambda table: table[[*columns]].to_csv(file, header=False, **FORMAT)
 

@@ -58,7 +58,7 @@ def timeout() -> timedelta:
 def stop() -> None:
     """Leave the process group, when all processes have come this far: one that still writes is not left alone."""
     if dist.is_initialized():
-        everyone(None)
+        all_gather_object(None)
         dist.destroy_process_group()
 
 
@@ -72,7 +72,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def total(value: Tensor) -> Tensor:
+def all_reduce_sum(value: Tensor) -> Tensor:
     """Sum a tensor over the processes; its gradient is that of this process's own part."""
     if world() == 1:
         return value
@@ -81,12 +81,12 @@ def total(value: Tensor) -> Tensor:
     return value + (everywhere - value.detach())
 
 
-def share(value: Tensor) -> Tensor:
+def split_value(value: Tensor) -> Tensor:
     """Turn a loss that every process knows whole into shares that sum to it; gradients stay those of the own part."""
     return value if world() == 1 else value - value.detach() * (1 - 1 / world())
 
 
-def gathered(values: Tensor) -> Tensor:
+def all_gather(values: Tensor) -> Tensor:
     """Concatenate a tensor of equal shape on all processes along its first dimension, without gradient."""
     if world() == 1:
         return values
@@ -95,7 +95,7 @@ def gathered(values: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Sum the gradients over the processes, all in one message."""
     if world() == 1:
         return
@@ -105,7 +105,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     _spread(flat, gradients)
 
 
-def average(buffers: Iterable[Tensor]) -> None:
+def all_reduce_mean(buffers: Iterable[Tensor]) -> None:
     """Average float buffers over the processes, all in one message: the running statistics of batch norm.
 
     Each process sees its own part of a batch; SyncBatchNorm alone, which needs a GPU, sees all of it.
@@ -124,7 +124,7 @@ def _spread(flat: Tensor, tensors: list[Tensor]) -> None:
     torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
 
 
-def everyone(value: Any) -> list[Any]:
+def all_gather_object(value: Any) -> list[Any]:
     """Return the values of all processes, in their order, on every process."""
     if world() == 1:
         return [value]
@@ -133,9 +133,9 @@ def everyone(value: Any) -> list[Any]:
     return values
 
 
-def undealt(mine: Sequence[Any]) -> list[Any]:
+def interleave_shards(mine: Sequence[Any]) -> list[Any]:
     """Put together a sequence of which every process has the items rank, rank + world, ...: the same for any world."""
-    turns = itertools.zip_longest(*everyone(list(mine)), fillvalue=NOTHING)
+    turns = itertools.zip_longest(*all_gather_object(list(mine)), fillvalue=NOTHING)
     return [item for turn in turns for item in turn if item is not NOTHING]
 
 

@@ -24,7 +24,7 @@ MOMENT = 0.1
 """Seconds for a second look: a run that ends takes its lock file away, perhaps while the next one opens it."""
 
 
-class BusyError(RuntimeError):
+class LockedError(RuntimeError):
     """Another process holds a lock: `holder` says which one, "" if it has just begun."""
 
     def __init__(self, message: str, holder: str) -> None:
@@ -42,7 +42,7 @@ def held(path: Path, holder: str = "", patience: float = 0.0) -> Iterator[None]:
         patience: seconds to wait for it, -1: as long as it takes.
 
     Raises:
-        BusyError: another process holds it.
+        LockedError: another process holds it.
         OSError: there is no place for it, or the file system knows no locks.
     """
     try:
@@ -51,14 +51,14 @@ def held(path: Path, holder: str = "", patience: float = 0.0) -> Iterator[None]:
         other = ""
         with suppress(FileNotFoundError):
             other = path.read_text(encoding="utf-8").strip()
-        raise BusyError(f"{path} is held by {other or 'another process'}", other) from error
+        raise LockedError(f"{path} is held by {other or 'another process'}", other) from error
     with lock:
         path.write_text(holder, encoding="utf-8")
         yield
 
 
 @contextmanager
-def writing(output: Path, patience: float = MOMENT) -> Iterator[None]:
+def exclusive(output: Path, patience: float = MOMENT) -> Iterator[None]:
     """Be the only process that writes `output`; a second one is refused at once, or waits, and is told who does.
 
     The lock lies in RRN_SCRATCH, or in `.scratch` of the repository of `output` (outside one, beside it), and goes
@@ -70,17 +70,17 @@ def writing(output: Path, patience: float = MOMENT) -> Iterator[None]:
         patience: seconds that a second one waits, -1: as long as it takes.
 
     Raises:
-        BusyError: another process holds it; says what to do.
+        LockedError: another process holds it; says what to do.
         atomic_io.WriteError: there is no place for it.
     """
     path = _scratch(output) / f"{hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:16]}.lock"
     with ExitStack() as stack:
-        with atomic_io.explained(path, ELSEWHERE):
+        with atomic_io.explain_os_error(path, ELSEWHERE):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 stack.enter_context(held(path, _this_process(), patience))
-            except BusyError as error:
-                raise BusyError(_busy(output, error.holder), error.holder) from error
+            except LockedError as error:
+                raise LockedError(_busy(output, error.holder), error.holder) from error
         try:
             yield
         finally:

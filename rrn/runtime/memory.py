@@ -12,7 +12,7 @@ ON_THE_CPU = "can't allocate memory"
 BY_LIBRARIES = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """What libraries of a GPU say that allocate by themselves, likewise."""
 
-Ways = Mapping[str, bool]
+Remedies = Mapping[str, bool]
 """A setting that needs less memory and what it costs -> whether it is there to be taken."""
 
 
@@ -27,12 +27,14 @@ def is_shortage(error: RuntimeError) -> bool:
 
 
 @contextmanager
-def explained(what: str, ways: Callable[[], Ways], kind: type[MemoryShortage] = MemoryShortage) -> Iterator[None]:
+def explain_oom(
+    what: str, remedies: Callable[[], Remedies], kind: type[MemoryShortage] = MemoryShortage
+) -> Iterator[None]:
     """Turn an error for lack of memory into one that says what to do.
 
     Args:
         what: does not fit, as the message begins.
-        ways: to need less; asked only when it is too late.
+        remedies: to need less; asked only when it is too late.
         kind: of the error.
 
     Raises:
@@ -44,7 +46,7 @@ def explained(what: str, ways: Callable[[], Ways], kind: type[MemoryShortage] = 
         if not is_shortage(error):
             raise
         said = str(error).partition("\n")[0]
-        lines = "\n  ".join(way for way, there in ways().items() if there)
+        lines = "\n  ".join(way for way, there in remedies().items() if there)
         raise kind(f"{what} does not fit into memory ({said}); what would need less:\n  {lines}") from error
 
 

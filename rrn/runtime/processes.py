@@ -14,7 +14,7 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def end_together(how: signal.Signals = signal.SIGKILL) -> None:
+def die_with_parent(how: signal.Signals = signal.SIGKILL) -> None:
     """Let this process get a signal when the thread that started it ends, also after an exec (Linux).
 
     A process of multiprocessing whose parent has ended before gets it at once.
@@ -28,7 +28,7 @@ def end_together(how: signal.Signals = signal.SIGKILL) -> None:
 
 def main(argv: list[str]) -> None:
     """Become `python -m argv`, which ends with the parent of this process."""
-    end_together()
+    die_with_parent()
     os.execv(sys.executable, [sys.executable, "-m", *argv])
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 
 
-def seed_of(seed: int, purpose: str, step: int = 0, index: int = 0) -> int:
+def derive_seed(seed: int, purpose: str, step: int = 0, index: int = 0) -> int:
     """Return a number in [0, 2**63) that depends on all four arguments and on nothing else."""
     text = f"{seed}/{purpose}/{step}/{index}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
@@ -21,16 +21,16 @@ def seed_of(seed: int, purpose: str, step: int = 0, index: int = 0) -> int:
 
 def generator(seed: int, purpose: str, step: int = 0, index: int = 0) -> torch.Generator:
     """Return a CPU generator for one draw, or one group of draws that belong together."""
-    return torch.Generator().manual_seed(seed_of(seed, purpose, step, index))
+    return torch.Generator().manual_seed(derive_seed(seed, purpose, step, index))
 
 
 @contextmanager
-def seeded(seed: int, purpose: str, step: int = 0, index: int = 0) -> Iterator[None]:
+def fork(seed: int, purpose: str, step: int = 0, index: int = 0) -> Iterator[None]:
     """Let torch's global generators (CPU and GPU) serve one draw; they are as before afterwards.
 
     For code of others that takes no generator: dropout, initialisation, torchvision's transforms.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed_of(seed, purpose, step, index))
+        torch.manual_seed(derive_seed(seed, purpose, step, index))
         yield

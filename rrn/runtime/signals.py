@@ -10,18 +10,18 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stopped(KeyboardInterrupt):
+class Interrupted(KeyboardInterrupt):
     """A run was asked to stop and did; the message says where, and how to go on."""
 
 
-class Signals:
+class StopRequest:
     """Notes, while it is entered, that this process is asked to stop; asked again, it stops at once."""
 
     def __init__(self) -> None:
         self.asked = False
         self._former: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Signals:
+    def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # no other may set what signals do
             self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self

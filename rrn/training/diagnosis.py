@@ -59,7 +59,7 @@ class Diagnosis:
         tables = list[pd.DataFrame]()
         evaluation = metrics.evaluate(self._predictions(self.val, tables, between), self.classes)
         device = self.predictor.device
-        matrices = {n: distributed.total(m.to(device)).cpu() for n, m in evaluation.matrices.items()}
+        matrices = {n: distributed.all_reduce_sum(m.to(device)).cpu() for n, m in evaluation.matrices.items()}
         reliability: list[Row] = []
         if self.pseudo_labels:
             reliability += self._reliability("val", step, tables)
@@ -89,6 +89,6 @@ class Diagnosis:
 
     def _reliability(self, split: str, step: int, tables: list[pd.DataFrame]) -> list[Row]:
         """Summarize the region tables of all processes, in the order of the images."""
-        regions = region_tables.concat(distributed.undealt(tables), self.classes)
+        regions = region_tables.concat(distributed.interleave_shards(tables), self.classes)
         summary = summarise(regions, self.settings.method.filter).assign(step=step, split=split)
         return [{str(k): v for k, v in row.items()} for row in summary.to_dict("records")]

@@ -83,7 +83,7 @@ def lines(module: str, *args: str, nproc: int = 1) -> Iterator[str]:
         bufsize=1,
         env=environment,
         start_new_session=True,
-        preexec_fn=partial(processes.end_together, signal.SIGTERM),
+        preexec_fn=partial(processes.die_with_parent, signal.SIGTERM),
     )
     kept: deque[str] = deque(maxlen=KEPT)
     try:

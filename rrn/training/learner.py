@@ -68,7 +68,7 @@ class Learner:
         Raises:
             MemoryShortage: the device, or the computer, has no memory left for it; says what would need less.
         """
-        with memory.explained("a step", lambda: _remedies(self.settings)):
+        with memory.explain_oom("a step", lambda: _remedies(self.settings)):
             return self._step(batch, number)
 
     def _step(self, batch: Batch, number: int) -> Losses:
@@ -78,12 +78,12 @@ class Learner:
             optimizer.zero_grad(set_to_none=True)
         statistics = NormStatistics(self.model)
         losses = self._gradients(batch, number)
-        values = distributed.total(torch.stack(list(losses.values())))
+        values = distributed.all_reduce_sum(torch.stack(list(losses.values())))
         for networks in self.optimizers:
-            distributed.sum_gradients(getattr(self.model, networks).parameters())
+            distributed.reduce_gradients(getattr(self.model, networks).parameters())
         finite = self._all_finite(values, number)
         self._update(finite)
-        distributed.average(b for name, b in self.model.segmenters.named_buffers() if "running_" in name)
+        distributed.all_reduce_mean(b for name, b in self.model.segmenters.named_buffers() if "running_" in name)
         if self.device.type != "cpu" or not finite:
             statistics.keep(finite)
         return dict(zip(losses, values, strict=True))
@@ -193,7 +193,7 @@ def _laid_as(parameter: Tensor, value: Any) -> Any:
     return torch.empty_like(parameter, device=value.device, dtype=value.dtype).copy_(value) if alike else value
 
 
-def _remedies(settings: config.Settings) -> memory.Ways:
+def _remedies(settings: config.Settings) -> memory.Remedies:
     return {
         "speed.checkpointing: true computes activations twice": not settings.speed.checkpointing,
         "precision: bf16 takes half of the activations": settings.precision == "fp32",
