@@ -11,4 +11,4 @@ First of all it is asked whether this Python is the one of the environment.
 
 from rrn import environment
 
-environment.require()
+environment.require_environment()

@@ -1,6 +1,6 @@
 """The environment: `python -I rrn/environment.py VENV PYTHON...` makes it where there is none that fits.
 
-`require` tells a Python that is another one. All of this runs on any Python 3, without packages: it is
+`require_environment` tells a Python that is another one. All of this runs on any Python 3, without packages: it is
 for those who have not got the right one yet.
 """
 
@@ -118,7 +118,7 @@ def install(venv: Path) -> None:
     stamp.write_text(f"{digest}\n")
 
 
-def require() -> None:
+def require_environment() -> None:
     """Stop a Python that is not that of the environment, before it misses something.
 
     Whoever sets RRN_ANY_PYTHON answers for it: benchmarks/gpu.py does, which runs the method without the pipeline.

@@ -34,7 +34,7 @@ def evaluate_run(
     """Evaluate a trained model on the test images, and `write_results` and evidence.zip into `out`.
 
     Args:
-        model: of `rrn.runs.finished.load`.
+        model: of `rrn.runs.finished.load_model`.
         settings: of the row that was trained; `evaluate` says how images are looked at, the filter decides
             which regions count as kept, and its threads are those of torch from here on.
         dataset: where the images lie.

@@ -270,7 +270,7 @@ def label_all(model: RRN, card: RunCard, images: Mapping[str, Path], out: Path, 
     """
     failed, predictor = [], predictor_of(model, card)
     writer = PredictionWriter(out, card, model.region, wanted)
-    with csv_files.rows(out / "regions.csv", REGION_COLUMNS) if wanted.regions else nullcontext() as append:
+    with csv_files.append_rows(out / "regions.csv", REGION_COLUMNS) if wanted.regions else nullcontext() as append:
         for name, path in tqdm(images.items(), unit="image", file=sys.stderr):
             try:
                 image = decoding.colours(decoding.open_upright(path), None)

@@ -203,7 +203,7 @@ def interrupt() -> int:
         next(rows)
     rows.close()
     (path,) = Path(".scratch/tiny-train-1of4-rrn-0").glob("step-*")
-    step = resume.read(path)["state"]["step"]
+    step = resume.read_state(path)["state"]["step"]
     list(training("resumed").fit())
     return step
 

@@ -331,5 +331,5 @@ def test_a_download_that_finds_no_room_leaves_no_half_file(disk: Disk, monkeypat
 
     monkeypatch.setattr(archives, "DOWNLOADER", download)
     with pytest.raises(OSError, match=r"cannot be written \(No space left on device\): make room there, or name"):
-        archives.fetch(Archive("a.zip", "http://localhost/a.zip", None, ""), disk.folder)
+        archives.fetch_archive(Archive("a.zip", "http://localhost/a.zip", None, ""), disk.folder)
     assert not list(disk.folder.iterdir())

@@ -76,7 +76,7 @@ def chain(prepare, tmp_path):
         trained = runs / "train" / f"{partition}-{row}-0"
         history += train.run("train", partition, row, 0, trained)
         settings = config.load(row, root=tmp_path)
-        model = finished.load(trained, settings, len(split.classes))
+        model = finished.load_model(trained, settings, len(split.classes))
         key = {"partition": partition, "method": row, "seed": 0}
         metrics = evaluate.evaluate_run(model, settings, dataset, split, tmp_path / "out", key)
         assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))

@@ -252,19 +252,19 @@ def test_a_python_of_another_version_is_told_which_is_needed(monkeypatch, versio
     monkeypatch.setattr(sys, "version_info", version)
     name = ".".join(map(str, version))
     with pytest.raises(ImportError, match=rf"\({name}\), is not that of the environment: {WANTED} is needed; run"):
-        environment.require()
+        environment.require_environment()
 
 
 def test_whoever_answers_for_it_may_use_any_python(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
     monkeypatch.setenv("RRN_ANY_PYTHON", "1")
-    environment.require()
+    environment.require_environment()
 
 
 def test_the_python_of_the_environment_is_told_nothing(monkeypatch, tmp_path):
-    environment.require()
+    environment.require_environment()
     monkeypatch.setattr(environment, "LOCKED", tmp_path / "none")  # an installed copy: pip has looked
-    environment.require()
+    environment.require_environment()
 
 
 def test_dvc_called_by_its_path_shows_the_sentence_of_its_stage(tmp_path):

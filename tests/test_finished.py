@@ -116,14 +116,14 @@ def test_a_run_is_read_onto_its_device_without_the_weights_its_encoder_began_wit
     finished.write_weights(tiny.model("cps"), tmp_path)
     missing = SETTINGS.model.model_copy(update={"weights": "weights/not-here.safetensors"})
     settings = SETTINGS.model_copy(update={"model": missing, "device": "meta"})
-    assert {p.device.type for p in finished.load(tmp_path, settings, tiny.CLASSES).parameters()} == {"meta"}
+    assert {p.device.type for p in finished.load_model(tmp_path, settings, tiny.CLASSES).parameters()} == {"meta"}
 
 
 def test_weights_come_back(tmp_path):
     settings = tiny.settings("rrn")
     model = tiny.model("rrn", seed=7)
     finished.write_weights(model, tmp_path)
-    again = finished.load(tmp_path, settings, tiny.CLASSES)
+    again = finished.load_model(tmp_path, settings, tiny.CLASSES)
     found = again.state_dict()
     assert all(torch.equal(value, found[name]) for name, value in model.state_dict().items())
     fresh = tiny.model("cps_cutmix")

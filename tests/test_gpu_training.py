@@ -95,7 +95,7 @@ def test_a_resumed_run_goes_on_as_the_uninterrupted_one(device, named, warm, who
     rows.close()
     torch.manual_seed(99)  # no draw depends on what the generators of torch were left at
     (kept,) = (warm / ".scratch" / "tiny-train-1of4-rrn-0").glob("step-*.pt")
-    saved = resume.read(kept)["state"]
+    saved = resume.read_state(kept)["state"]
     again = train.Training(train.job(*KEY, out, named))
     taken, learn = [], again.learner.step
 

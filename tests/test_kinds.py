@@ -257,7 +257,7 @@ def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, mon
     list(train.run("warmup", "1of4", None, 0, runs / "warmup" / "1of4-0"))
     rows = list(train.run("train", "1of4", "rrn", 0, runs / "train" / "1of4-rrn-0"))
     assert rows[-1]["step"] == 2
-    model = finished.load(runs / "train" / "1of4-rrn-0", settings, len(split.classes))
+    model = finished.load_model(runs / "train" / "1of4-rrn-0", settings, len(split.classes))
     extra = {"partition": "1of4", "method": "rrn", "seed": 0}
     metrics = evaluate.evaluate_run(model, settings, dataset, split, tmp_path / "out", extra)
     assert 0 <= metrics["miou_mean"] <= 100

@@ -52,7 +52,7 @@ def test_a_stage_begins_when_the_one_it_waits_for_has_ended_and_two_stand_side_b
         ended.append(stage)
         return 0
 
-    assert scheduler.run(list(WAITS), WAITS, 2, start) == 0
+    assert scheduler.run_stages(list(WAITS), WAITS, 2, start) == 0
     assert sorted(ended) == sorted(WAITS)
 
 
@@ -69,7 +69,7 @@ def test_no_more_stages_than_lanes_run_at_a_time():
         return 0
 
     waits = dict.fromkeys("abcdefg")
-    assert scheduler.run(list(waits), waits, 3, start) == 0
+    assert scheduler.run_stages(list(waits), waits, 3, start) == 0
     assert len(most) == 7
     assert max(most) == 3
 
@@ -92,7 +92,7 @@ def test_after_a_failure_what_runs_ends_and_nothing_begins(monkeypatch):
     monkeypatch.setattr(scheduler, "wait", wait)
 
     waits = dict.fromkeys("abcd")
-    assert scheduler.run(list(waits), waits, 2, start) == 7
+    assert scheduler.run_stages(list(waits), waits, 2, start) == 7
     assert ended == ["b"]
 
 

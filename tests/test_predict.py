@@ -64,7 +64,7 @@ def change(run, **values):
 def loaded(runs):
     """Return the networks of the run `rrn`, built from the settings of the repository and not from run.json."""
     settings = config.load("rrn", root=runs)
-    return finished.load(runs / "rrn", settings, tiny.CLASSES)
+    return finished.load_model(runs / "rrn", settings, tiny.CLASSES)
 
 
 def both(model, path):

@@ -42,7 +42,7 @@ def test_every_preset_is_valid_and_keeps_all_comments(here, name):
     after = (here / "params.yaml").read_text()
     assert after != before
     assert comments(after) == comments(before)
-    expected = config.merge(config.read(here / "params.yaml"), presets.load(here, name))
+    expected = config.merge(config.read(here / "params.yaml"), presets.read_preset(here, name))
     expected["dataset"]["path"] = "../elsewhere"
     assert config.read(here / "params.yaml") == expected
     for method in config.load(root=here).ablation.methods:

@@ -110,7 +110,7 @@ def test_what_a_killed_process_has_left_half_goes(tmp_path):
 def test_a_state_that_is_there_is_not_written_again(tmp_path, monkeypatch):
     leave_states(tmp_path, 1, 2)
     with ResumeFolder(tmp_path, "run", BEFORE) as scratch:
-        monkeypatch.setattr(resume, "write", None)
+        monkeypatch.setattr(resume, "write_state", None)
         scratch.save({"step": 2})
 
 
@@ -225,7 +225,7 @@ def test_evidence_of_a_step_is_no_state(tmp_path):
     with ResumeFolder(tmp_path, "run", BEFORE) as scratch:
         path = scratch.keep_evidence({"step": 7, "said": "a loss is nan"})
     assert path == scratch.path / "failed-00000007.pt"
-    assert resume.read(path) == {"identity": BEFORE, "step": 7, "said": "a loss is nan"}
+    assert resume.read_state(path) == {"identity": BEFORE, "step": 7, "said": "a loss is nan"}
     assert found(tmp_path) is None
 
 
@@ -279,8 +279,8 @@ def test_each_damaged_state_has_a_line_of_its_own(tmp_path, monkeypatch):
 @given(value=some.dictionaries(some.text(), VALUES, max_size=4))
 def test_whatever_json_holds_comes_back(value, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "value.pt"
-    resume.write(path, value)
-    assert resume.read(path) == value
+    resume.write_state(path, value)
+    assert resume.read_state(path) == value
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=str)
@@ -288,41 +288,43 @@ def test_whatever_json_holds_comes_back(value, tmp_path_factory):
 def test_tensors_come_back_bit_for_bit(tmp_path, kind, shape):
     value = (torch.rand(shape, dtype=torch.float64) * 100).to(kind)
     last = value.to(memory_format=torch.channels_last) if len(shape) == 4 else value
-    resume.write(tmp_path / "a", {"deep": [{"here": value}, last], "none": None})
-    found = resume.read(tmp_path / "a")
+    resume.write_state(tmp_path / "a", {"deep": [{"here": value}, last], "none": None})
+    found = resume.read_state(tmp_path / "a")
     for tensor in (found["deep"][0]["here"], found["deep"][1]):
         assert tensor.dtype == kind and tensor.shape == value.shape and torch.equal(tensor, value)
 
 
 def test_numbers_that_are_not_finite_come_back(tmp_path):
-    resume.write(tmp_path / "a", {"history": [math.nan, math.inf, -math.inf, 0.1 + 0.2], "t": torch.tensor(math.nan)})
-    found = resume.read(tmp_path / "a")
+    resume.write_state(
+        tmp_path / "a", {"history": [math.nan, math.inf, -math.inf, 0.1 + 0.2], "t": torch.tensor(math.nan)}
+    )
+    found = resume.read_state(tmp_path / "a")
     assert math.isnan(found["history"][0]) and found["history"][1:] == [math.inf, -math.inf, 0.1 + 0.2]
     assert found["t"].isnan()
 
 
 def test_a_file_of_which_any_byte_has_changed_is_not_read(tmp_path):
     path = tmp_path / "a"
-    resume.write(path, {"step": 12, "weights": torch.arange(3.0), "name": "rrn"})
+    resume.write_state(path, {"step": 12, "weights": torch.arange(3.0), "name": "rrn"})
     whole = path.read_bytes()
     for index in range(len(whole)):
         changed = bytearray(whole)
         changed[index] ^= 8
         path.write_bytes(changed)
         with pytest.raises(DamagedError, match="a is damaged: its checksum is not that of what is in it"):
-            resume.read(path)
+            resume.read_state(path)
 
 
 def test_files_of_another_kind_are_refused(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(DamagedError, match=r"weights.safetensors is damaged: "):
-        resume.read(path)
+        resume.read_state(path)
     torch.save({"step": 1}, path)
     with pytest.raises(DamagedError, match=r"weights.safetensors is damaged: "):
-        resume.read(path)
+        resume.read_state(path)
     with pytest.raises(DamagedError, match=r"none cannot be read: .*No such file"):
-        resume.read(tmp_path / "none")
+        resume.read_state(tmp_path / "none")
 
 
 class Command:
@@ -340,18 +342,18 @@ def test_a_file_with_code_in_it_is_refused_whatever_its_checksum_and_runs_nothin
     torch.save({"step": Command(tmp_path / "ran")}, path)
     path.write_bytes(path.read_bytes() + hashlib.sha256(path.read_bytes()).hexdigest().encode())
     with pytest.raises(DamagedError, match=r"/a holds more than numbers, strings and tensors, and is not read"):
-        resume.read(path)
+        resume.read_state(path)
     assert not (tmp_path / "ran").exists()
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path):
     with pytest.raises(DamagedError, match=r"holds more than numbers, strings and tensors, and is not read"):
-        resume.write(tmp_path / "a", {"version": torch.__version__})
+        resume.write_state(tmp_path / "a", {"version": torch.__version__})
     assert not list(tmp_path.iterdir())
 
 
 def test_torch_reads_a_state_as_any_file_of_its_own(tmp_path):
-    resume.write(tmp_path / "a", {"step": 3, "learner": {"weights": torch.ones(2)}})
+    resume.write_state(tmp_path / "a", {"step": 3, "learner": {"weights": torch.ones(2)}})
     found = torch.load(tmp_path / "a", weights_only=True)
     assert found["step"] == 3 and torch.equal(found["learner"]["weights"], torch.ones(2))
 
@@ -359,12 +361,12 @@ def test_torch_reads_a_state_as_any_file_of_its_own(tmp_path):
 @pytest.mark.parametrize("fault", [lambda new, old: new[:-1] + b"?", lambda new, old: new[:99], lambda new, old: old])
 def test_what_a_failing_disk_keeps_is_not_put_in_place(tmp_path, monkeypatch, fault):
     path, plain = tmp_path / "a", Path.write_bytes
-    resume.write(path, {"step": 1})
+    resume.write_state(path, {"step": 1})
     former = path.read_bytes()
     monkeypatch.setattr(Path, "write_bytes", lambda self, new: plain(self, fault(bytes(new), former)))
     with pytest.raises(DamagedError, match=r"checksum|/a: what was read back is not what was written; the disk may"):
-        resume.write(path, {"step": 2})
-    assert resume.read(path) == {"step": 1} and list(tmp_path.iterdir()) == [path]
+        resume.write_state(path, {"step": 2})
+    assert resume.read_state(path) == {"step": 1} and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_full_disk_is_one(tmp_path):
@@ -372,7 +374,7 @@ def test_a_full_disk_is_one(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limit[1]))
     try:
         with pytest.raises(WriteError, match=r"/a cannot be written \(File too large\): make room there"):
-            resume.write(tmp_path / "a", {"weights": torch.zeros(1 << 16)})
+            resume.write_state(tmp_path / "a", {"weights": torch.zeros(1 << 16)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert not list(tmp_path.iterdir())
@@ -386,5 +388,5 @@ def test_a_file_and_its_name_are_on_the_disk_before_it_counts(tmp_path, monkeypa
 
     monkeypatch.setattr(os, "fsync", synchronised)
     monkeypatch.setattr(Path, "replace", lambda self, to: happened.append("renamed") or replace(self, to))
-    resume.write(tmp_path / "a", {"step": 1})
+    resume.write_state(tmp_path / "a", {"step": 1})
     assert happened == [".a.part", "renamed", tmp_path.name]

@@ -70,7 +70,7 @@ def stop_after(rows, *arguments):
 
 def kept(folder):
     """Return the steps of the states that an interrupted run has left."""
-    return [resume.read(path)["state"]["step"] for path in sorted(folder.glob("step-*"))]
+    return [resume.read_state(path)["state"]["step"] for path in sorted(folder.glob("step-*"))]
 
 
 def test_outputs(whole, warm):
@@ -302,7 +302,7 @@ def test_a_state_that_could_not_be_written_leaves_the_one_before(warm, sparse, t
         plain(path, value)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resume, "write", full)
+        patch.setattr(resume, "write_state", full)
         with pytest.raises(WriteError, match=r"step-00000006.pt cannot be written"):
             list(train.run(*KEY, tmp_path / "out", SPARSE))
     assert kept(warm / ".scratch" / "tiny-train-1of4-rrn-0") == [4]
@@ -315,9 +315,9 @@ def test_states_are_taken_by_learners_as_they_are(warm, tmp_path):
     rows = training.fit()
     next(rows), next(rows)
     before = training.learner.state()
-    resume.write(tmp_path / "a", before)
+    resume.write_state(tmp_path / "a", before)
     other = train.Training(train.job("train", "1of4", "rrn", 0, tmp_path / "out"))
-    other.learner.load(resume.read(tmp_path / "a"))
+    other.learner.load(resume.read_state(tmp_path / "a"))
     rows.close()
     after = other.learner.state()
     for name in ("model", "optimizers", "scaler"):
@@ -439,7 +439,7 @@ def test_weights_that_are_not_finite_are_never_saved(warm, tmp_path, monkeypatch
         list(train.run(*KEY, tmp_path / "out"))
     assert str(caught.value).endswith(f"is kept\n{train.ADVICE}") and not (tmp_path / "out").exists()
     last = sorted((tmp_path / "scratch" / "tiny-train-1of4-rrn-0").glob("step-*"))[-1]
-    found = resume.read(last)["state"]
+    found = resume.read_state(last)["state"]
     assert found["step"] == done - 2
     assert all(value.isfinite().all() for value in found["learner"]["model"].values())
 

@@ -33,7 +33,7 @@ def names(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / "presets").glob("*.yaml"))
 
 
-def load(root: Path, name: str) -> Any:
+def read_preset(root: Path, name: str) -> Any:
     """Read one preset.
 
     Raises:
@@ -90,7 +90,7 @@ def apply(root: Path, items: list[str]) -> str:
     values, plain = _yaml().load(text), config.read(root / "params.yaml")
     for item in items:
         source = "command line" if "=" in item else f"presets/{item}.yaml"
-        over = assignment(item) if "=" in item else load(root, item)
+        over = assignment(item) if "=" in item else read_preset(root, item)
         _expand(over)
         try:
             plain = config.merge(plain, over)
@@ -115,7 +115,7 @@ def _expand(over: Any) -> None:
             values[key] = places.expanded(values[key])
 
 
-def require_buildable(root: Path, text: str) -> None:
+def require_buildable_rows(root: Path, text: str) -> None:
     """Refuse the text of params.yaml if it changes the networks to some that cannot be built.
 
     Raises:
@@ -139,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{__doc__}\npresets: {', '.join(names(root))}", file=sys.stderr)
             return 2
         text = apply(root, items)
-        require_buildable(root, text)
+        require_buildable_rows(root, text)
         atomic_io.write(root / "params.yaml", text)
     except (config.SettingsError, FileNotFoundError, atomic_io.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)

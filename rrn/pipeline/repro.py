@@ -76,7 +76,7 @@ def ahead(root: Path, settings: config.Settings, jobs: int) -> int:
         return status
     waits = scheduler.order(settings.ablation)
     stages = scheduler.affected(waits, scheduler.changed(DVC, root))
-    return scheduler.run(stages, waits, jobs, lambda stage: scheduler.reproduce(DVC, root, stage))
+    return scheduler.run_stages(stages, waits, jobs, lambda stage: scheduler.reproduce(DVC, root, stage))
 
 
 def set_aside(root: Path, settings: config.Settings) -> list[Path]:

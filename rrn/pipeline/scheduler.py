@@ -66,7 +66,7 @@ def changed(command: list[str], root: Path, *stages: str) -> dict[str, Any]:
     return dict(json.loads(shown.stdout))
 
 
-def run(stages: list[str], waits: Mapping[str, str | None], lanes: int, start: Callable[[str], int]) -> int:
+def run_stages(stages: list[str], waits: Mapping[str, str | None], lanes: int, start: Callable[[str], int]) -> int:
     """Run stages side by side, each after the one that it waits for; after a failure begin no other.
 
     Args:

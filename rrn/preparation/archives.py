@@ -63,7 +63,7 @@ def record(kind: str) -> Record:
     return Record({key: Archive(**values) for key, values in entry["files"].items()}, entry["counts"])
 
 
-def fetch(archive: Archive, folder: Path) -> Path:
+def fetch_archive(archive: Archive, folder: Path) -> Path:
     """Return the file of an archive in `folder`, downloaded unless it lies there with the right checksum.
 
     Raises:

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     arguments = parser().parse_args(argv)
     try:
-        return run(arguments)
+        return run_command(arguments)
     except (DataError, config.SettingsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     return 1
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
     """Run a subcommand; return its exit status.
 
     Raises:

@@ -14,7 +14,7 @@ from rrn.data.formats import cityscapes as city
 from rrn.data.formats import voc
 from rrn.data.id_lists import read_list
 from rrn.preparation import sbd
-from rrn.preparation.archives import Archive, Record, fetch, unpack
+from rrn.preparation.archives import Archive, Record, fetch_archive, unpack
 from rrn.runtime import atomic_io
 
 
@@ -29,7 +29,7 @@ def obtain_voc(root: Path, archives: Path, record: Record) -> None:
         record: what is known of the archives and the splits.
 
     Raises:
-        DataError: see `archives.fetch`, `archives.unpack`, `sbd.convert`; or a list has another length than known.
+        DataError: see `fetch_archive`, `unpack`, `sbd.convert`; or a list has another length than known.
         OSError: the disk is full, or a folder cannot be written.
     """
     place = voc.voc_folder(root) or root / "VOCdevkit" / "VOC2012"
@@ -37,7 +37,7 @@ def obtain_voc(root: Path, archives: Path, record: Record) -> None:
     if len(sbd.train_images(place)) < record.counts["train_aug"]:
         archive, source = record.files["sbd"], root / "SBD"
         if not (source / "val.txt").is_file():  # the last file of SBD that is unpacked
-            unpack(fetch(archive, archives), archive, source)
+            unpack(fetch_archive(archive, archives), archive, source)
         sbd.convert(source, place)
     _write_list(place, record.counts["train_aug"])
 
@@ -65,7 +65,7 @@ def _require(missing: Callable[[], str | None], archive: Archive, archives: Path
     """Fetch and unpack an archive to `place` if that lacks something; `missing` says what."""
     if missing() is None:
         return
-    unpack(fetch(archive, archives), archive, place)
+    unpack(fetch_archive(archive, archives), archive, place)
     if wrong := missing():
         raise DataError(
             f"{wrong}, though {archive.name} was unpacked; delete {place} and {archives / archive.name}, and run the "

@@ -97,7 +97,7 @@ def read_segmenters(model: RRN, folder: Path) -> None:
     _fill(model.segmenters, folder / "segmenters.safetensors")
 
 
-def load(folder: Path, settings: config.Settings, classes: int) -> RRN:
+def load_model(folder: Path, settings: config.Settings, classes: int) -> RRN:
     """Read a finished run (segmenters, and discriminators where the row has them).
 
     Raises:

@@ -97,7 +97,7 @@ class ResumeFolder:
         for other in [*self._states(), *self.path.glob(".*")]:  # and what a process that was killed left half
             if other != self._last:
                 other.unlink()
-        write(path, {"identity": self.identity, "state": state})
+        write_state(path, {"identity": self.identity, "state": state})
         self._last = path
 
     def remove(self) -> None:
@@ -136,7 +136,7 @@ class ResumeFolder:
         problems = []
         for path in reversed(self._states()):
             try:
-                found = read(path)
+                found = read_state(path)
             except DamagedError as error:
                 problems.append(str(error))
                 continue
@@ -166,7 +166,7 @@ def _locked(folder: Path) -> ExitStack:
     return lock
 
 
-def write(path: Path, value: dict[str, Any]) -> None:
+def write_state(path: Path, value: dict[str, Any]) -> None:
     """Write a value as `torch.save` does, with its sha256 behind it, and read it back; a failure leaves what was there.
 
     Args:
@@ -188,7 +188,7 @@ def write(path: Path, value: dict[str, Any]) -> None:
         _loaded(unfinished)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> dict[str, Any]:
     """Return what was written, tensors on the CPU; nothing in a file can execute code.
 
     Raises:

@@ -20,7 +20,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 @contextmanager
-def rows(path: Path, columns: Sequence[str]) -> Iterator[Callable[[pd.DataFrame], None]]:
+def append_rows(path: Path, columns: Sequence[str]) -> Iterator[Callable[[pd.DataFrame], None]]:
     """Write a table part by part, so that only one part is in memory; the file is there once all are.
 
     Yields:
