@@ -119,7 +119,7 @@ def measured(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row per score: the measures over everything, mean of both segmenters."""
     keys = ["segmenter", "score"]
     rules = [measures.HALF.model_copy(update={"fraction": fraction}) for fraction in (0.5, 0.9)]
-    half, most = (measures.summarise(table, rule).set_index([*keys, "class"]) for rule in rules)
+    half, most = (measures.summarize(table, rule).set_index([*keys, "class"]) for rule in rules)
     joined = most.join(half[["accuracy_kept"]].add_suffix("_half")).xs(measures.EVERYTHING, level="class")
     columns = ["auroc", "aurc", "ece", "accuracy", "accuracy_kept_half", "accuracy_kept", "accuracy_dropped"]
     return joined.groupby("score", sort=False)[columns].mean().reset_index()

@@ -3,9 +3,9 @@
     python benchmarks/run.py loader
 
 JPEGs of 500 x 375 pixels, crops of 321, scales 0.5 to 2; a batch is as many labeled images as of each unlabeled half.
-The rival decodes, makes a float tensor of the whole image, shifts its colours, resizes it to the random scale (without
-antialiasing, the cheaper way), pads, cuts, mirrors and normalises. Ours cuts first, works on bytes, and leaves the
-normalising to the device. Memory: what one worker alone holds after many steps, 1,000 ids beside 100,000.
+The rival decodes, makes a float tensor of the whole image, shifts its colors, resizes it to the random scale (without
+antialiasing, the cheaper way), pads, cuts, mirrors and normalizes. Ours cuts first, works on bytes, and leaves the
+normalizing to the device. Memory: what one worker alone holds after many steps, 1,000 ids beside 100,000.
 """
 
 from __future__ import annotations
@@ -159,12 +159,12 @@ class Plain:
         brightness, contrast, saturation = self.draw.uniform(0.8, 1.2, 3)
         image = (image * brightness).clamp(0, 1)
         image = ((image - image.mean()) * contrast + image.mean()).clamp(0, 1)
-        grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
-        return (grey + (image - grey) * saturation).clamp(0, 1)
+        gray = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
+        return (gray + (image - gray) * saturation).clamp(0, 1)
 
 
 def write_images(root: Path, count: int, height: int, width: int) -> list[str]:
-    """Write photographs of noise on smooth colours, with labels, in the folder layout; return their ids."""
+    """Write photographs of noise on smooth colors, with labels, in the folder layout; return their ids."""
     (root / "classes.txt").write_text("\n".join(f"class {index}" for index in range(CLASSES)), encoding="utf-8")
     folders = [root / kind / "train" for kind in ("images", "labels")]
     for folder in folders:

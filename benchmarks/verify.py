@@ -22,7 +22,7 @@ import psutil
 from measuring import Row, row
 from PIL import Image
 
-from rrn.data.formats.voc import CLASSES, colour
+from rrn.data.formats.voc import CLASSES, color
 from rrn.pipeline import presets
 
 SIZES = [1000, 3000, 12000]
@@ -63,7 +63,7 @@ def _label(rng: np.random.Generator) -> bytes:
     values = np.kron(rng.integers(0, len(CLASSES), (8, 10)), np.ones((47, 50)))[:375].astype(np.uint8)
     values[::47] = 255
     label = Image.fromarray(values).convert("P")
-    label.putpalette([channel for index in range(256) for channel in colour(index)])
+    label.putpalette([channel for index in range(256) for channel in color(index)])
     return _bytes(label, "PNG")
 
 

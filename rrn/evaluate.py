@@ -24,7 +24,7 @@ from rrn.evaluation.metrics import Evaluation, evaluate
 from rrn.evaluation.region_tables import Predictions
 from rrn.reliability import evidence
 from rrn.reliability.evidence import About, Pictures
-from rrn.reliability.measures import summarise
+from rrn.reliability.measures import summarize
 from rrn.runtime import atomic_io
 
 
@@ -62,7 +62,7 @@ def evaluate_run(
             tables: list[pd.DataFrame] = []
             predictions = region_tables.predict_batches(predictor, batches)
             evaluations[name] = evaluate(_noted(predictor, predictions, name, writer, tables), split.classes)
-            table = summarise(region_tables.concat(tables, split.classes), settings.method.filter)
+            table = summarize(region_tables.concat(tables, split.classes), settings.method.filter)
             scores.append(table.assign(split=name))
     everything = {**extra, **cost(model.segmenters[0], crop, crop)}
     last = list(evaluations)[-1]
@@ -143,7 +143,7 @@ def write_results(out: Path, evaluation: Evaluation, scores: pd.DataFrame, extra
     Args:
         out: folder, which exists.
         evaluation: of `evaluate`.
-        scores: of `rrn.reliability.measures.summarise`.
+        scores: of `rrn.reliability.measures.summarize`.
         extra: what else metrics.json holds: partition, method, seed, parameters, macs.
 
     Returns:

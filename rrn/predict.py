@@ -3,9 +3,9 @@
 The folder of the run is all that is needed. Images may have any size, and each is labeled alone. They are named in OUT
 by their path below the folder that holds them all, without suffix; those that differ in nothing else keep theirs:
 
-    OUT/labels/<name>.png            palette PNG: a pixel is the index of its class, shown in the colour of the class
+    OUT/labels/<name>.png            palette PNG: a pixel is the index of its class, shown in the color of the class
     OUT/probabilities/<name>.npz     --probabilities: `probabilities`, float16 [C, H, W]
-    OUT/overlays/<name>.png          --overlay: the image under the colours of its classes
+    OUT/overlays/<name>.png          --overlay: the image under the colors of its classes
     OUT/regions/<name>.png           --regions: the same with the regions and their scores
     OUT/regions.csv                  --regions: image, segmenter, row, column, score, confidence, agreement
 """
@@ -111,7 +111,7 @@ def predict(
     Raises:
         SettingsError: regions are wanted of a run without region discriminators.
     """
-    read = torch.from_numpy(decoding.colours(Image.fromarray(image), card.size))
+    read = torch.from_numpy(decoding.colors(Image.fromarray(image), card.size))
     unlabeled = torch.zeros(1, *read.shape[:2], dtype=torch.int64)  # no pixel is void
     answer = predict_batch(predictor, WholeBatch(read.permute(2, 0, 1)[None], unlabeled, ("",)))
     regions = region_table(predictor, answer, (), SCORES) if with_regions else None
@@ -273,7 +273,7 @@ def label_all(model: RRN, card: RunCard, images: Mapping[str, Path], out: Path, 
     with csv_files.append_rows(out / "regions.csv", REGION_COLUMNS) if wanted.regions else nullcontext() as append:
         for name, path in tqdm(images.items(), unit="image", file=sys.stderr):
             try:
-                image = decoding.colours(decoding.open_upright(path), None)
+                image = decoding.colors(decoding.open_upright(path), None)
                 prediction = predict(predictor, card, image, wanted.segmenter, wanted.regions)
                 writer.write(name, image, prediction)
                 if append and prediction.regions is not None:
@@ -308,7 +308,7 @@ def parser() -> argparse.ArgumentParser:
     reader.add_argument("out", metavar="OUT", type=place, help="folder for the results, made if missing")
     reader.add_argument("--segmenter", choices=get_args(Who), default="ensemble", help="who answers")
     reader.add_argument("--probabilities", action="store_true", help="write the probabilities of the classes too")
-    reader.add_argument("--overlay", action="store_true", help="write each image under the colours of its classes too")
+    reader.add_argument("--overlay", action="store_true", help="write each image under the colors of its classes too")
     reader.add_argument("--regions", action="store_true", help="write the region scores too, as a table and drawn")
     reader.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
     reader.add_argument("--force", action="store_true", help="replace files in OUT")

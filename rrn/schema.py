@@ -82,7 +82,7 @@ class Dataset(Section):
                 "partition are unlabeled: set unlabeled: null"
             )
         if self.train in (self.val, self.test):
-            raise ValueError(f"train: {self.train} is val or test, too; what is learnt from must not be scored on")
+            raise ValueError(f"train: {self.train} is val or test, too; what is learned from must not be scored on")
         if self.unlabeled in (self.train, self.val, self.test):
             raise ValueError(f"unlabeled: {self.unlabeled} is a split already; name a folder of images/ of its own")
         return self
@@ -135,7 +135,7 @@ class Model(Section):
 
 
 class Augment(Section):
-    """Random geometry and colour of training crops."""
+    """Random geometry and color of training crops."""
 
     crop: Annotated[int, Field(ge=16, le=65535, strict=True)]
     scales: tuple[Scale, Scale]

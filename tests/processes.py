@@ -146,12 +146,12 @@ def evaluated(nproc: int) -> dict[str, object]:
     out = Path(f"evaluated-{nproc}").resolve()
     changes = {"nproc": nproc, "loading": {"evaluation_batch": 1}, "batch": PLAIN["batch"]}
     run = train.Training(train.job("train", "1of4", "rrn", 0, out, changes))
-    with mock.patch.object(diagnosis, "summarise", wraps=diagnosis.summarise) as summarise:
+    with mock.patch.object(diagnosis, "summarize", wraps=diagnosis.summarize) as summarize:
         row, run.reliability = run.diagnosis.measure(0, lambda: None)
     run.history.append({"step": 1} | row)
     if distributed.rank() == 0:
         run._write()
-    tables = [call.args[0].to_csv(float_format="%.17g") for call in summarise.call_args_list]
+    tables = [call.args[0].to_csv(float_format="%.17g") for call in summarize.call_args_list]
     return {"row": row, "reliability": run.reliability, "tables": tables}
 
 
@@ -185,7 +185,7 @@ def named_gradients(network: RRN) -> dict[str, torch.Tensor]:
 
 
 def fixed_teachers(images: torch.Tensor) -> torch.Tensor:
-    """Return logits [2, N, 3, H, W] that depend on each pixel's colour alone, to the last bit; some are alike."""
+    """Return logits [2, N, 3, H, W] that depend on each pixel's color alone, to the last bit; some are alike."""
     return torch.stack([5 * images, 5 * images + 4 * images.roll(1, 1)])
 
 

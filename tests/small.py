@@ -40,7 +40,7 @@ def write_folder(root: Path, splits: dict[str, int] | None = None) -> Path:
 
 
 def png(bits: int, kind: int, width: int, height: int, row: bytes | None = None) -> bytes:
-    """Return a PNG of equal rows, black if not given; `kind` as in its header: 0 grey, 2 RGB, 3 palette, 4, 6 alpha."""
+    """Return a PNG of equal rows, black if not given; `kind` as in its header: 0 gray, 2 RGB, 3 palette, 4, 6 alpha."""
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
     row = bytes((width * channels * bits + 7) // 8) if row is None else row
     header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)

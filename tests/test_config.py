@@ -120,7 +120,7 @@ def test_every_row_of_every_preset_loads(preset, root):
         ({"dataset": {"test": "a/b"}}, "params.yaml: dataset.test is 'a/b': expected the name of one folder"),
         (
             {"dataset": {"val": "train"}},
-            "dataset: train: train is val or test, too; what is learnt from must not be scored on",
+            "dataset: train: train is val or test, too; what is learned from must not be scored on",
         ),
         (
             {"dataset": {"void": 30 * ["x"]}},

@@ -550,7 +550,7 @@ def published(kind: str, role: str, ids: list[str]) -> dict[str, Any]:
 
 @pytest.fixture
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of lists in the place of their origin, and a catalogue that knows no others."""
+    """A folder of lists in the place of their origin, and a catalog that knows no others."""
     folder, entries = tmp_path / "mirror", []
     for kind, role, ids in (("voc", "labeled", TRAIN), ("voc", "unlabeled", VAL), ("cityscapes", "labeled", TRAIN)):
         entries.append(published(kind, role, ids))
@@ -558,8 +558,8 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(ids))
     (tmp_path / "lists.json").write_text(json.dumps(entries))
-    monkeypatch.setattr(published_lists, "CATALOGUE", tmp_path / "lists.json")
-    monkeypatch.setattr(published_lists, "catalogue", functools.cache(published_lists.catalogue.__wrapped__))
+    monkeypatch.setattr(published_lists, "CATALOG", tmp_path / "lists.json")
+    monkeypatch.setattr(published_lists, "catalog", functools.cache(published_lists.catalog.__wrapped__))
     monkeypatch.setenv("RRN_LISTS", str(folder))
     return folder
 

@@ -117,7 +117,7 @@ WORKS = {
 
 
 @pytest.mark.parametrize("case", WORKS)
-def test_what_is_odd_but_possible_is_learnt_and_measured(case, chain):
+def test_what_is_odd_but_possible_is_learned_and_measured(case, chain):
     metrics, classes, regions = chain(**WORKS[case])
     assert len(classes) == WORKS[case].get("classes", 3)
     assert classes["pixels"].sum() == regions.query("split == 'test' and segmenter == 1")["pixels"].sum() > 0

@@ -254,7 +254,7 @@ def test_pictures_that_are_too_large_are_thinned_out_and_their_regions_with_them
     assert np.array_equal(small.pseudo_labels, large.pseudo_labels[:, ::step, ::step])
 
 
-def test_an_image_is_thinned_to_its_mean_colours():
+def test_an_image_is_thinned_to_its_mean_colors():
     shown = pictures(0).thinned(4)
     assert shown.image.shape == (4, 6, 3)
     assert np.abs(shown.image[1, 2] - pictures(0).image[4:8, 8:12].mean((0, 1))).max() <= 1

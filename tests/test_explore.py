@@ -299,9 +299,9 @@ def test_rows_and_columns_of_regions_are_numbered_as_in_the_table(small):
 
 
 def counted(panel, factor):
-    """Return how often each colour of ERRORS occurs in an error map, grid lines left out."""
+    """Return how often each color of ERRORS occurs in an error map, grid lines left out."""
     small = panel[factor // 2 :: factor, factor // 2 :: factor]
-    return {name: int((small == np.array(colour)).all(-1).sum()) for name, colour in image_view.ERRORS.items()}
+    return {name: int((small == np.array(color)).all(-1).sum()) for name, color in image_view.ERRORS.items()}
 
 
 @pytest.mark.parametrize("name", ["val_0", "val_1", "val_2"])

@@ -190,21 +190,21 @@ def test_every_row_of_the_settings_has_its_own_style_and_others_a_stable_one(roo
     styles = list(style.METHOD_STYLE.values())
     assert len({look.label for look in styles}) == len(styles)
     assert len({(look.marker, look.dash) for look in styles}) == len(styles)
-    own = [look.colour for row, look in style.METHOD_STYLE.items() if row not in style.SWEEP_ROWS]
+    own = [look.color for row, look in style.METHOD_STYLE.items() if row not in style.SWEEP_ROWS]
     assert len(set(own)) == len(own)
-    assert not set(own) & set(style.OTHER_COLOURS)
+    assert not set(own) & set(style.OTHER_COLORS)
     assert style.method_style("my_row") == style.method_style("my_row")
     assert style.method_style("my_row").label == "my row"
-    assert style.method_style("my_row").colour in style.OTHER_COLOURS
+    assert style.method_style("my_row").color in style.OTHER_COLORS
 
 
-def test_rows_of_one_figure_have_colours_of_their_own_unless_it_is_a_sweep(root):
+def test_rows_of_one_figure_have_colors_of_their_own_unless_it_is_a_sweep(root):
     for name, rows in rows_of_the_settings(root).items():
         looks = [style.METHOD_STYLE[row] for row in rows if row not in style.SWEEP_ROWS]
-        assert len({look.colour for look in looks}) == len(looks), name
+        assert len({look.color for look in looks}) == len(looks), name
 
 
-def test_methods_and_scores_are_told_apart_without_colour():
+def test_methods_and_scores_are_told_apart_without_color():
     for looks in (style.METHOD_STYLE, style.SCORE_STYLE):
         assert len({(look.marker, look.dash) for look in looks.values()}) == len(looks)
     assert len({look.hatch for look in style.SCORE_STYLE.values()}) == len(style.SCORE_STYLE)
@@ -213,7 +213,7 @@ def test_methods_and_scores_are_told_apart_without_colour():
     assert len({str(item["linestyle"]) for item in cycle}) == 5
 
 
-def test_bars_of_different_methods_differ_without_colour():
+def test_bars_of_different_methods_differ_without_color():
     fig = figures.plot_per_class(make_classes())
     hatches = [container[0].get_hatch() for container in fig.axes[0].containers]
     assert hatches == [style.METHOD_STYLE[method].hatch for method in METHODS]
@@ -246,11 +246,11 @@ def test_class_reliability_shows_the_last_step_by_class():
     assert [line.get_ydata().tolist() for line in fig.axes[1].lines[:2]] == [[90], [40]]
 
 
-def test_class_colours_are_distinct_and_void_is_white():
+def test_class_colors_are_distinct_and_void_is_white():
     for count in (8, 21, 60):
-        colours = palette(count)
-        assert len({tuple(colour) for colour in colours[: count + 1]}) == count + 1
-        assert (colours[255] == 255).all() and colours.dtype == np.uint8
+        colors = palette(count)
+        assert len({tuple(color) for color in colors[: count + 1]}) == count + 1
+        assert (colors[255] == 255).all() and colors.dtype == np.uint8
     assert tuple(palette(2)[1]) == tuple(round(255 * v) for v in to_rgb("#4477AA"))
 
 

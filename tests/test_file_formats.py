@@ -86,7 +86,7 @@ def test_formats_are_read_whatever_the_letter_case_of_the_ending(
     assert "val000" in dataset.ids("val") and dataset.image_path("val", "val000") == path
     np.testing.assert_array_equal(dataset.image("val", "val000"), PIXELS)
     assert dataset.shape("val", "val000") == (HEIGHT, WIDTH)
-    np.testing.assert_array_equal(decoding.colours(decoding.open_upright(path), None), PIXELS)
+    np.testing.assert_array_equal(decoding.colors(decoding.open_upright(path), None), PIXELS)
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
@@ -105,13 +105,13 @@ def test_a_tiff_of_8_bits_is_read(dataset: ImageSet, mode: str) -> None:
 @pytest.mark.parametrize(
     "contents", [tiff(8, 3, 2), tiff(8, 1, 1), tiff(8, 3, 2, geo=(1, 1, 0, 0)), tiff(8, 4, 2, (2,))]
 )
-def test_bands_that_are_colours_are_read(tmp_path: Path, contents: bytes) -> None:
+def test_bands_that_are_colors_are_read(tmp_path: Path, contents: bytes) -> None:
     assert decoding.open_image(tmp_path / "x.tif", contents=contents).size == (3, 2)
 
 
 ISO = b"\0\0\0\x18ftyp"
 REFUSED: dict[str, tuple[bytes, str]] = {
-    "GIF": (saved(format="GIF"), "is a GIF; save it as JPEG or PNG, 8-bit RGB or grey, or remove it"),
+    "GIF": (saved(format="GIF"), "is a GIF; save it as JPEG or PNG, 8-bit RGB or gray, or remove it"),
     "HEIC": (ISO + b"heic" + bytes(99), "is a HEIC; save it as JPEG or PNG"),
     "HEIF": (ISO + b"mif1" + bytes(99), "is a HEIC; save it as JPEG or PNG"),
     "HEIC by a brand behind": (ISO + b"mif1\0\0\0\0mif1heic" + bytes(99), "is a HEIC; save it as JPEG or PNG"),
@@ -120,10 +120,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "no brand but the word": (ISO + b"mif1\0\0\0\0mif1heicavif", "is a HEIC; save it as JPEG or PNG"),
     "AVIF": (ISO + b"avif" + bytes(99), "is an AVIF; save it as JPEG or PNG"),
     "MP4": (ISO + b"isom" + bytes(99), "is an MP4 video"),
-    "16-bit TIFF": (tiff(16, 1, 1), "is a 16-bit TIFF; save it as JPEG or PNG, 8-bit RGB or grey"),
-    "16-bit colours": (tiff(16, 3, 2), "is a 16-bit TIFF; save it"),
+    "16-bit TIFF": (tiff(16, 1, 1), "is a 16-bit TIFF; save it as JPEG or PNG, 8-bit RGB or gray"),
+    "16-bit colors": (tiff(16, 3, 2), "is a 16-bit TIFF; save it"),
     "32-bit numbers": (tiff(32, 1, 1, sample=(3,)), "is a TIFF of floating-point numbers; save it"),
-    "5 bands": (tiff(8, 5, 2, (0, 0)), "has 5 bands; save it as JPEG or PNG, 8-bit RGB or grey"),
+    "5 bands": (tiff(8, 5, 2, (0, 0)), "has 5 bands; save it as JPEG or PNG, 8-bit RGB or gray"),
     "13 bands": (tiff(8, 13, 1, (0,) * 12), "has 13 bands; save it"),
     "near infrared": (tiff(8, 4, 2, (0,)), "has 4 bands; save it"),
     "4 bands of a map": (tiff(8, 4, 2, (2,), geo=(1, 1, 0, 0)), "has 4 bands; save it"),
@@ -146,14 +146,14 @@ def test_what_is_not_read_is_called_by_its_name(dataset: ImageSet, contents: byt
 
 @pytest.mark.parametrize("kind", ["JPEG", "WebP", "BMP", "TIFF"])
 def test_labels_are_png(dataset: ImageSet, kind: str) -> None:
-    path, grey = dataset.label_path("val", "val000"), Image.new("L", (WIDTH, HEIGHT), 1)
-    path.write_bytes(saved(grey, format=kind))
+    path, gray = dataset.label_path("val", "val000"), Image.new("L", (WIDTH, HEIGHT), 1)
+    path.write_bytes(saved(gray, format=kind))
     expected = (
         "JPEG, which does not keep values: export the labels" if kind == "JPEG" else f"{kind.upper()}, but labels"
     )
     with pytest.raises(DataError, match=rf"label {path} is a {expected}"):
         dataset.label("val", "val000")
-    path.write_bytes(saved(grey, format="PNG"))
+    path.write_bytes(saved(gray, format="PNG"))
     assert (dataset.label("val", "val000") == 1).all()
 
 

@@ -104,12 +104,12 @@ def test_what_is_no_training_is_refused_with_an_example_or_the_way_on(tmp_path):
 
 
 def test_a_finished_run_is_on_the_disk_before_it_counts(tmp_path, monkeypatch):
-    synchronised = []
-    monkeypatch.setattr(os, "fsync", lambda f: synchronised.append(Path(f"/proc/self/fd/{f}").resolve().name))
+    synchronized = []
+    monkeypatch.setattr(os, "fsync", lambda f: synchronized.append(Path(f"/proc/self/fd/{f}").resolve().name))
     finished.write_weights(tiny.model("supervised"), tmp_path)
     finished.write_card(CARD, tmp_path)
     files = (".segmenters.safetensors.part", ".run.json.part")
-    assert synchronised == [name for file in files for name in (file, tmp_path.name)]
+    assert synchronized == [name for file in files for name in (file, tmp_path.name)]
 
 
 def test_a_run_is_read_onto_its_device_without_the_weights_its_encoder_began_with(tmp_path):

@@ -82,25 +82,25 @@ def test_other_image_modes_become_rgb(dataset: ImageSet, mode: str) -> None:
 def test_cmyk_is_refused(dataset: ImageSet) -> None:
     path = dataset.image_path("val", "val000")
     Image.open(path).convert("CMYK").save(path)
-    with pytest.raises(DataError, match=r"val000.jpg has pixels of mode CMYK; save it as 8-bit RGB or grey"):
+    with pytest.raises(DataError, match=r"val000.jpg has pixels of mode CMYK; save it as 8-bit RGB or gray"):
         dataset.image("val", "val000")
 
 
-@pytest.mark.parametrize("kind", [2, 4, 6], ids=["rgb", "grey with alpha", "rgb with alpha"])
+@pytest.mark.parametrize("kind", [2, 4, 6], ids=["rgb", "gray with alpha", "rgb with alpha"])
 def test_16_bits_are_refused(dataset: ImageSet, kind: int) -> None:
     path = dataset.image_path("val", "val000")
     path.unlink()
     path = path.with_suffix(".png")
     path.write_bytes(png(16, kind, WIDTH, HEIGHT))
     for read in (dataset.image, dataset.pair, dataset.shape):
-        with pytest.raises(DataError, match=r"val000.png has 16 bits per channel; save it as 8-bit RGB or grey"):
+        with pytest.raises(DataError, match=r"val000.png has 16 bits per channel; save it as 8-bit RGB or gray"):
             read("val", "val000")
     with pytest.raises(DataError, match=r"val000.png has 16 bits per channel"):
         decoding.open_upright(path)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_a_grey_image_of_few_bits_is_an_image(dataset: ImageSet, bits: int) -> None:
+def test_a_gray_image_of_few_bits_is_an_image(dataset: ImageSet, bits: int) -> None:
     path = dataset.image_path("val", "val000")
     path.unlink()
     path.with_suffix(".png").write_bytes(png(bits, 0, WIDTH, HEIGHT, b"\xff" * ((WIDTH * bits + 7) // 8)))
@@ -108,9 +108,9 @@ def test_a_grey_image_of_few_bits_is_an_image(dataset: ImageSet, bits: int) -> N
 
 
 @pytest.mark.parametrize(("bits", "first"), [(2, 85), (4, 17)])
-def test_a_grey_label_of_2_or_4_bits_is_refused(dataset: ImageSet, bits: int, first: int) -> None:
+def test_a_gray_label_of_2_or_4_bits_is_refused(dataset: ImageSet, bits: int, first: int) -> None:
     dataset.label_path("val", "val000").write_bytes(png(bits, 0, WIDTH, HEIGHT))
-    message = rf"val000.png is a grey PNG of {bits} bits, in which 1 is read as {first}: write its class indices into"
+    message = rf"val000.png is a gray PNG of {bits} bits, in which 1 is read as {first}: write its class indices into"
     for read in (dataset.label, dataset.pair):
         with pytest.raises(DataError, match=message):
             read("val", "val000")
@@ -218,7 +218,7 @@ def test_classes_in_another_letter_case(root: Path) -> None:
     [
         ("\n", "is empty"),
         ("cat\ndog\ncat\n", "names 'cat' twice"),
-        ("cat\n", "names one class, 'cat': every label would be right, and nothing is learnt; name what else"),
+        ("cat\n", "names one class, 'cat': every label would be right, and nothing is learned; name what else"),
         ("\n".join(map(str, range(256))), "names 256 classes; at most 255"),
         ("cat\n(all)", r"classes.txt, line 2: the name '\(all\)' stands for all classes together in tables; give"),
         ("mean", r"line 1: the name 'mean' stands for the mean of the classes in tables; give the class another name"),

@@ -22,10 +22,10 @@ from rrn.reliability import evidence
 from rrn.reliability.evidence import About, Evidence, Pictures
 
 CHARTS = (
-    *("calibration", "overview", "partitions", "per_class", "per_class_gain", "reliability", "risk_coverage"),
+    *("calibration", "partitions", "per_class", "per_class_gain", "reliability", "risk_coverage"),
     *("training_curves", "variants"),
 )
-"""Figures that show no image of a data set; `overview` is a drawing."""
+"""Figures that show no image of a data set."""
 
 PICTURES = ("qualitative",)
 TEXTS = {".csv", ".md", ".tex", ".json"}

@@ -148,8 +148,8 @@ def slow_margin(image, tall, wide):
 def slow_pad(image, tall, wide):
     (top, left), (height, width) = slow_margin(image, tall, wide)
     canvas = torch.empty(3, max(tall, height), max(wide, width), dtype=torch.uint8)
-    for channel, colour in enumerate((100, 120, 140)):
-        canvas[channel] = colour
+    for channel, color in enumerate((100, 120, 140)):
+        canvas[channel] = color
     for y in range(height):
         for x in range(width):
             canvas[:, y + top, x + left] = image[:, y, x]
@@ -165,7 +165,7 @@ def slow_answer(model, image, values):
 
 
 def slow_resize(values, size):
-    """Interpolate [K, H, W] between the four nearest pixel centres."""
+    """Interpolate [K, H, W] between the four nearest pixel centers."""
     height, width = values.shape[1:]
     out = np.empty((len(values), *size))
     for y in range(size[0]):
@@ -213,7 +213,7 @@ def test_windows_on_images_of_any_size(last, height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 15), (15, 15), (11, 10), (1, 14)])
-def test_padding_is_centred_and_cut_off_again(height, width):
+def test_padding_is_centerd_and_cut_off_again(height, width):
     compare(SMALL["VOC pad"], some_images(height, width))
 
 

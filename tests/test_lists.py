@@ -158,7 +158,7 @@ def test_origins_are_public_repositories_at_a_commit(monkeypatch):
     monkeypatch.delenv("RRN_LISTS", raising=False)
     start = "https://raw.githubusercontent.com/some/where/0123456789abcdef/lists/labeled.txt"
     assert published_lists.address(ENTRY) == start
-    for entry in published_lists.catalogue():
+    for entry in published_lists.catalog():
         assert len(entry.commit) == 40 and len(entry.sha256) == 64
 
 
@@ -172,7 +172,7 @@ def test_partitions_are_found_by_name_and_by_number_of_labels():
 
 def test_every_partition_has_both_lists_and_covers_the_train_images():
     totals = {"voc": 10582, "cityscapes": 2975}
-    for entry in published_lists.catalogue():
+    for entry in published_lists.catalog():
         both = published_lists.find(entry.kind, entry.protocol, entry.partition)
         assert tuple(both) == published_lists.ROLES
         assert sum(part.count for part in both.values()) == totals[entry.kind]
@@ -207,7 +207,7 @@ def origin(mirror):
 @real
 def test_the_real_lists_pass(tmp_path, origin):
     paths = [path for kind in ("voc", "cityscapes") for path in published_lists.fetch_all(kind, tmp_path / "cache")]
-    assert len(paths) == len(published_lists.catalogue()) == len([e for e in origin if e["protocol"] != "common"])
+    assert len(paths) == len(published_lists.catalog()) == len([e for e in origin if e["protocol"] != "common"])
     assert all(path.is_file() for path in paths)
     fine = set(published_lists.ids(published_lists.find("voc", "classic", "1464")["labeled"], tmp_path / "cache"))
     for protocol, share in {"cps": 93, "u2pl": 662}.items():

@@ -69,4 +69,4 @@ def test_they_are_described_and_written_by_an_evaluation(tmp_path, count):
     read = Evidence.read(tmp_path / "b.zip").regions
     counted = [column for column in table if ":" in column]
     assert len(counted) == 2 * count and read[counted].equals(table[counted])
-    assert measures.summarise(table).assign(split="val")["class"].nunique() <= 1 + count
+    assert measures.summarize(table).assign(split="val")["class"].nunique() <= 1 + count

@@ -89,7 +89,7 @@ def test_a_region_without_a_valid_pixel_has_no_features():
     assert (features[0, :, 0, 0] == 0).all() and (features[0, :, 1, 1] != 0).any()
 
 
-def test_valid_pixels_that_lie_in_cells_of_a_neighbour_change_their_own_region():
+def test_valid_pixels_that_lie_in_cells_of_a_neighbor_change_their_own_region():
     # 10 cells a side for 4 regions of 20 pixels: columns 20 to 23 belong to region 1 and lie in a cell of region 0
     network = judge((4, 4), input_stride=2)
     for layer in network.modules():

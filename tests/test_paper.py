@@ -1,4 +1,4 @@
-"""The figures of the paper: of the right size, whole, readable in grey, the same bytes always."""
+"""The figures of the paper: of the right size, whole, readable in gray, the same bytes always."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_the_paper_needs_no_torch_and_what_trains_does_not_need_the_paper():
 # ---- training curves
 
 
-def test_a_method_keeps_its_colour_dash_and_marker_whatever_stands_beside_it():
+def test_a_method_keeps_its_color_dash_and_marker_whatever_stands_beside_it():
     for methods in (("rrn",), ("cps_cutmix", "rrn")):
         line = comparisons.plot_training_curves(make_history(methods=methods)).axes[0].lines[methods.index("rrn")]
         assert (to_hex(line.get_color()), line.get_marker()) == ("#ee6677", "o")
@@ -274,7 +274,7 @@ def test_what_no_method_has_is_no_panel_and_who_has_nothing_no_line():
 
 def line_of(axis, score):
     look = SCORE_STYLE[score]
-    return next(line for line in axis.lines if line.get_color() == look.colour)
+    return next(line for line in axis.lines if line.get_color() == look.color)
 
 
 def test_risk_grows_with_coverage_as_counted_by_hand():
@@ -343,7 +343,7 @@ def test_one_setting_by_numbers_is_a_curve_in_its_order():
     curve = axis.containers[0].lines[0]
     assert curve.get_xydata().tolist() == [[2, 58], [4, 59], [16, 57]]
     assert axis.get_xlabel() == "regions per side of a crop"
-    reference = next(line for line in axis.lines if line.get_color() == METHOD_STYLE["cps_cutmix"].colour)
+    reference = next(line for line in axis.lines if line.get_color() == METHOD_STYLE["cps_cutmix"].color)
     assert reference.get_ydata()[0] == 58
     band = axis.patches[0].get_extents().transformed(axis.transData.inverted())
     assert (band.y0, band.y1) == pytest.approx((57, 59))
@@ -438,7 +438,7 @@ def test_images_are_chosen_where_methods_differ_most_ties_by_id(tmp_path):
         assert qualitative.most_different({"cps_cutmix": first}, count=2) == ["a", "b"]
 
 
-def test_neighbours_of_a_chosen_image_are_passed_over(tmp_path):
+def test_neighbors_of_a_chosen_image_are_passed_over(tmp_path):
     names = [f"frame_{place:02d}" for place in range(12)]
     first = make_evidence(tmp_path, "cps_cutmix", dict.fromkeys(names, 0.0))
     gains = dict.fromkeys(names, 0.0) | {"frame_05": 1.0, "frame_06": 0.75, "frame_07": 0.5, "frame_04": 0.25}

@@ -83,7 +83,7 @@ def test_programs_mean_what_a_shell_would(text, monkeypatch):
     ]
     monkeypatch.setenv("RRN_LISTS", text)
     wanted = f"file://{MEANT[text]}/".replace(" ", "%20")
-    assert all(published_lists.address(published).startswith(wanted) for published in published_lists.catalogue())
+    assert all(published_lists.address(published).startswith(wanted) for published in published_lists.catalog())
 
 
 def test_scratch_means_it_too(here, monkeypatch):

@@ -18,7 +18,7 @@ from rrn.predict import find_images, main
 from rrn.runs import finished
 
 SIZES = {"a": (20, 28), "deep/b": (33, 47), "deep/c": (97, 64)}
-COLOURS = [[10, 20, 30], [200, 0, 0], [0, 0, 250]]
+COLORS = [[10, 20, 30], [200, 0, 0], [0, 0, 250]]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_regions(runs, photos, tmp_path):
             assert drawn.size == (3 * width, 3 * height)
 
 
-def test_overlay_is_the_mean_of_image_and_colours(runs, photos, tmp_path):
+def test_overlay_is_the_mean_of_image_and_colors(runs, photos, tmp_path):
     assert call(runs / "cps_cutmix", photos / "a.png", "out", "--overlay") == 0
     assert names(tmp_path / "out") == ["labels/a.png", "overlays/a.png"]
     arrays = [
@@ -152,11 +152,11 @@ def test_overlay_is_the_mean_of_image_and_colours(runs, photos, tmp_path):
     assert np.abs(drawn - (arrays[0] + arrays[1]) / 2).max() <= 1
 
 
-def test_colours_of_the_data_set_are_those_of_the_labels(runs, photos, tmp_path):
-    run = change(copy(runs / "rrn", tmp_path / "run"), colours=COLOURS)
+def test_colors_of_the_data_set_are_those_of_the_labels(runs, photos, tmp_path):
+    run = change(copy(runs / "rrn", tmp_path / "run"), colors=COLORS)
     assert call(run, photos / "a.png", "out") == 0
     with Image.open(tmp_path / "out" / "labels" / "a.png") as label:
-        assert np.array_equal(np.asarray(label.convert("RGB")), np.array(COLOURS)[np.asarray(label)])
+        assert np.array_equal(np.asarray(label.convert("RGB")), np.array(COLORS)[np.asarray(label)])
 
 
 def test_images_are_resized_as_in_training_and_labels_have_the_size_of_the_image(runs, photos, tmp_path):
@@ -187,14 +187,14 @@ def test_a_warmup_names_a_training_instead(runs, photos, capsys):
     assert "1of4-0 is a warmup, which says nothing of the method: name a training" in capsys.readouterr().err
 
 
-def test_photographs_are_turned_upright_and_grey_ones_read(runs, photos, tmp_path):
+def test_photographs_are_turned_upright_and_gray_ones_read(runs, photos, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     photo(tmp_path / "in" / "turned.jpg", 24, 40, exif=exif)
     Image.fromarray(np.arange(600, dtype=np.uint16).astype(np.uint8).reshape(20, 30)).save(tmp_path / "in" / "grey.png")
     assert call(runs / "rrn", "in", "out") == 0
     sizes = {name: Image.open(tmp_path / "out" / "labels" / f"{name}.png").size for name in ("turned", "grey")}
-    assert sizes == {"turned": (24, 40), "grey": (30, 20)}
+    assert sizes == {"turned": (24, 40), "gray": (30, 20)}
 
 
 def test_broken_images_are_listed_and_the_others_done(runs, photos, tmp_path, capsys):
@@ -207,7 +207,7 @@ def test_broken_images_are_listed_and_the_others_done(runs, photos, tmp_path, ca
     errors = [line for line in shown.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2
     assert "broken.jpg cannot be read" in errors[0] and "it is broken or incomplete" in errors[0]
-    assert "print.jpg has pixels of mode CMYK; save it as 8-bit RGB or grey" in errors[1]
+    assert "print.jpg has pixels of mode CMYK; save it as 8-bit RGB or gray" in errors[1]
 
 
 def test_an_image_beyond_the_memory_is_named(runs, photos, monkeypatch, capsys):
@@ -361,8 +361,8 @@ def test_damaged_descriptions(runs, tmp_path):
     (run / "run.json").write_text(json.dumps(values | {"seed": "x", "more": 1}), encoding="utf-8")
     with pytest.raises(SettingsError, match=r"seed: Input should be(.|\n)*networks: Field required(.|\n)*more: Extra"):
         finished.load_finished(run)
-    (run / "run.json").write_text(json.dumps(json.loads(whole) | {"colours": COLOURS[:2]}), encoding="utf-8")
-    with pytest.raises(SettingsError, match="2 colours for 3 classes"):
+    (run / "run.json").write_text(json.dumps(json.loads(whole) | {"colours": COLORS[:2]}), encoding="utf-8")
+    with pytest.raises(SettingsError, match="2 colors for 3 classes"):
         finished.load_finished(run)
 
 

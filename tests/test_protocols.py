@@ -43,7 +43,7 @@ def opened(tree, tmp_path):
 
 @pytest.fixture
 def publish(tmp_path, monkeypatch, tree):
-    """Publish lists: a catalogue and a mirror of its own, and an empty cache."""
+    """Publish lists: a catalog and a mirror of its own, and an empty cache."""
 
     def write(labeled, unlabeled, partition="1of4"):
         entries = []
@@ -57,12 +57,12 @@ def publish(tmp_path, monkeypatch, tree):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
         (tmp_path / "lists.json").write_text(json.dumps(entries))
-        monkeypatch.setattr(published_lists, "CATALOGUE", tmp_path / "lists.json")
+        monkeypatch.setattr(published_lists, "CATALOG", tmp_path / "lists.json")
         monkeypatch.setenv("RRN_LISTS", str(tmp_path / "mirror"))
-        published_lists.catalogue.cache_clear()
+        published_lists.catalog.cache_clear()
 
     yield write
-    published_lists.catalogue.cache_clear()
+    published_lists.catalog.cache_clear()
     for path in (tree / "lists").glob("*"):
         path.unlink()
 

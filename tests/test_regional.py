@@ -75,7 +75,7 @@ def test_batches_and_their_order_change_nothing():
     keys = ["id", "segmenter", "row", "column"]
     whole, parts = (described(SCORED, b, CLASSES).sort_values(keys, ignore_index=True) for b in ([batch], pieces))
     pd.testing.assert_frame_equal(whole, parts, rtol=1e-12)
-    pd.testing.assert_frame_equal(rel.summarise(whole), rel.summarise(parts), rtol=1e-12)
+    pd.testing.assert_frame_equal(rel.summarize(whole), rel.summarize(parts), rtol=1e-12)
 
 
 def test_predictions_are_those_of_both_segmenters_and_of_their_mean():
@@ -92,7 +92,7 @@ def test_nothing_to_describe_gives_the_same_columns_without_rows():
     for nothing in ([empty], []):
         table = described(Fake(), nothing, CLASSES)
         assert table.empty and list(table.columns) == list(full.columns)
-        assert rel.summarise(table).empty
+        assert rel.summarize(table).empty
     assert list(full.columns)[: len(COLUMNS)] == list(COLUMNS)
     assert full[["region_score", "other_score", "product"]].isna().all(axis=None)
 
@@ -107,7 +107,7 @@ def scored_batch(inverse: bool) -> WholeBatch:
 
 @pytest.mark.parametrize(("inverse", "auroc", "kept"), [(False, 1.0, 1.0), (True, 0.0, 0.0)])
 def test_reliability_of_a_perfect_and_of_an_inverse_score(inverse, auroc, kept):
-    table = rel.summarise(described(SCORED, [scored_batch(inverse)], CLASSES))
+    table = rel.summarize(described(SCORED, [scored_batch(inverse)], CLASSES))
     table = table[table["class"] == rel.EVERYTHING]
     row = table[(table.segmenter == 1) & (table.score == "region_score")].iloc[0]
     assert (row.auroc, row.accuracy_kept, row.accuracy_dropped) == (auroc, kept, 1 - kept)

@@ -119,7 +119,7 @@ def table_of(score, pixels, right, **counts):
 
 
 def test_summary_by_hand():
-    table = rel.summarise(table_of([0.9, 0.8, 0.2, 0.1], [4, 4, 4, 8], [4, 3, 2, 0]), rel.HALF)
+    table = rel.summarize(table_of([0.9, 0.8, 0.2, 0.1], [4, 4, 4, 8], [4, 3, 2, 0]), rel.HALF)
     row = table[(table["score"] == "confidence") & (table["class"] == rel.EVERYTHING)].iloc[0]
     assert row[["coverage", "accuracy", "accuracy_kept", "accuracy_dropped"]].tolist() == pytest.approx(
         [8 / 20, 9 / 20, 7 / 8, 2 / 12]
@@ -130,7 +130,7 @@ def test_summary_by_hand():
 
 def test_classes_are_measured_by_their_own_pixels_at_the_common_cut():
     counts = {"pixels:a": [4, 0, 4, 0], "right:a": [4, 0, 1, 0], "pixels:b": [0, 4, 0, 8], "right:b": [0, 1, 0, 6]}
-    table = rel.summarise(table_of([0.9, 0.8, 0.2, 0.1], [4, 4, 4, 8], [4, 1, 1, 6], **counts), rel.HALF)
+    table = rel.summarize(table_of([0.9, 0.8, 0.2, 0.1], [4, 4, 4, 8], [4, 1, 1, 6], **counts), rel.HALF)
     rows = table[table["score"] == "region_score"].set_index("class")
     assert rows["coverage"].tolist() == pytest.approx([8 / 20, 1 / 2, 4 / 12])
     assert rows["accuracy"].tolist() == pytest.approx([12 / 20, 5 / 8, 7 / 12])
@@ -140,7 +140,7 @@ def test_classes_are_measured_by_their_own_pixels_at_the_common_cut():
 
 
 def test_a_class_that_no_pseudo_label_has_is_undefined_and_no_error():
-    table = rel.summarise(table_of([0.9, 0.1], [4, 4], [4, 1]))
+    table = rel.summarize(table_of([0.9, 0.1], [4, 4], [4, 1]))
     assert table.loc[table["class"] == "b", list(rel.MEASURES)].isna().all(axis=None)
 
 
@@ -152,16 +152,16 @@ def test_a_threshold_sets_the_coverage_of_every_score():
         return rel.HALF.model_copy(update={"by": "confidence", "keep": "threshold", "tau": tau})
 
     def coverage(tau):
-        summary = rel.summarise(table, rule(tau))
+        summary = rel.summarize(table, rule(tau))
         return summary.loc[summary["class"] == rel.EVERYTHING, "coverage"].tolist()
 
     assert coverage(0.6) == [0.5] * len(RANKED)
     assert coverage(0.5) == [0.75] * len(RANKED)  # a score at the threshold is kept
     assert coverage(0.05) == [1] * len(RANKED)
     assert coverage(0.95) == [0] * len(RANKED)
-    nothing = rel.summarise(table, rule(0.95))
+    nothing = rel.summarize(table, rule(0.95))
     assert nothing["accuracy_kept"].isna().all()
     table["region_score"] = math.nan
-    summary = rel.summarise(table, rule(0.6))
+    summary = rel.summarize(table, rule(0.6))
     assert summary.loc[summary["class"] == rel.EVERYTHING, "coverage"].eq(0.5).all()
     assert "region_score" not in set(summary["score"])

@@ -383,10 +383,10 @@ def test_a_full_disk_is_one(tmp_path):
 def test_a_file_and_its_name_are_on_the_disk_before_it_counts(tmp_path, monkeypatch):
     happened, replace = [], Path.replace
 
-    def synchronised(descriptor):
+    def synchronized(descriptor):
         happened.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
 
-    monkeypatch.setattr(os, "fsync", synchronised)
+    monkeypatch.setattr(os, "fsync", synchronized)
     monkeypatch.setattr(Path, "replace", lambda self, to: happened.append("renamed") or replace(self, to))
     resume.write_state(tmp_path / "a", {"step": 1})
     assert happened == [".a.part", "renamed", tmp_path.name]

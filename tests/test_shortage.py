@@ -42,7 +42,7 @@ def test_other_errors_stay_what_they_are():
     assert caught.value is error
 
 
-def test_a_real_shortage_on_the_cpu_is_recognised():
+def test_a_real_shortage_on_the_cpu_is_recognized():
     with (
         pytest.raises(MemoryShortage, match=r"^a tensor does not fit into memory"),
         memory.explain_oom("a tensor", dict),

@@ -91,7 +91,7 @@ def test_mirror_moves_image_label_and_padding_together() -> None:
     assert min(kept, mirrored) > 5
 
 
-def test_jitter_changes_colours_and_nothing_else() -> None:
+def test_jitter_changes_colors_and_nothing_else() -> None:
     plain, label, valid = _augment(50, 50, 4, jitter=0)
     changed, same_label, same_valid = _augment(50, 50, 4, jitter=0.3)
     assert torch.equal(label, same_label)
@@ -178,7 +178,7 @@ def test_area_zero_and_one() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 1), (2, 1), (1, 24), (1, 1)])
-def test_a_patch_that_becomes_one_pixel_wide_keeps_its_colours(height: int, width: int) -> None:
+def test_a_patch_that_becomes_one_pixel_wide_keeps_its_colors(height: int, width: int) -> None:
     """As bytes torch fills such patches with what is no mean of anything."""
     image = torch.randint(0, 256, (3, 40, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     resized = _resize(image, [height, width])
@@ -191,32 +191,32 @@ def _draws(seed: int) -> list[float]:
     return torch.rand(7, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def _recoloured(image: torch.Tensor, strength: float, draws: list[float]) -> torch.Tensor:
-    """Shift saturation, then contrast about mid grey, then brightness, one after another, without rounding."""
+def _recolored(image: torch.Tensor, strength: float, draws: list[float]) -> torch.Tensor:
+    """Shift saturation, then contrast about mid gray, then brightness, one after another, without rounding."""
     brightness, contrast, saturation = (1 - strength + 2 * strength * draw for draw in draws)
     pixels = image.double()
-    grey = 0.299 * pixels[0] + 0.587 * pixels[1] + 0.114 * pixels[2]
-    pixels = grey + saturation * (pixels - grey)
+    gray = 0.299 * pixels[0] + 0.587 * pixels[1] + 0.114 * pixels[2]
+    pixels = gray + saturation * (pixels - gray)
     pixels = 127.5 + contrast * (pixels - 127.5)
     return (brightness * pixels).clamp(0, 255)
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.5, 1.0])
-def test_colours_are_those_of_the_three_shifts_one_after_another_rounded(strength: float) -> None:
+def test_colors_are_those_of_the_three_shifts_one_after_another_rounded(strength: float) -> None:
     image = torch.randint(0, 256, (3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     image[:, 0, :2] = torch.tensor([0, 255], dtype=torch.uint8)
     settings = Augment(crop=24, scales=(1.0, 1.0), flip=False, jitter=strength)
     black, white = False, False
     for seed in range(12):
         found = augment(image, None, settings, torch.Generator().manual_seed(seed))[0]
-        exact = _recoloured(image, strength, _draws(seed)[4:])
+        exact = _recolored(image, strength, _draws(seed)[4:])
         assert float((found.double() - exact).abs().max()) <= 0.501
         black, white = black or bool((exact == 0).any()), white or bool((exact == 255).any())
     assert black and white
 
 
 def test_each_draw_has_one_purpose_whatever_the_settings() -> None:
-    """Scale, row, column, mirror and colours: a run repeated after a setting has changed meets the same draws."""
+    """Scale, row, column, mirror and colors: a run repeated after a setting has changed meets the same draws."""
     image = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     mirrored = set()
     for seed in range(20):

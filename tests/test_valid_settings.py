@@ -12,7 +12,7 @@ from rrn.data.batches import WholeBatch
 from rrn.evaluation import metrics, region_tables
 from rrn.evaluation.inference import Predictor, require_fit
 from rrn.method import RRN
-from rrn.reliability.measures import summarise
+from rrn.reliability.measures import summarize
 from rrn.training import learner
 from rrn.training.learner import Learner
 
@@ -100,6 +100,6 @@ def test_settings_are_refused_or_learn_and_are_measured(change, row, classes):
     seen = list(region_tables.predict_batches(predictor, [WholeBatch(images, labels, ("a", "b"))]))
     values = metrics.evaluate(seen, names).metrics()
     assert all(0 <= value <= 100 for value in values.values())
-    table = summarise(region_tables.region_table(predictor, seen[0], names), settings.method.filter)
+    table = summarize(region_tables.region_table(predictor, seen[0], names), settings.method.filter)
     assert ("region_score" in set(table["score"])) == settings.method.uses_discriminators
     assert table["coverage"].dropna().between(0, 1).all()

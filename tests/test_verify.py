@@ -19,7 +19,7 @@ from rrn.config import Settings
 from rrn.data import decoding
 from rrn.data.decoding import DataError
 from rrn.data.formats.cityscapes import Cityscapes
-from rrn.data.formats.voc import VOC, colour
+from rrn.data.formats.voc import VOC, color
 from rrn.data.image_set import ImageSet
 from rrn.preparation import verification
 from rrn.preparation.verification import Report
@@ -116,7 +116,7 @@ def pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-def grey(bits: int) -> Change:
+def gray(bits: int) -> Change:
     return lambda path: path.write_bytes(png(bits, 0, WIDTH, HEIGHT))
 
 
@@ -184,9 +184,9 @@ BAD_IMAGES: dict[str, tuple[Change, str]] = {
             lambda path, kind=kind: path.write_bytes(png(16, kind, WIDTH, HEIGHT)),
             "has 16 bits per channel; save it",
         )
-        for name, kind in {"deep colours": 2, "deep grey with alpha": 4, "deep with alpha": 6}.items()
+        for name, kind in {"deep colors": 2, "deep gray with alpha": 4, "deep with alpha": 6}.items()
     },
-    "deep grey": (grey(16), "has pixels of mode I;16; save it as 8-bit RGB or grey"),
+    "deep gray": (gray(16), "has pixels of mode I;16; save it as 8-bit RGB or gray"),
     "rotated": (rotate, r"is stored rotated \(EXIF orientation 6\)"),
     "empty": (lambda path: path.write_bytes(b""), r"cannot be read \(it has 0 bytes\): replace it"),
     "web page": (lambda path: path.write_text("<html>"), "is a web page and no image; replace it or remove it"),
@@ -201,8 +201,8 @@ BAD_LABELS: dict[str, tuple[Change, str]] = {
     "rgb": (lambda path: save(noise(0, HEIGHT, WIDTH), path), "has pixels of mode RGB, .*palette PNG"),
     "size": (lambda path: save(np.zeros((5, 7)), path), f"is 7 x 5 pixels, but its image .* is {WIDTH} x {HEIGHT}"),
     "deep": (lambda path: Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16)).save(path), "of mode I;16"),
-    "two bits": (grey(2), "is a grey PNG of 2 bits, in which 1 is read as 85: write its class indices into .*8 bits"),
-    "four bits": (grey(4), "is a grey PNG of 4 bits, in which 1 is read as 17: write its class indices into .*8 bits"),
+    "two bits": (gray(2), "is a gray PNG of 2 bits, in which 1 is read as 85: write its class indices into .*8 bits"),
+    "four bits": (gray(4), "is a gray PNG of 4 bits, in which 1 is read as 17: write its class indices into .*8 bits"),
     "value": (lambda path: save(np.full((HEIGHT, WIDTH), 7), path), "has the value 7, but the classes are 0 to 2"),
     "loop": (loop, "is a symbolic link that leads back to itself"),
     "half": (cut(0.5), "incomplete"),
@@ -259,7 +259,7 @@ def test_a_bomb_takes_no_memory(dataset: ImageSet, change: Change, message: str)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB; one of these pictures has 270,000
 
 
-def test_grey_images_are_fine(dataset: ImageSet) -> None:
+def test_gray_images_are_fine(dataset: ImageSet) -> None:
     path = dataset.image_path("val", "val001")
     Image.open(path).convert("L").save(path)
     assert not verified(dataset).problems
@@ -306,7 +306,7 @@ def test_binary_labels_whose_foreground_is_void(dataset: ImageSet) -> None:
         save(255 * (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3 > 1), path)
     (problem,) = verified(dataset).problems
     assert "train000.png and all other labels hold nothing but 0 ('ground') and void (255)" in problem
-    assert "'disc' would never be learnt; if void marks the foreground, write 1 for it ('disc')" in problem
+    assert "'disc' would never be learned; if void marks the foreground, write 1 for it ('disc')" in problem
     save(np.ones((HEIGHT, WIDTH)), dataset.label_path("test", "test000"))
     assert not verified(dataset).problems
 
@@ -339,7 +339,7 @@ def test_an_id_twice_and_an_id_of_val_in_train(tmp_path: Path) -> None:
     twice, broken, shared = report.problems
     assert "train.txt lists 1 ids twice: a; remove the second" in twice
     assert "b.jpg cannot be read" in broken
-    assert "JPEGImages/a.jpg is in the splits 'train' and 'val': what is learnt from must not be scored on" in shared
+    assert "JPEGImages/a.jpg is in the splits 'train' and 'val': what is learned from must not be scored on" in shared
     assert report.ids["train"] == ("a", "b")
 
 
@@ -360,12 +360,12 @@ def test_an_empty_and_a_missing_list(tmp_path: Path) -> None:
     assert "train.txt is missing" in verified(dataset).problems[0]
 
 
-def test_a_label_in_the_colours_of_its_set(tmp_path: Path) -> None:
+def test_a_label_in_the_colors_of_its_set(tmp_path: Path) -> None:
     dataset = write_voc(tmp_path, "a\n", "b\n")
-    drawn = np.tile(np.array([colour(0), colour(15), (224, 224, 192)]), (8, 3, 1))
+    drawn = np.tile(np.array([color(0), color(15), (224, 224, 192)]), (8, 3, 1))
     save(drawn, tmp_path / "SegmentationClass/b.png")
     (problem,) = verified(dataset).problems
-    assert "b.png is drawn in the RGB colours of the classes" in problem and "class index" in problem
+    assert "b.png is drawn in the RGB colors of the classes" in problem and "class index" in problem
 
 
 @pytest.mark.parametrize(("kind", "value"), [("labelTrainIds", 19), ("labelIds", 34)])
@@ -534,7 +534,7 @@ def test_one_class_in_all_labels_is_a_problem(dataset: ImageSet, with_void: bool
         save(np.pad(np.full((HEIGHT - 1, WIDTH), 2), ((0, 1), (0, 0)), constant_values=255 if with_void else 2), path)
     (problem,) = verified(dataset).problems
     assert "train000.png and all other labels hold nothing but 2 ('square')" in problem
-    assert ("'ground' would never be learnt" in problem) == with_void
+    assert ("'ground' would never be learned" in problem) == with_void
     save(np.zeros((HEIGHT, WIDTH)), dataset.label_path("test", "test000"))
     assert not verified(dataset).problems
 
@@ -613,7 +613,7 @@ TWINS: dict[str, Change] = {
     "an entry that is not used": lambda path: paint(path, EXCHANGED, np.zeros((HEIGHT, WIDTH))),
     "a longer palette": lambda path: paint(path, PALETTE + [7] * 30),
     "no palette": lambda path: save(SHOWS_ALL, path),
-    "a palette that counts up in grey": lambda path: paint(path, [v for value in range(256) for v in (value,) * 3]),
+    "a palette that counts up in gray": lambda path: paint(path, [v for value in range(256) for v in (value,) * 3]),
 }
 
 

@@ -14,7 +14,7 @@ CITIES = {"train": {"aachen": 5, "jena": 3}, "val": {"ulm": 2}}
 
 
 def scene(rng, height, width, values, void):
-    """Return an image with a stripe of its own colour for each class, and its label, void at the borders."""
+    """Return an image with a stripe of its own color for each class, and its label, void at the borders."""
     shown = rng.choice(values, size=3, replace=False)
     label = np.repeat(shown, -(-width // 3))[:width][None].repeat(height, 0)
     image = np.stack([label * step % 256 for step in (37, 101, 193)], axis=-1)
@@ -23,10 +23,10 @@ def scene(rng, height, width, values, void):
     return Image.fromarray(image.astype(np.uint8)), label.astype(np.uint8)
 
 
-def palette_png(label, colours, path):
+def palette_png(label, colors, path):
     """Save a label as VOC does: indices with a palette."""
     image = Image.fromarray(label, mode="P")
-    image.putpalette(np.resize(np.array(colours, np.uint8), (256, 3)).ravel().tolist())
+    image.putpalette(np.resize(np.array(colors, np.uint8), (256, 3)).ravel().tolist())
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
 
@@ -41,7 +41,7 @@ def write_voc(root: Path) -> Path:
         image, label = scene(rng, *size, np.arange(21), 255)
         image.save(place / "JPEGImages" / f"{name}.jpg")
         folder = voc.FURTHER if name in FURTHER else voc.FINE
-        palette_png(label, [voc.colour(index) for index in range(256)], place / folder / f"{name}.png")
+        palette_png(label, [voc.color(index) for index in range(256)], place / folder / f"{name}.png")
     (place / voc.LISTS).mkdir(parents=True)
     for split, ids in {"train": FINE, "val": VAL, "train_aug": FINE + FURTHER}.items():
         (place / voc.LISTS / f"{split}.txt").write_text("\n".join(ids) + "\n")

@@ -20,16 +20,16 @@ from rrn.data import file_formats
 
 MOST_BYTES = 1 << 30
 """Of an image file: more than the largest that is read (`Image.MAX_IMAGE_PIXELS`) has uncompressed."""
-COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-"""Kinds of pixels that are read as RGB. CMYK is not: its colours depend on a profile, and readers disagree."""
+COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+"""Kinds of pixels that are read as RGB. CMYK is not: its colors depend on a profile, and readers disagree."""
 INDEX_MODES = ("1", "L", "P")
-GREY = 0
-"""Type of colours of a grey PNG."""
+GRAY = 0
+"""Type of colors of a gray PNG."""
 TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 """What PIL raises when a header claims so many pixels that the memory would not hold them; nothing is decoded then."""
 SEVERAL = {"PNG": "is an animation", "WEBP": "is an animation", "TIFF": "holds several pages"}
 """Formats that may hold more than one picture, and what to say of those that do."""
-SAVE = {"image": "save it as JPEG or PNG, 8-bit RGB or grey", "label": "save it as a grey or palette PNG of 8 bits"}
+SAVE = {"image": "save it as JPEG or PNG, 8-bit RGB or gray", "label": "save it as a gray or palette PNG of 8 bits"}
 CUT_OFF = "Corrupt EXIF data|Tag data larger than file|Truncated File Read"
 """Beginnings of what PIL warns of where the tags of a TIFF lie behind its end."""
 DAMAGED = (SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error, UserWarning)
@@ -56,7 +56,7 @@ def open_file(
         what: "image" or "label", for messages.
         decode: whether the pixels are wanted.
         contents: of the file, if they have been read already.
-        reduced: decode a JPEG at an eighth of its size, in grey, which reads all of the file and is faster.
+        reduced: decode a JPEG at an eighth of its size, in gray, which reads all of the file and is faster.
 
     Raises:
         DataError: it is missing, broken, incomplete, absurdly large, of a format that is not read, or holds more than
@@ -152,9 +152,9 @@ def open_image(path: Path, decode: bool = True, contents: bytes | None = None) -
     """Open a photograph that may have a label.
 
     Raises:
-        DataError: see `open_file`; or its pixels are of a kind that has no obvious colours, or it is stored rotated.
+        DataError: see `open_file`; or its pixels are of a kind that has no obvious colors, or it is stored rotated.
     """
-    image = _with_colours(open_file(path, "image", decode, contents), path, contents)
+    image = _with_colors(open_file(path, "image", decode, contents), path, contents)
     if image.format == "TIFF":  # PIL has turned it and forgets the tag
         _require_upright(_of_tiff(file_formats.tiff_orientation, path, "image", contents), path)
     elif decode or "exif" in image.info:  # PNG may hold it behind the pixels
@@ -182,22 +182,22 @@ def open_upright(path: Path) -> Image.Image:
     """Open a photograph that has no label, turned as its EXIF orientation asks.
 
     Raises:
-        DataError: see `open_file`; or its pixels are of a kind that has no obvious colours.
+        DataError: see `open_file`; or its pixels are of a kind that has no obvious colors.
     """
-    return ImageOps.exif_transpose(_with_colours(open_file(path, "image"), path))
+    return ImageOps.exif_transpose(_with_colors(open_file(path, "image"), path))
 
 
-def _with_colours(image: Image.Image, path: Path, contents: bytes | None = None) -> Image.Image:
-    """Refuse pixels that have no obvious colours, or more bits than are read."""
-    if image.mode not in COLOUR_MODES:
-        raise DataError(f"{path} has pixels of mode {image.mode}; save it as 8-bit RGB or grey")
+def _with_colors(image: Image.Image, path: Path, contents: bytes | None = None) -> Image.Image:
+    """Refuse pixels that have no obvious colors, or more bits than are read."""
+    if image.mode not in COLOR_MODES:
+        raise DataError(f"{path} has pixels of mode {image.mode}; save it as 8-bit RGB or gray")
     if image.format == "PNG" and _bits(path, "image", contents)[0] == 16:
-        raise DataError(f"{path} has 16 bits per channel; save it as 8-bit RGB or grey")
+        raise DataError(f"{path} has 16 bits per channel; save it as 8-bit RGB or gray")
     return image
 
 
 def _bits(path: Path, what: str, contents: bytes | None) -> tuple[int, int]:
-    """Return the bits of a sample and the type of colours that the header of a PNG states, at its bytes 24 and 25.
+    """Return the bits of a sample and the type of colors that the header of a PNG states, at its bytes 24 and 25.
 
     Raises:
         DataError: it cannot be read any more.
@@ -207,10 +207,10 @@ def _bits(path: Path, what: str, contents: bytes | None) -> tuple[int, int]:
 
 
 def open_label(path: Path, contents: bytes | None = None) -> Image.Image:
-    """Open a label: one class index per pixel, grey or palette, 8 bits.
+    """Open a label: one class index per pixel, gray or palette, 8 bits.
 
     Raises:
-        DataError: see `open_file`; or it is no PNG, is in colours, has more than 8 bits, or is grey with 2 or 4, which
+        DataError: see `open_file`; or it is no PNG, is in colors, has more than 8 bits, or is gray with 2 or 4, which
             PIL spreads over 0 to 255. One bit, and a palette of any bits, stay the indices that they are.
     """
     label = open_file(path, "label", contents=contents)
@@ -219,14 +219,14 @@ def open_label(path: Path, contents: bytes | None = None) -> Image.Image:
     if label.mode not in INDEX_MODES:
         raise DataError(
             f"{path} has pixels of mode {label.mode}, but a label is one class index per "
-            "pixel: convert it to a grey or palette PNG of 8 bits"
+            "pixel: convert it to a gray or palette PNG of 8 bits"
         )
     if label.mode == "L":
         bits, kind = _bits(path, "label", contents)
-        if kind == GREY and bits in (2, 4):
+        if kind == GRAY and bits in (2, 4):
             raise DataError(
-                f"{path} is a grey PNG of {bits} bits, in which 1 is read as {255 // (2**bits - 1)}: write its class "
-                "indices into a grey or palette PNG of 8 bits, and see that they are still 0, 1, 2, ..."
+                f"{path} is a gray PNG of {bits} bits, in which 1 is read as {255 // (2**bits - 1)}: write its class "
+                "indices into a gray or palette PNG of 8 bits, and see that they are still 0, 1, 2, ..."
             )
     return label
 
@@ -235,13 +235,13 @@ def _no_png(path: Path, form: str) -> str:
     """Say that a label is of a format that is read for images alone."""
     if form in ("JPEG", "MPO"):
         return (
-            f"label {path} is a JPEG, which does not keep values: export the labels anew, as grey or palette PNG of "
+            f"label {path} is a JPEG, which does not keep values: export the labels anew, as gray or palette PNG of "
             "8 bits, from where they were drawn"
         )
-    return f"label {path} is a {form}, but labels are PNG: convert it to a grey or palette PNG of 8 bits"
+    return f"label {path} is a {form}, but labels are PNG: convert it to a gray or palette PNG of 8 bits"
 
 
-def colours(image: Image.Image, size: Size | None) -> Pixels:
+def colors(image: Image.Image, size: Size | None) -> Pixels:
     """Return the pixels as RGB uint8 [H, W, 3], resized if `size` is given."""
     image = image.convert("RGB")
     if size is not None and image.size != size[::-1]:

@@ -70,8 +70,8 @@ OTHERS = (
 
 BITS, PHOTOMETRIC, BANDS, EXTRA, SAMPLES, GEOGRAPHIC = 258, 262, 277, 338, 339, 34735
 """Tags of TIFF."""
-COLOURS_OF = {0: 1, 1: 1, 3: 1, 2: 3, 6: 3}
-"""Kind of pixels of a TIFF (grey, grey, palette, RGB, YCbCr) -> its bands."""
+COLORS_OF = {0: 1, 1: 1, 3: 1, 2: 3, 6: 3}
+"""Kind of pixels of a TIFF (gray, gray, palette, RGB, YCbCr) -> its bands."""
 MOST_BANDS = 4
 """Of any other kind, such as CMYK."""
 ALPHA = ((1,), (2,))
@@ -143,7 +143,7 @@ def unread_tiff(tags: Mapping[int, Any]) -> str:
     if bits > 8:
         return f"is a {bits}-bit TIFF"
     alpha = GEOGRAPHIC not in tags and tuple(tags.get(EXTRA, ())) in ALPHA
-    return f"has {bands} bands" if bands > COLOURS_OF.get(tags.get(PHOTOMETRIC, -1), MOST_BANDS) + alpha else ""
+    return f"has {bands} bands" if bands > COLORS_OF.get(tags.get(PHOTOMETRIC, -1), MOST_BANDS) + alpha else ""
 
 
 def tiff_orientation(tags: Mapping[int, Any]) -> int:

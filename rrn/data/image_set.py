@@ -123,13 +123,13 @@ class ImageSet:
         Raises:
             DataError: the file is missing, unreadable or truncated.
         """
-        return decoding.colours(decoding.open_image(self.image_path(split, name)), self.size)
+        return decoding.colors(decoding.open_image(self.image_path(split, name)), self.size)
 
     def label(self, split: str, name: str) -> Pixels:
         """Return a label, uint8 [H, W]: class indices, IGNORE_INDEX where void.
 
         Raises:
-            DataError: the file is missing, unreadable, in colours, or holds a value without meaning.
+            DataError: the file is missing, unreadable, in colors, or holds a value without meaning.
         """
         path = self.label_path(split, name)
         return decoding.indices(decoding.open_label(path), path, self.layout.meaning, self.size)
@@ -145,7 +145,7 @@ class ImageSet:
         if image.size != label.size:
             raise DataError(decoding.different_sizes(label_path, label.size[::-1], image_path, image.size[::-1]))
         labels = decoding.indices(label, label_path, self.layout.meaning, self.size)
-        return decoding.colours(image, self.size), labels
+        return decoding.colors(image, self.size), labels
 
 
 def listed(things: Sequence[object], most: int = 10) -> str:

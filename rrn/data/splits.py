@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from rrn.data.decoding import DataError
-from rrn.data.formats.base import Colour
+from rrn.data.formats.base import Color
 from rrn.data.id_lists import CONTROL
 from rrn.runtime import atomic_io
 
@@ -27,7 +27,7 @@ class Split:
         origin: the permutation, or the public list.
         data: checksum of the data set that was prepared; later stages depend on it in place of thousands of files.
         classes: names of the classes.
-        colours: of the classes, as the data set's authors draw them; empty: none of its own.
+        colors: of the classes, as the data set's authors draw them; empty: none of its own.
         labeled: train images whose labels training may read.
         unlabeled: all other train images.
         val: images of the val split.
@@ -39,7 +39,8 @@ class Split:
     origin: str
     data: str
     classes: tuple[str, ...]
-    colours: tuple[Colour, ...]
+    # the key of files, spelled as in the first of them
+    colours: tuple[Color, ...]
     labeled: tuple[str, ...]
     unlabeled: tuple[str, ...]
     val: tuple[str, ...]

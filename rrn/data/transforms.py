@@ -8,13 +8,13 @@ from torch.nn.functional import interpolate
 
 from rrn.config import IGNORE_INDEX, Augment, CutMix
 
-GREY = (0.299, 0.587, 0.114)
+GRAY = (0.299, 0.587, 0.114)
 
 
 def augment(
     image: Tensor, label: Tensor | None, settings: Augment, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut a random square out of an image at a random scale, maybe mirrored, its colours shifted.
+    """Cut a random square out of an image at a random scale, maybe mirrored, its colors shifted.
 
     A square larger than the scaled image holds all of it, at a random place; the rest is padding.
 
@@ -69,7 +69,7 @@ def _window(length: int, side: int, crop: int, draw: float) -> tuple[slice, slic
 
 
 def _jitter(patch: Tensor, strength: float, draws: list[float]) -> Tensor:
-    """Scale saturation, contrast (about mid grey) and brightness.
+    """Scale saturation, contrast (about mid gray) and brightness.
 
     The factors lie in 1 - strength .. 1 + strength. Single multiplications and additions per pixel:
     the same bits for any number of threads.
@@ -77,15 +77,15 @@ def _jitter(patch: Tensor, strength: float, draws: list[float]) -> Tensor:
     if strength == 0:
         return patch
     brightness, contrast, saturation = (1 + strength * (2 * draw - 1) for draw in draws)
-    colours = patch.float()
-    shift = colours[0] * GREY[0]
-    shift += colours[1] * GREY[1]
-    shift += colours[2] * GREY[2]
+    colors = patch.float()
+    shift = colors[0] * GRAY[0]
+    shift += colors[1] * GRAY[1]
+    shift += colors[2] * GRAY[2]
     shift *= brightness * contrast * (1 - saturation)
     shift += brightness * (1 - contrast) * 127.5 + 0.5  # the half rounds instead of truncating
-    colours *= brightness * contrast * saturation
-    colours += shift
-    return colours.clamp_(0, 255).to(torch.uint8)
+    colors *= brightness * contrast * saturation
+    colors += shift
+    return colors.clamp_(0, 255).to(torch.uint8)
 
 
 def cutmix_boxes(batch: int, height: int, width: int, settings: CutMix, generator: torch.Generator) -> Tensor:

@@ -3,7 +3,7 @@
 These are the protocols of the literature, one for all that is measured: the presets of `evaluate:` in params.yaml.
 
     whole    the image as it is [UniMatch on VOC]
-    pad      centred in a window, cut out again [CPS on VOC]
+    pad      centerd in a window, cut out again [CPS on VOC]
     sliding  window by window, averaged by the number of windows that see a pixel; the last window of a row or column is
              `shifted` inside the image [CPS and UniMatch V2 on Cityscapes], which is padded where it is smaller than
              the window, or `ragged`, cut off at its border [UniMatch]
@@ -61,7 +61,7 @@ class Predictor:
     """A model that looks at images as the settings say; itself a `SegmentationModel`, so it is measured as one.
 
     Args:
-        model: what answers. Where images are padded, its segmenters must know their encoder's `mean` colour.
+        model: what answers. Where images are padded, its segmenters must know their encoder's `mean` color.
         protocol: `settings.evaluate`.
         loading: `settings.loading`; at most `evaluation_batch` windows of `evaluation_pixels` together (whole images
             are windows, too) go through the model at once. None: one window.
@@ -154,13 +154,13 @@ class Predictor:
         return self._averaged(padded, seen_by)[..., rows, columns]
 
     def _padded(self, images: Tensor, window: Size) -> tuple[Tensor, Window]:
-        """Centre uint8 images in at least a window, and return where they lie in it.
+        """Center uint8 images in at least a window, and return where they lie in it.
 
-        The colour around them is the encoder's mean, which normalization turns into 0, but for the rounding to uint8.
+        The color around them is the encoder's mean, which normalization turns into 0, but for the rounding to uint8.
         """
         height, width = images.shape[-2:]
-        colour = (255 * self.segmenters[0].get_buffer("mean")).round().to(images)
-        canvas = colour.expand(len(images), 3, max(height, window[0]), max(width, window[1])).clone()
+        color = (255 * self.segmenters[0].get_buffer("mean")).round().to(images)
+        canvas = color.expand(len(images), 3, max(height, window[0]), max(width, window[1])).clone()
         top, left = (canvas.shape[-2] - height) // 2, (canvas.shape[-1] - width) // 2
         where = slice(top, top + height), slice(left, left + width)
         canvas[..., where[0], where[1]] = images
@@ -287,5 +287,5 @@ def _softmax(logits: Tensor) -> Tensor:
 
 
 def _resize(values: Tensor, size: Size) -> Tensor:
-    """Resize float [B, K, H, W] bilinearly between pixel centres, without a low-pass filter, as the literature does."""
+    """Resize float [B, K, H, W] bilinearly between pixel centers, without a low-pass filter, as the literature does."""
     return F.interpolate(values, size, mode="bilinear", align_corners=False)

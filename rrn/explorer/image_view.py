@@ -29,7 +29,7 @@ WIDTH = 1240
 """Of a view on which letters have the sizes below; on a wider one they grow with it, as it is shown smaller."""
 TITLE, SMALL, TINY, GAP = 15, 13, 10, 14
 HEAVIEST = 2.0
-"""Weight that has the darkest colour."""
+"""Weight that has the darkest color."""
 
 ERRORS = {
     "right, kept": (0, 75, 155),
@@ -38,14 +38,14 @@ ERRORS = {
     "wrong, dropped": (255, 213, 155),
     "void": (255, 255, 255),
 }
-"""Colours of the error map: blue is right, orange is wrong, strong is kept; told apart by all eyes and in grey."""
+"""Colors of the error map: blue is right, orange is wrong, strong is kept; told apart by all eyes and in gray."""
 
 GRID = (90, 90, 90)
 INK, PAPER, FAINT = (30, 30, 30), (255, 255, 255), (170, 170, 170)
 
 
 def _shades(name: str, low: float = 0.0, high: float = 1.0) -> Pixels:
-    """Return 256 colours of a map of matplotlib, uint8 [256, 3]."""
+    """Return 256 colors of a map of matplotlib, uint8 [256, 3]."""
     return np.round(255 * mpl.colormaps[name](np.linspace(low, high, 256))[:, :3]).astype(np.uint8)
 
 
@@ -75,7 +75,7 @@ class ImageView:
     """One image, large enough to be read, and all that no rule changes.
 
     Args:
-        about: classes, their colours, and the side of a region.
+        about: classes, their colors, and the side of a region.
         pictures: of the image.
         scores: of its regions, 0..1 [2, rows, columns]; NaN: no valid pixel.
         segmenters: one row of panels for each.
@@ -143,14 +143,14 @@ class ImageView:
         return lines
 
     def _lay_out(self, pictures: Pictures, image: Pixels, prediction: Pixels, scores: Floats) -> None:
-        colours = palette(len(self.about.classes), self.about.colours)
+        colors = palette(len(self.about.classes), self.about.colours)
         differ = np.where(self.pseudo_labels[0] != self.pseudo_labels[1], np.uint8(60), np.uint8(255))
         left = (
-            [("image", image), ("label", colours[self.label])],
-            [("both together", colours[prediction]), ("1 and 2 differ", np.stack([differ] * 3, axis=-1))],
+            [("image", image), ("label", colors[self.label])],
+            [("both together", colors[prediction]), ("1 and 2 differ", np.stack([differ] * 3, axis=-1))],
         )
         for row, k in enumerate(self.segmenters):
-            panels = [*left[row], (f"pseudo-label {k}", colours[self.pseudo_labels[k - 1]])]
+            panels = [*left[row], (f"pseudo-label {k}", colors[self.pseudo_labels[k - 1]])]
             shades = SCORE_SHADES[_shade(scores[k - 1])]
             shades[np.isnan(scores[k - 1])] = 255
             panels.append((f"{self.titles[0]} {k}", self._spread(shades)))
@@ -163,7 +163,7 @@ class ImageView:
                 self._count(self.corner(row, column))
             self._title(row, 4, f"{self.titles[1]} {k}")
             self._title(row, 5, f"errors of {k}")
-        self._legends(colours)
+        self._legends(colors)
 
     def _spread(self, values: Array) -> Array:
         """Give every pixel what its region has: [rows, columns, ...] -> [H, W, ...]."""
@@ -230,14 +230,14 @@ class ImageView:
                 place = (corner[0] + (left + right) / 2, corner[1] + (top + bottom) / 2)
                 pen.text(place, f"{value:.2f}", PAPER if dark else INK, font, anchor="mm")
 
-    def _legends(self, colours: Pixels) -> None:
+    def _legends(self, colors: Pixels) -> None:
         top, font = self._bottom + self.line // 2, self.fonts[1]
-        shown = dict(zip(self.about.classes, colours.tolist(), strict=False)) | {"void": PAPER}
+        shown = dict(zip(self.about.classes, colors.tolist(), strict=False)) | {"void": PAPER}
         for number, line in enumerate(self._names):
             for name, left in line:
                 self._swatch((self.gap + left, top + number * self.line), name, tuple(shown.get(name, PAPER)))
-        for number, (name, colour) in enumerate(ERRORS.items()):
-            self._swatch((self.corner(0, 5)[0], top + number * self.line), name, colour)
+        for number, (name, color) in enumerate(ERRORS.items()):
+            self._swatch((self.corner(0, 5)[0], top + number * self.line), name, color)
         for column, shades, ends in ((3, SCORE_SHADES, ("0", "1")), (4, WEIGHT_SHADES, ("0", f"{HEAVIEST:g} or more"))):
             left, width = self.corner(0, column)[0], self.column - 2 * self.gap
             bar = shades[np.arange(width) * 256 // width][None].repeat(round(0.7 * self.line), 0)
@@ -250,9 +250,9 @@ class ImageView:
         self._pen.rectangle((left, top + round(0.7 * self.line) + 1, left + self.line, top + self.line), fill=PAPER)
         self._pen.text((left + 1.4 * self.line, top), "dropped", INK, font, anchor="la")
 
-    def _swatch(self, corner: tuple[int, int], name: str, colour: tuple[int, ...]) -> None:
+    def _swatch(self, corner: tuple[int, int], name: str, color: tuple[int, ...]) -> None:
         side = round(0.7 * self.line)
-        self._pen.rectangle((*corner, corner[0] + side, corner[1] + side), fill=colour, outline=FAINT)
+        self._pen.rectangle((*corner, corner[0] + side, corner[1] + side), fill=color, outline=FAINT)
         self._pen.text((corner[0] + 1.4 * side, corner[1]), name, INK, self.fonts[1], anchor="la")
 
     def drawn(self, keeps: Floats, weights: Floats) -> Pixels:

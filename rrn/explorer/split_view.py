@@ -25,7 +25,7 @@ LONGEST = 16
 """Letters of a class name."""
 RIGHT, WRONG, DROPPED = (f"#{bytes(ERRORS[name]).hex()}" for name in ("right, kept", "wrong, kept", "right, dropped"))
 OTHER = "#882255"
-"""Colour of the other discriminator's score, which is no rule and so in no other figure."""
+"""Color of the other discriminator's score, which is no rule and so in no other figure."""
 
 
 @styled
@@ -64,7 +64,7 @@ def _coverage(axis: Axes, regions: Regions, choice: Choice, everything: pd.Serie
         width = 2.2 if score == choice.by else 1.0
         coverage, accuracy = (100 * curve[name].to_numpy()[chosen] for name in ("coverage", "accuracy"))
         look = SCORE_STYLE[str(score)]
-        axis.plot(coverage, accuracy, color=look.colour, ls=look.dash, lw=width, label=SCORES[str(score)])
+        axis.plot(coverage, accuracy, color=look.color, ls=look.dash, lw=width, label=SCORES[str(score)])
     place = 100 * everything["kept"], 100 * everything["accuracy_kept"]
     axis.axvline(place[0], color="black", lw=0.8, ls=":")
     axis.plot(*place, "o", color="black", ms=6, zorder=5, label="kept now")
@@ -76,14 +76,14 @@ def _coverage(axis: Axes, regions: Regions, choice: Choice, everything: pd.Serie
 
 def _calibration(axis: Axes, regions: Regions, choice: Choice) -> None:
     """Draw how often pixels of a score are right."""
-    counted, colour = analysis.shown_counts(regions, choice), OTHER
+    counted, color = analysis.shown_counts(regions, choice), OTHER
     if choice.score in SCORE_STYLE:
-        colour = SCORE_STYLE[choice.score].colour
+        color = SCORE_STYLE[choice.score].color
     table, error = calibration(*counted), ece(*counted)
     axis.plot([0, 1], [0, 1], color="black", ls="--", lw=0.8, label="perfect")
     sizes = 4 + 60 * table["pixels"] / table["pixels"].max()
-    axis.plot(table["score"], table["accuracy"], color=colour, lw=1)
-    axis.scatter(table["score"], table["accuracy"], s=sizes, color=colour, label="area: pixels")
+    axis.plot(table["score"], table["accuracy"], color=color, lw=1)
+    axis.scatter(table["score"], table["accuracy"], s=sizes, color=color, label="area: pixels")
     axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel=SCORES[choice.score], ylabel="accuracy")
     axis.set(title=f"Calibration error {100 * error:.1f} %")
     axis.legend(loc="upper left", borderpad=0.1)
@@ -93,10 +93,10 @@ def _histogram(axis: Axes, regions: Regions, choice: Choice) -> None:
     """Draw how the right and the wrong pixels spread over the score."""
     table = analysis.histogram(regions, choice)
     edges = [*table["low"], table["high"].iloc[-1]]
-    for name, colour in (("right", RIGHT), ("wrong", WRONG)):
+    for name, color in (("right", RIGHT), ("wrong", WRONG)):
         share = 100 * table[name] / max(1.0, table[name].sum())
-        axis.stairs(share, edges, color=colour, fill=True, alpha=0.35)
-        axis.stairs(share, edges, color=colour, lw=1.2, label=f"{name} pixels")
+        axis.stairs(share, edges, color=color, fill=True, alpha=0.35)
+        axis.stairs(share, edges, color=color, lw=1.2, label=f"{name} pixels")
     if choice.score == choice.by and choice.keep == "threshold":
         axis.axvline(choice.value, color="black", lw=0.8, ls=":", label="threshold")
     shown = table[(table["right"] + table["wrong"]) > 0]
@@ -109,9 +109,9 @@ def _classes(axis: Axes, table: pd.DataFrame) -> None:
     """Draw for each class of pseudo-labels which share is kept, and how right what is kept and dropped is."""
     places = -np.arange(len(table))
     axis.barh(places, 100 * table["kept"], color="#DDDDDD", height=0.8, label="kept")
-    for name, colour, shape in (("accuracy_kept", RIGHT, "o"), ("accuracy_dropped", DROPPED, "D")):
+    for name, color, shape in (("accuracy_kept", RIGHT, "o"), ("accuracy_dropped", DROPPED, "D")):
         what = name.removeprefix("accuracy_")
-        axis.plot(100 * table[name], places, shape, color=colour, mec=RIGHT, mew=0.8, ms=5, label=f"right, of {what}")
+        axis.plot(100 * table[name], places, shape, color=color, mec=RIGHT, mew=0.8, ms=5, label=f"right, of {what}")
     names = ["all" if name == EVERYTHING else name for name in table["class"]]
     names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
     axis.set_yticks(places, [*map(escape_mathtext, names)])

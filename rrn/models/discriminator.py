@@ -19,7 +19,7 @@ class RegionDiscriminator(nn.Module):
 
     Convolutions of kernel 4 and stride 2, LeakyReLU 0.2, Dropout2d after all but the last [released]; the features of a
     region are averaged over its valid cells and scored by one linear layer [ours]. Cells and regions need not line up;
-    a region whose valid pixels all lie in cells of its neighbours is scored by all of its own cells.
+    a region whose valid pixels all lie in cells of its neighbors is scored by all of its own cells.
 
     Args:
         settings: channels, input stride, whether it sees the image, and both segmenters' class maps.

@@ -1,4 +1,4 @@
-"""Regions: the fixed squares of an image that a pseudo-label is judged in. Index arithmetic and ranks; nothing learnt.
+"""Regions: the fixed squares of an image that a pseudo-label is judged in. Index arithmetic and ranks; nothing learned.
 
 Pixels are summed over squares of `side` pixels; those at the right and below reach beyond the image, where everything
 is 0. Cells of a feature map of any size are summed over the same squares, given as their grid = (rows, columns): a

@@ -216,7 +216,7 @@ def _sweep_dots(variants: pd.DataFrame, reference: pd.DataFrame) -> Figure:
     for place, row in enumerate(variants.to_dict("records")):
         look = method_style(str(row["method"]))
         options: dict[str, Any] = {
-            "color": look.colour,
+            "color": look.color,
             "marker": look.marker,
             "linestyle": "none",
             "elinewidth": 0.8,
@@ -282,7 +282,7 @@ def _share(partition: str) -> tuple[int, float]:
 
 
 def _dodge(place: int, count: int) -> float:
-    """Return how far, in places of the axis, one of `count` neighbours is moved aside."""
+    """Return how far, in places of the axis, one of `count` neighbors is moved aside."""
     return 0.7 * ((place + 0.5) / count - 0.5)
 
 
@@ -297,9 +297,9 @@ def _bars(axis: Axes, x: npt.ArrayLike, mean: pd.Series, deviation: pd.Series, l
 def _reference(axis: Axes, table: pd.DataFrame, upright: bool) -> list[Line2D]:
     """Draw the reference of a sweep as a line with its band, if the table has it; return it for the legend."""
     look = method_style(REFERENCE)
-    options: dict[str, Any] = {"color": look.colour, "ls": look.dash, "lw": 1.0}
+    options: dict[str, Any] = {"color": look.color, "ls": look.dash, "lw": 1.0}
     for mean, deviation in zip(table["miou_mean"], table["miou_std"].fillna(0), strict=True):
         line, span = (axis.axvline, axis.axvspan) if upright else (axis.axhline, axis.axhspan)
         line(mean, **options)
-        span(mean - deviation, mean + deviation, color=look.colour, alpha=0.15, lw=0)
+        span(mean - deviation, mean + deviation, color=look.color, alpha=0.15, lw=0)
     return [Line2D([], [], label=look.label, **options)] * (len(table) > 0)

@@ -1,6 +1,6 @@
 """Figures made small enough to stand inside a page: PNG files in, data URIs out. No torch.
 
-WebP, since with the same bytes thin coloured lines stay what they are, where a palette of few colours turns them grey.
+WebP, since with the same bytes thin colored lines stay what they are, where a palette of few colors turns them gray.
 """
 
 from __future__ import annotations

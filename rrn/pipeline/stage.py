@@ -102,7 +102,7 @@ def pin_kernel(folder: Path) -> str:
     return "rrn-stage"
 
 
-def normalise(path: Path) -> None:
+def normalize(path: Path) -> None:
     """Remove from an executed notebook what differs between two identical runs."""
     import nbformat
 
@@ -179,7 +179,7 @@ def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
             coalesce_streams=True,
             config=Config({"KernelManager": kernels, "AsyncKernelManager": kernels}),
         )
-    normalise(output)
+    normalize(output)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Figures: numbers and arrays in, a matplotlib Figure out; nothing is read or shown here.
 
-Same colour and label for a method, a score and a class everywhere. `save` writes PNG and PDF that
+Same color and label for a method, a score and a class everywhere. `save` writes PNG and PDF that
 are the same bytes whenever the numbers are the same.
 """
 
@@ -144,7 +144,7 @@ def _class_values(upper: Axes, lower: Axes, looks: dict[Look, pd.DataFrame]) -> 
     """Draw AUROC, and how right the kept and the dropped pixels are, of a table by class for each look."""
     for place, (look, values) in enumerate(looks.items()):
         at = [index + 0.13 * (place - (len(looks) - 1) / 2) for index in range(len(values))]
-        options: dict[str, Any] = {"color": look.colour, "ls": "none"}
+        options: dict[str, Any] = {"color": look.color, "ls": "none"}
         upper.plot(at, values["auroc"], marker=look.marker, **options)
         lower.plot(at, 100 * values["accuracy_kept"], marker=look.marker, **options)
         lower.plot(at, 100 * values["accuracy_dropped"], marker="x", **options)
@@ -165,7 +165,7 @@ def class_frequencies(frequencies: pd.DataFrame) -> Figure:
             images (labeled, unlabeled, val, ...); each is drawn as per cent of its sum, and not if it is NaN.
     """
     numbers = frequencies.select_dtypes("number")
-    colours = dict(zip(numbers.columns, sns.color_palette(n_colors=numbers.shape[1]), strict=True))
+    colors = dict(zip(numbers.columns, sns.color_palette(n_colors=numbers.shape[1]), strict=True))
     hatches = dict(zip(numbers.columns, itertools.cycle(HATCHES.values()), strict=False))
     sets = numbers.dropna(axis="columns", how="all").columns.tolist()
     shares = frequencies.assign(**{"class": frequencies["class"].map(escape_mathtext)}).set_index("class")[sets]
@@ -175,7 +175,7 @@ def class_frequencies(frequencies: pd.DataFrame) -> Figure:
     fig, axes = subplot_grid(len(lines), 1, (PAGE if wide else COLUMN, 2.3 * len(lines)), sharey=True)
     for axis, classes in zip(axes.flat, lines, strict=True):
         data = shares.loc[classes].reset_index().melt("class", var_name="images", value_name="share")
-        options: dict[str, Any] = {"hue": "images", "hue_order": sets, "palette": colours, "saturation": 1}
+        options: dict[str, Any] = {"hue": "images", "hue_order": sets, "palette": colors, "saturation": 1}
         sns.barplot(data, x="class", y="share", ax=axis, legend=False, **options)
         axis.set(xlabel="", ylabel="pixels (%)")
         _hatch(axis, [hatches[name] for name in sets])
@@ -198,11 +198,11 @@ def plot_per_class(table: pd.DataFrame) -> Figure:
     ]
     fig, axes = subplot_grid(len(lines), 1, (PAGE, 0.4 + 2.0 * len(lines)))
     looks = {method: method_style(method) for method in dict.fromkeys(table["method"])}
-    colours = {method: look.colour for method, look in looks.items()}
+    colors = {method: look.color for method, look in looks.items()}
     for axis, (name, classes) in zip(axes.flat, lines, strict=True):
         part = table[(partitions == name) & table["class"].isin(classes)]
         part = part.assign(**{"class": part["class"].map(escape_mathtext)})
-        options: dict[str, Any] = {"hue": "method", "hue_order": list(looks), "palette": colours, "saturation": 1}
+        options: dict[str, Any] = {"hue": "method", "hue_order": list(looks), "palette": colors, "saturation": 1}
         sns.barplot(part, x="class", y="iou_mean", ax=axis, legend=False, errorbar=None, **options)
         axis.set(xlabel="", ylabel="IoU (%)", title=name)
         _hatch(axis, [look.hatch for look in looks.values()])

@@ -1,6 +1,6 @@
 """Figures made of images.
 
-A label map has the same colours everywhere; void is white and hatched.
+A label map has the same colors everywhere; void is white and hatched.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from rrn.plotting.style import COLUMN, PAGE, escape_mathtext, legend_classes, st
 
 @styled
 def samples(
-    images: Any, labels: Any, classes: Sequence[str], colours: ArrayLike = (), columns: int = 6, lines: int = 1
+    images: Any, labels: Any, classes: Sequence[str], colors: ArrayLike = (), columns: int = 6, lines: int = 1
 ) -> Figure:
-    """Draw images above their coloured labels.
+    """Draw images above their colored labels.
 
     Args:
         images: uint8 [N, 3, H, W] or [N, H, W, 3], array or tensor.
         labels: integers [N, H, W], 255 = void.
         classes: names.
-        colours: of the classes, uint8 [C, 3]; empty: ours.
+        colors: of the classes, uint8 [C, 3]; empty: ours.
         columns: most images in a line.
         lines: most lines of images.
     """
@@ -39,14 +39,14 @@ def samples(
     for start in range(0, len(photos), columns):
         line = slice(start, start + columns)
         rows += [("image", list(photos[line])), ("label", list(maps[line]))]
-    return _sheet(rows, classes, colours)
+    return _sheet(rows, classes, colors)
 
 
 Row = tuple[str, list[Array]]
 """A name and images [H, W, 3], or label maps [H, W]."""
 
 
-def _sheet(rows: Sequence[Row], classes: Sequence[str], colours: ArrayLike) -> Figure:
+def _sheet(rows: Sequence[Row], classes: Sequence[str], colors: ArrayLike) -> Figure:
     count = max(len(items) for _, items in rows)
     height, width = rows[0][1][0].shape[:2]
     total = COLUMN if count < 4 else PAGE
@@ -55,17 +55,17 @@ def _sheet(rows: Sequence[Row], classes: Sequence[str], colours: ArrayLike) -> F
     legend = legend_height(total, classes, maps)
     fig, axes = subplot_grid(len(rows), count, (total, 0.4 + legend + len(rows) * side * height / width))
     tight(fig)
-    colours = palette(len(classes), colours)
+    colors = palette(len(classes), colors)
     for line, (name, items) in zip(axes, rows, strict=True):
         line[0].set_ylabel(name)
         for axis, item in zip(line, items, strict=False):
             if item.ndim == 3:
                 show(axis, item)
             else:
-                show_labels(axis, item, colours)
+                show_labels(axis, item, colors)
         for axis in line[len(items) :]:
             axis.set_axis_off()
-    class_legend(fig, classes, colours, maps)
+    class_legend(fig, classes, colors, maps)
     return fig
 
 
@@ -82,9 +82,9 @@ def frame(axis: Axes) -> None:
         spine.set(visible=True, linewidth=0.4, color="#666666")
 
 
-def show_labels(axis: Axes, labels: Array, colours: Array) -> None:
-    """Draw labels [H, W] in the colours of their classes, uint8 [256, 3]; void is white and hatched."""
-    show(axis, colours[labels.astype(np.uint8)])
+def show_labels(axis: Axes, labels: Array, colors: Array) -> None:
+    """Draw labels [H, W] in the colors of their classes, uint8 [256, 3]; void is white and hatched."""
+    show(axis, colors[labels.astype(np.uint8)])
     void = labels == IGNORE_INDEX
     if void.any():
         hatch(axis, void)
@@ -98,10 +98,10 @@ def hatch(axis: Axes, mask: Array, pattern: str = "//////") -> None:
     axis.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
 
 
-def class_legend(fig: Figure, classes: Sequence[str], colours: Array, maps: Sequence[Array]) -> None:
-    """Put the names and colours of the classes below the figure; of many classes, of those in its label `maps`."""
+def class_legend(fig: Figure, classes: Sequence[str], colors: Array, maps: Sequence[Array]) -> None:
+    """Put the names and colors of the classes below the figure; of many classes, of those in its label `maps`."""
     shown, more = legend_classes(len(classes), maps)
-    handles = [Patch(fc=colours[i] / 255, ec="#666666", label=escape_mathtext(classes[i])) for i in shown]
+    handles = [Patch(fc=colors[i] / 255, ec="#666666", label=escape_mathtext(classes[i])) for i in shown]
     if any((labels == IGNORE_INDEX).any() for labels in maps):
         handles.append(Patch(fc="white", ec="#666666", hatch="//////", label="void"))
     if more:

@@ -94,7 +94,7 @@ def qualitative(
     evidence = evidences[focus]
     names = most_different(evidences, split, count)
     regions = _regions(evidence, split)
-    colours = palette(len(evidence.about.classes), evidence.about.colours)
+    colors = palette(len(evidence.about.classes), evidence.about.colours)
     scored = bool(regions["region_score"].notna().any())
     titles = ["image", "label", "pseudo-label 1", "pseudo-label 2"]
     titles += ["region score 1"] * scored + ["kept of 1"]
@@ -110,16 +110,16 @@ def qualitative(
     fig, axes = subplot_grid(len(names), len(titles), (PAGE, height), height_ratios=tall)
     tight(fig)
     for name, pictures, line in zip(names, shown, axes, strict=True):
-        _row(list(line), pictures, regions[regions["id"] == name], evidence.about.region, colours, scored)
+        _row(list(line), pictures, regions[regions["id"] == name], evidence.about.region, colors, scored)
         for axis, other in zip(line[-len(evidences) :], evidences.values(), strict=True):
-            show_labels(axis, other.pictures(split, name).prediction, colours)
+            show_labels(axis, other.pictures(split, name).prediction, colors)
     for axis, title in zip(axes[0], titles, strict=True):
         lines = textwrap.wrap(title, 16 if narrow else max(11, int(17 * side)))
         axis.set_title("\n".join(lines), fontsize=6.5, rotation=90 * narrow)
     if scored:
         fig.colorbar(axes[0, 4].images[0], ax=axes, aspect=30, pad=0.01, label="region score")
     fig.suptitle(f"pseudo-labels of: {method_style(focus).label}, seed {evidence.about.seed}", fontsize=8)
-    class_legend(fig, evidence.about.classes, colours, maps)
+    class_legend(fig, evidence.about.classes, colors, maps)
     return fig
 
 
@@ -136,12 +136,12 @@ def _regions(evidence: Evidence, split: str) -> pd.DataFrame:
 
 
 def _row(
-    axes: Sequence[Axes], pictures: Pictures, regions: pd.DataFrame, side: int, colours: Array, scored: bool
+    axes: Sequence[Axes], pictures: Pictures, regions: pd.DataFrame, side: int, colors: Array, scored: bool
 ) -> None:
     show(axes[0], pictures.image)
     maps = [pictures.label, *pictures.pseudo_labels]
     for axis, labels in zip(axes[1:4], maps, strict=True):
-        show_labels(axis, labels, colours)
+        show_labels(axis, labels, colors)
     size = pictures.label.shape
     if scored:
         axes[4].imshow(_spread(regions, "region_score", size, side), vmin=0, vmax=1, interpolation="none")
@@ -149,7 +149,7 @@ def _row(
         frame(axes[4])
     stays = _spread(regions, "kept", size, side) > 0
     axis = axes[4 + scored]
-    show(axis, np.where(stays[..., None], colours[maps[SEGMENTER]], 255).astype(np.uint8))
+    show(axis, np.where(stays[..., None], colors[maps[SEGMENTER]], 255).astype(np.uint8))
     hatch(axis, ~stays, "....")
     _lines(axis, size, side, "#444444")
 

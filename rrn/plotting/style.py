@@ -38,13 +38,13 @@ MIXED: Dash = (0, (4, 1.2, 1, 1.2))
 LONG: Dash = (0, (8, 1.6))
 DASHES = (SOLID, DASHED, DOTTED, MIXED, LONG)
 HATCHES = {"s": "", "o": "..", "D": "//", "P": "++", "X": "xx", "v": "--", "^": "||", "h": "\\\\", "p": "oo"}
-"""Marker of a line -> hatch of a bar, so that what differs in colour differs in print without colour too."""
+"""Marker of a line -> hatch of a bar, so that what differs in color differs in print without color too."""
 
 
 class Look(NamedTuple):
-    """How a method or a score is drawn: everywhere the same, and told apart without colour."""
+    """How a method or a score is drawn: everywhere the same, and told apart without color."""
 
-    colour: str
+    color: str
     label: str
     marker: str
     dash: Dash
@@ -57,12 +57,12 @@ class Look(NamedTuple):
     @property
     def line(self) -> dict[str, Any]:
         """Options of `Axes.plot` and `Axes.errorbar`."""
-        return {"color": self.colour, "marker": self.marker, "linestyle": self.dash}
+        return {"color": self.color, "marker": self.marker, "linestyle": self.dash}
 
     @property
     def bar(self) -> dict[str, Any]:
         """Options of `Axes.bar` and of a patch."""
-        return {"facecolor": self.colour, "edgecolor": "white", "hatch": self.hatch, "hatchcolor": "white"}
+        return {"facecolor": self.color, "edgecolor": "white", "hatch": self.hatch, "hatchcolor": "white"}
 
 
 METHOD_STYLE: dict[str, Look] = {
@@ -101,7 +101,7 @@ SWEEP_ROWS = {
     "adversarial_soft": "adversarial, no image, soft",
     "adversarial_hard": "adversarial, no image, hard",
 }
-"""Row of a sweep -> its label. No eye tells so many colours apart: those of different sweeps share a few; marker and
+"""Row of a sweep -> its label. No eye tells so many colors apart: those of different sweeps share a few; marker and
 dash are their own."""
 
 SCORE_STYLE: dict[str, Look] = {
@@ -113,7 +113,7 @@ SCORE_STYLE: dict[str, Look] = {
 }
 """Score of pseudo-labels -> its look, in every figure; one that has none of its own here gets one below."""
 
-OTHER_COLOURS = ("#999933", "#663333", "#6A4C93", "#99DDFF", "#FFAABB", "#005F73")
+OTHER_COLORS = ("#999933", "#663333", "#6A4C93", "#99DDFF", "#FFAABB", "#005F73")
 """As many as the largest sweep has rows."""
 
 
@@ -123,7 +123,7 @@ def _add_looks(looks: dict[str, Look], labels: Mapping[str, str], markers: Seque
     free = [(marker, dash) for dash in DASHES for marker in markers if (marker, dash) not in taken]
     missing = [name for name in labels if name not in looks]
     for place, (name, pair) in enumerate(zip(missing, free, strict=False)):
-        looks[name] = Look(OTHER_COLOURS[place % len(OTHER_COLOURS)], labels[name], *pair)
+        looks[name] = Look(OTHER_COLORS[place % len(OTHER_COLORS)], labels[name], *pair)
 
 
 _add_looks(METHOD_STYLE, SWEEP_ROWS, list(HATCHES))
@@ -200,7 +200,7 @@ def mean_band(axis: Axes, x: ArrayLike, values: Array, look: Look, **options: An
     mean, deviation = table.mean().to_numpy(), table.std().to_numpy()
     axis.plot(x, mean, **{**look.line, **options})
     if np.isfinite(deviation).any():
-        axis.fill_between(x, mean - deviation, mean + deviation, color=look.colour, alpha=0.2, lw=0)
+        axis.fill_between(x, mean - deviation, mean + deviation, color=look.color, alpha=0.2, lw=0)
 
 
 def legend_below(fig: Figure, looks: Sequence[Look], *more: Line2D) -> None:
@@ -237,9 +237,9 @@ def name_ticks(fig: Figure, axis: Axes) -> None:
 def method_style(method: str) -> Look:
     """Return the look of a method; one that METHOD_STYLE lacks gets a fixed one, by its name."""
     place = sum(method.encode())
-    colour = OTHER_COLOURS[place % len(OTHER_COLOURS)]
+    color = OTHER_COLORS[place % len(OTHER_COLORS)]
     marker = list(HATCHES)[place % len(HATCHES)]
-    return METHOD_STYLE.get(method, Look(colour, method.replace("_", " "), marker, DASHES[place % len(DASHES)]))
+    return METHOD_STYLE.get(method, Look(color, method.replace("_", " "), marker, DASHES[place % len(DASHES)]))
 
 
 def legend_classes(classes: int, maps: Sequence[Array]) -> tuple[list[int], int]:

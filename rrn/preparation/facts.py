@@ -14,9 +14,9 @@ from PIL import Image
 
 from rrn.data import decoding
 from rrn.data.decoding import DataError, Size
-from rrn.data.formats.base import Colour
+from rrn.data.formats.base import Color
 
-FEW_COLOURS = 256
+FEW_COLORS = 256
 JPEG = b"\xff\xd8"
 
 
@@ -29,16 +29,16 @@ class Facts:
         problem: why it cannot be used; empty if it can.
         size: (height, width) of a usable image or label.
         histogram: value -> number of pixels, of a usable label.
-        colours: of a label in colours that has few of them.
-        palette: value -> colour, of the values that a label with a palette holds; empty if it only counts up in grey.
+        colors: of a label in colors that has few of them.
+        palette: value -> color, of the values that a label with a palette holds; empty if it only counts up in gray.
     """
 
     digest: str = ""
     problem: str = ""
     size: Size = (0, 0)
     histogram: Mapping[int, int] = field(default_factory=dict)
-    colours: tuple[Colour, ...] = ()
-    palette: Mapping[int, Colour] = field(default_factory=dict)
+    colours: tuple[Color, ...] = ()
+    palette: Mapping[int, Color] = field(default_factory=dict)
 
 
 def examine(pair: tuple[Path, Path | None]) -> tuple[Facts, Facts | None]:
@@ -78,32 +78,32 @@ def _image(path: Path, contents: bytes, digest: str) -> Facts:
 
 
 def _label(path: Path, contents: bytes, digest: str) -> Facts:
-    """Count the values of a label; of one in colours, list them."""
+    """Count the values of a label; of one in colors, list them."""
     try:
         label = decoding.open_label(path, contents)
     except DataError as error:
-        return Facts(digest, str(error), colours=_colours(path, contents))
+        return Facts(digest, str(error), colours=_colors(path, contents))
     counts = np.bincount(np.asarray(label, dtype=np.uint8).ravel(), minlength=256)
     histogram = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     return Facts(digest, size=(label.height, label.width), histogram=histogram, palette=_palette(label, histogram))
 
 
-def _palette(label: Image.Image, used: Iterable[int]) -> dict[int, Colour]:
-    """Return the colours of the values that are used."""
+def _palette(label: Image.Image, used: Iterable[int]) -> dict[int, Color]:
+    """Return the colors of the values that are used."""
     channels = label.getpalette() or []
-    colours = list(zip(*[iter(channels)] * 3, strict=False))
-    if all(colour == (value,) * 3 for value, colour in enumerate(colours)):
+    colors = list(zip(*[iter(channels)] * 3, strict=False))
+    if all(color == (value,) * 3 for value, color in enumerate(colors)):
         return {}
-    return {value: colours[value] for value in used if value < len(colours)}
+    return {value: colors[value] for value in used if value < len(colors)}
 
 
-def _colours(path: Path, contents: bytes) -> tuple[Colour, ...]:
-    """Return the colours of a label that opens as RGB and has few of them."""
+def _colors(path: Path, contents: bytes) -> tuple[Color, ...]:
+    """Return the colors of a label that opens as RGB and has few of them."""
     try:
         image = decoding.open_file(path, "label", contents=contents)
     except DataError:
         return ()
     if image.mode not in ("RGB", "RGBA"):
         return ()
-    counted = image.convert("RGB").getcolors(FEW_COLOURS) or []
+    counted = image.convert("RGB").getcolors(FEW_COLORS) or []
     return tuple(sorted((c[0], c[1], c[2]) for _, c in counted if isinstance(c, tuple)))

@@ -57,10 +57,10 @@ def make(dataset: ImageSet, settings: Settings, partition: str, report: Report) 
 
 
 def _require_pixels(report: Report, name: str, folder: str, ids: tuple[str, ...]) -> None:
-    """Refuse labels that are void all over: nothing can be learnt from them, and no number is defined on them."""
+    """Refuse labels that are void all over: nothing can be learned from them, and no number is defined on them."""
     if np.nansum(report.shares(folder, ids)[:-1]) == 0:
         raise DataError(
-            f"all pixels of the {len(ids)} {name} images are void, so nothing can be learnt from them or scored on "
+            f"all pixels of the {len(ids)} {name} images are void, so nothing can be learned from them or scored on "
             "them; label some, or correct dataset.void"
         )
 
@@ -173,7 +173,7 @@ def labeled_images(dataset: ImageSet, split: Split) -> pd.DataFrame:
 
 def _count(partition: str, available: int) -> int:
     if not available:
-        raise DataError("no train image has a label file, so nothing can be learnt; add some to labels/<train split>")
+        raise DataError("no train image has a label file, so nothing can be learned; add some to labels/<train split>")
     try:
         if partition == "all":
             return available

@@ -20,7 +20,7 @@ from rrn.data.decoding import DataError
 from rrn.data.id_lists import ids_of
 from rrn.runtime import atomic_io, locking, places
 
-CATALOGUE = Path(__file__).with_name("published_lists.json")
+CATALOG = Path(__file__).with_name("published_lists.json")
 ORIGIN = "https://raw.githubusercontent.com"
 """Where repositories are read; `RRN_LISTS` names a folder with <repository>/<commit>/<path> in its place."""
 TIMEOUT = 30
@@ -41,12 +41,12 @@ class Published:
     repository: str
     commit: str
     path: str
-    licence: str
+    license: str
 
     @property
     def origin(self) -> str:
         """Where it comes from, for people."""
-        return f"{self.repository}@{self.commit[:12]} {self.path} ({self.licence})"
+        return f"{self.repository}@{self.commit[:12]} {self.path} ({self.license})"
 
     @property
     def file(self) -> str:
@@ -55,9 +55,9 @@ class Published:
 
 
 @functools.cache
-def catalogue() -> tuple[Published, ...]:
+def catalog() -> tuple[Published, ...]:
     """Return all lists that are known."""
-    return tuple(Published(**entry) for entry in json.loads(CATALOGUE.read_text(encoding="utf-8")))
+    return tuple(Published(**entry) for entry in json.loads(CATALOG.read_text(encoding="utf-8")))
 
 
 def find(kind: str, protocol: str, partition: str) -> dict[str, Published]:
@@ -66,9 +66,9 @@ def find(kind: str, protocol: str, partition: str) -> dict[str, Published]:
     Raises:
         DataError: the protocol has no such partition; lists those that it has.
     """
-    known = [entry for entry in catalogue() if (entry.kind, entry.protocol) == (kind, protocol)]
+    known = [entry for entry in catalog() if (entry.kind, entry.protocol) == (kind, protocol)]
     if not known:
-        others = sorted({f"{entry.protocol} of {entry.kind}" for entry in catalogue()})
+        others = sorted({f"{entry.protocol} of {entry.kind}" for entry in catalog()})
         raise DataError(
             f"split.protocol: {protocol} has no lists for dataset.kind: {kind}; there are {', '.join(others)}, "
             "and seeded for every data set"
@@ -96,7 +96,7 @@ def fetch_all(kind: str, folder: Path, protocol: str | None = None) -> list[Path
     Raises:
         DataError: see `ids`.
     """
-    wanted = [entry for entry in catalogue() if entry.kind == kind and protocol in (None, entry.protocol)]
+    wanted = [entry for entry in catalog() if entry.kind == kind and protocol in (None, entry.protocol)]
     for entry in wanted:
         ids(entry, folder)
     return [folder / entry.file for entry in wanted]

@@ -17,12 +17,12 @@ from scipy.io.matlab import MatReadError
 from tqdm import tqdm
 
 from rrn.data.decoding import DataError, Pixels
-from rrn.data.formats.voc import CLASSES, FURTHER, HINT, LISTS, colour
+from rrn.data.formats.voc import CLASSES, FURTHER, HINT, LISTS, color
 from rrn.data.id_lists import read_list
 from rrn.runtime import atomic_io
 
 AGAIN = "delete its folder and run `python -m rrn.data voc --root DIR` again"
-PALETTE = [channel for index in range(256) for channel in colour(index)]
+PALETTE = [channel for index in range(256) for channel in color(index)]
 
 
 def convert(source: Path, place: Path) -> None:

@@ -1,4 +1,4 @@
-"""Verify a data set before anything is learnt from it: every file opens, fits and means something. No torch.
+"""Verify a data set before anything is learned from it: every file opens, fits and means something. No torch.
 
 `verify` reads every listed image and label, on all cores, and names all problems, not only the first. The stage
 `verify` keeps what it found in runs/<name>/verify, which the prepare stage reads; DVC runs it again when the data
@@ -25,7 +25,7 @@ from tqdm import tqdm
 from rrn.config import IGNORE_INDEX, Settings
 from rrn.data import decoding
 from rrn.data.decoding import DataError
-from rrn.data.formats.base import Colour, Layout
+from rrn.data.formats.base import Color, Layout
 from rrn.data.formats.folder import Folder
 from rrn.data.id_lists import RepeatedIds
 from rrn.data.image_set import ImageSet
@@ -131,7 +131,7 @@ class Findings:
         self.prints = {s: np.zeros(len(ids), dtype=np.uint64) for s, ids in self.ids.items()}
         meaning = sorted(self.layout.meaning.items())
         self.contents = hashlib.sha256(repr((dataset.classes, meaning, dataset.size)).encode())
-        self.palettes: dict[int, dict[Colour, list[Path]]] = defaultdict(lambda: defaultdict(list))
+        self.palettes: dict[int, dict[Color, list[Path]]] = defaultdict(lambda: defaultdict(list))
 
     def _listed(self, split: str) -> tuple[str, ...]:
         """Return the ids of a split, each once; none if they cannot be had."""
@@ -173,9 +173,9 @@ class Findings:
     def _add_label(self, pair: Pair, path: Path, image: Facts, label: Facts) -> None:
         """Judge a label and count its pixels."""
         if label.problem:
-            drawn = set(label.colours) - set(VOID_COLOURS)
+            drawn = set(label.colours) - set(VOID_COLORS)
             is_drawn = drawn and drawn <= set(self.layout.colours)
-            self.problems.add(in_colours(path) if is_drawn else _with_folder(label.problem, path), path)
+            self.problems.add(in_colors(path) if is_drawn else _with_folder(label.problem, path), path)
             return
         if not image.problem and image.size != label.size:
             self.problems.add(decoding.different_sizes(path, label.size, pair.image, image.size), path)
@@ -184,8 +184,8 @@ class Findings:
         if wrong := decoding.illegal(counts, path, self.layout.meaning):
             self.problems.add(wrong, path)
         if not self.layout.public:
-            for value, colour in label.palette.items():
-                self.palettes[value][colour].append(path)
+            for value, color in label.palette.items():
+                self.palettes[value][color].append(path)
         row = self.pixels[pair.split][pair.place]
         for value, count in label.histogram.items():
             index = self.layout.meaning.get(value)
@@ -216,24 +216,24 @@ class Findings:
         return [note.replace(f"{root}{os.sep}", "") for note in notes]  # the same report wherever the data lie
 
     def _other_palettes(self) -> dict[Path, str]:
-        """Return the labels whose colour of a value is not that of most labels: the values stand for other classes."""
+        """Return the labels whose color of a value is not that of most labels: the values stand for other classes."""
         found = dict[Path, list[str]]()
-        for value, colours in sorted(self.palettes.items()):
+        for value, colors in sorted(self.palettes.items()):
             if self.layout.meaning.get(value) == IGNORE_INDEX:  # programs draw void in colors of their own
                 continue
-            usual = max(colours, key=lambda colour: len(colours[colour]))
-            for colour, paths in colours.items():
-                for path in paths if colour != usual else ():
-                    said = f"{value} in {colour}, and {len(colours[usual])} other labels in {usual}"
+            usual = max(colors, key=lambda color: len(colors[color]))
+            for color, paths in colors.items():
+                for path in paths if color != usual else ():
+                    said = f"{value} in {color}, and {len(colors[usual])} other labels in {usual}"
                     found.setdefault(path, []).append(said)
         return {
             path: f"{path} draws the value {'; '.join(said)}: the palettes disagree, so that one value stands for "
-            "different classes; save the labels with one palette, or as grey, so that a value is a line of classes.txt"
+            "different classes; save the labels with one palette, or as gray, so that a value is a line of classes.txt"
             for path, said in sorted(found.items())
         }
 
     def _no_labels(self) -> Iterator[str]:
-        """Say so if nothing can be learnt, as no image of train has a label."""
+        """Say so if nothing can be learned, as no image of train has a label."""
         train = self.dataset.train
         paths = [self.dataset.label_path(train, name) for name in self.ids[train]]
         if paths and not any(map(_lies_there, paths)):
@@ -261,7 +261,7 @@ class Findings:
                 yield (
                     other,
                     f"{other} of the split {second!r} is the same image as {one} of the split {first!r}: what is "
-                    "learnt from must not be scored on; remove it from one of them",
+                    "learned from must not be scored on; remove it from one of them",
                 )
 
     def _listed_twice(self, first: str, second: str) -> Iterator[tuple[Path, str]]:
@@ -271,7 +271,7 @@ class Findings:
             if path == self.dataset.image_path(first, name):
                 yield (
                     path,
-                    f"{path} is in the splits {first!r} and {second!r}: what is learnt from must not be scored on; "
+                    f"{path} is in the splits {first!r} and {second!r}: what is learned from must not be scored on; "
                     "get the lists from their authors again",
                 )
 
@@ -290,15 +290,15 @@ class Findings:
         yield one_class(example, self.dataset.classes, int(present[0]), self.layout.meaning, bool(total[-1]))
 
 
-VOID_COLOURS = ((0, 0, 0), (224, 224, 192))
-"""Colours that data sets draw void in."""
+VOID_COLORS = ((0, 0, 0), (224, 224, 192))
+"""Colors that data sets draw void in."""
 
 
-def in_colours(path: Path) -> str:
-    """Say that a label is drawn in the colours of its data set."""
+def in_colors(path: Path) -> str:
+    """Say that a label is drawn in the colors of its data set."""
     return (
-        f"{path} is drawn in the RGB colours of the classes, but a label is one class index per pixel: convert each "
-        "colour to its class index and save it as a grey or palette PNG of 8 bits"
+        f"{path} is drawn in the RGB colors of the classes, but a label is one class index per pixel: convert each "
+        "color to its class index and save it as a gray or palette PNG of 8 bits"
     )
 
 
@@ -309,9 +309,9 @@ def one_class(example: Path, classes: tuple[str, ...], present: int, meaning: Ma
     other = next(index for index in range(len(classes)) if index != present)
     only = f"{example} and all other labels hold nothing but {value_of[present]} ({classes[present]!r})"
     if not has_void:
-        return f"{only}: every label would be right, and nothing is learnt; see that the labels show all classes"
+        return f"{only}: every label would be right, and nothing is learned; see that the labels show all classes"
     return (
-        f"{only} and void ({void}): void is ignored, so {classes[other]!r} would never be learnt; if void marks the "
+        f"{only} and void ({void}): void is ignored, so {classes[other]!r} would never be learned; if void marks the "
         f"foreground, write {value_of[other]} for it ({classes[other]!r})"
     )
 

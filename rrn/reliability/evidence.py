@@ -3,7 +3,7 @@
     evidence.json                 which run, its classes, its rule, and which images have pictures (`About`)
     regions.csv                   a row per split, image, segmenter and region, of `rrn.evaluation.region_tables`
     <split>/<number>/image.jpg    the image; beside it label.png, pseudo_label_1.png, pseudo_label_2.png and
-                                  prediction.png (ensemble): class indices in the colours of the classes, 255 = void
+                                  prediction.png (ensemble): class indices in the colors of the classes, 255 = void
 
 The evaluate stage writes it, the explorer and the figures of the paper read it; the same run gives the same bytes.
 """
@@ -56,7 +56,7 @@ class About(Section):
     Attributes:
         name, partition, method, seed: of the run.
         classes: names; the index of a name is its class.
-        colours: of the classes, as the authors of the data set draw them; empty: none of its own.
+        colors: of the classes, as the authors of the data set draw them; empty: none of its own.
         region: side of a region in pixels.
         rule: the row's filter.
         rho: what rates the regions that are kept.
@@ -69,6 +69,7 @@ class About(Section):
     method: str
     seed: int
     classes: tuple[str, ...] = Field(min_length=1)
+    # the key of files, spelled as in the first of them
     colours: tuple[tuple[Byte, Byte, Byte], ...]
     region: PositiveInt
     rule: Filter
@@ -128,9 +129,9 @@ class EvidenceWriter:
         """Write a batch of a split: its region table, and those of its pictures, by id, that are wanted."""
         self._tables.append(table.assign(split=split))
         wanted = self.about.images[split]
-        colours = palette(len(self.about.classes), self.about.colours)
+        colors = palette(len(self.about.classes), self.about.colours)
         for name in (name for name in pictures if name in wanted):  # in their order: a set has another in each process
-            for member, contents in _files(pictures[name], colours).items():
+            for member, contents in _files(pictures[name], colors).items():
                 _store(self._archive, f"{split}/{wanted.index(name)}/{member}", contents)
 
 
@@ -266,13 +267,13 @@ def _require_sound(regions: pd.DataFrame) -> None:
         raise ValueError(f"{REGIONS} has a segmenter other than 1 and 2, or a negative place")
 
 
-def _files(pictures: Pictures, colours: Pixels) -> dict[str, bytes]:
+def _files(pictures: Pictures, colors: Pixels) -> dict[str, bytes]:
     """Encode the pictures of one image: file name -> contents."""
     maps = (pictures.label, *pictures.pseudo_labels, pictures.prediction)
     files = {"image.jpg": _encoded(Image.fromarray(pictures.image), "JPEG", quality=90)}
     for kind, values in zip(MAPS, maps, strict=True):
         indices = Image.fromarray(values)
-        indices.putpalette(colours.tobytes())
+        indices.putpalette(colors.tobytes())
         files[f"{kind}.png"] = _encoded(indices, "PNG", optimize=True)
     return files
 

@@ -141,7 +141,7 @@ def _by_score(score: npt.ArrayLike, pixels: npt.ArrayLike, right: npt.ArrayLike)
     return -values, total, hits
 
 
-def summarise(table: pd.DataFrame, rule: Filter = HALF) -> pd.DataFrame:
+def summarize(table: pd.DataFrame, rule: Filter = HALF) -> pd.DataFrame:
     """Compare the scores of pseudo-labels with their correctness over a whole data set.
 
     Args:
@@ -164,7 +164,7 @@ def summarise(table: pd.DataFrame, rule: Filter = HALF) -> pd.DataFrame:
 
 
 def _rows(part: pd.DataFrame, score: str, count: int) -> Iterator[dict[str, str | float]]:
-    """Yield the numbers of `summarise` for everything and for each class, where `count` regions are kept."""
+    """Yield the numbers of `summarize` for everything and for each class, where `count` regions are kept."""
     share = kept_share(part[score], count)
     for name in (EVERYTHING, *classes_of(part)):
         pixels, right = (part[column].to_numpy(np.float64) for column in of_class(name))

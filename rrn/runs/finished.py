@@ -40,7 +40,7 @@ class RunCard(Section):
         step: how many it took.
         settings: fingerprint of all settings that it was trained with.
         classes: names; the index of a name is its class.
-        colours: of the classes, as the authors of the data set draw them; empty: none of its own.
+        colors: of the classes, as the authors of the data set draw them; empty: none of its own.
         size: height and width that images were resized to when read; None: as they are.
         networks: what they are built from; None for a warmup, which does not depend on the method.
         evaluate: how they were asked about whole images.
@@ -53,6 +53,7 @@ class RunCard(Section):
     step: int
     settings: str
     classes: tuple[str, ...] = Field(min_length=1, max_length=config.IGNORE_INDEX)
+    # the key of files, spelled as in the first of them
     colours: tuple[tuple[Byte, Byte, Byte], ...]
     size: tuple[PositiveInt, PositiveInt] | None
     networks: config.Networks | None
@@ -69,7 +70,7 @@ class RunCard(Section):
     @model_validator(mode="after")
     def _complete(self) -> RunCard:
         if self.colours and len(self.colours) != len(self.classes):
-            raise ValueError(f"{len(self.colours)} colours for {len(self.classes)} classes")
+            raise ValueError(f"{len(self.colours)} colors for {len(self.classes)} classes")
         return self
 
 

@@ -78,10 +78,10 @@ def atomic_path(path: Path, lasting: bool = False) -> Iterator[Path]:
         try:
             yield unfinished
             if lasting:
-                _synchronise(unfinished)
+                _synchronize(unfinished)
             unfinished.replace(path)
             if lasting:
-                _synchronise(path.parent)
+                _synchronize(path.parent)
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
@@ -108,7 +108,7 @@ def folder(path: Path) -> Iterator[Path]:
             raise
 
 
-def _synchronise(path: Path) -> None:
+def _synchronize(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

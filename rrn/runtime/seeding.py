@@ -28,7 +28,7 @@ def generator(seed: int, purpose: str, step: int = 0, index: int = 0) -> torch.G
 def fork(seed: int, purpose: str, step: int = 0, index: int = 0) -> Iterator[None]:
     """Let torch's global generators (CPU and GPU) serve one draw; they are as before afterwards.
 
-    For code of others that takes no generator: dropout, initialisation, torchvision's transforms.
+    For code of others that takes no generator: dropout, initialization, torchvision's transforms.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):

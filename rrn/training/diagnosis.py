@@ -17,7 +17,7 @@ from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split
 from rrn.evaluation import metrics, region_tables
 from rrn.evaluation.inference import Predictor, require_fit
-from rrn.reliability.measures import summarise
+from rrn.reliability.measures import summarize
 from rrn.runtime import distributed
 
 Row = dict[str, Any]
@@ -90,5 +90,5 @@ class Diagnosis:
     def _reliability(self, split: str, step: int, tables: list[pd.DataFrame]) -> list[Row]:
         """Summarize the region tables of all processes, in the order of the images."""
         regions = region_tables.concat(distributed.interleave_shards(tables), self.classes)
-        summary = summarise(regions, self.settings.method.filter).assign(step=step, split=split)
+        summary = summarize(regions, self.settings.method.filter).assign(step=step, split=split)
         return [{str(k): v for k, v in row.items()} for row in summary.to_dict("records")]

@@ -11,7 +11,7 @@ from typing import ClassVar
 from rrn.config import Dataset
 from rrn.data.decoding import DataError
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Layout(ABC):
         root: its folder.
         classes: names; the index of a name is its class.
         meaning: value of a label pixel -> class index or IGNORE_INDEX; any other value is an error.
-        colours: of the classes, as its authors draw them; empty: none of its own.
+        colors: of the classes, as its authors draw them; empty: none of its own.
         hint: what to do where files are missing, for messages.
         public: whether others fixed its files and lists, so that a user cannot change them.
     """
@@ -31,7 +31,7 @@ class Layout(ABC):
     root: Path
     classes: tuple[str, ...]
     meaning: Mapping[int, int]
-    colours: tuple[Colour, ...]
+    colours: tuple[Color, ...]
     hint: str
 
     @classmethod

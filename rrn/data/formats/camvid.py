@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rrn.config import IGNORE_INDEX, Dataset
 from rrn.data.decoding import DataError
-from rrn.data.formats.base import Colour, Layout
+from rrn.data.formats.base import Color, Layout
 
-COLOURS: dict[str, Colour] = {
+COLORS: dict[str, Color] = {
     "sky": (128, 128, 128),
     "building": (128, 0, 0),
     "pole": (192, 192, 128),
@@ -40,8 +40,8 @@ class CamVid(Layout):
         place = next((p for p in (root, root / "CamVid") if (p / "trainannot").is_dir()), None)
         if place is None:
             raise DataError(f"dataset.path: {root} holds no CamVid (no trainannot in it); {hint}{HINT}")
-        meaning = {index: index for index in range(len(COLOURS))} | {VOID: IGNORE_INDEX}
-        return cls(place, tuple(COLOURS), meaning, tuple(COLOURS.values()), f"{hint}{HINT}")
+        meaning = {index: index for index in range(len(COLORS))} | {VOID: IGNORE_INDEX}
+        return cls(place, tuple(COLORS), meaning, tuple(COLORS.values()), f"{hint}{HINT}")
 
     def ids(self, split: str) -> list[str]:
         """Return the sorted ids of all images of a split."""

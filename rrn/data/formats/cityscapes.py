@@ -11,9 +11,9 @@ from pathlib import Path
 
 from rrn.config import IGNORE_INDEX, Dataset
 from rrn.data.decoding import DataError
-from rrn.data.formats.base import Colour, Layout, require_folder
+from rrn.data.formats.base import Color, Layout, require_folder
 
-TRAINED: dict[str, tuple[int, Colour]] = {
+TRAINED: dict[str, tuple[int, Color]] = {
     "road": (7, (128, 64, 128)),
     "sidewalk": (8, (244, 35, 232)),
     "building": (11, (70, 70, 70)),
@@ -34,7 +34,7 @@ TRAINED: dict[str, tuple[int, Colour]] = {
     "motorcycle": (32, (0, 0, 230)),
     "bicycle": (33, (119, 11, 32)),
 }
-"""Class in the order of the train ids -> label id and colour, from the data set's public definition."""
+"""Class in the order of the train ids -> label id and color, from the data set's public definition."""
 
 LABEL_IDS = 34
 IMAGE, LABEL = "_leftImg8bit.png", "_gtFine_{kind}.png"

@@ -165,7 +165,7 @@ def _require_classes(path: Path, names: Sequence[str], values: int) -> None:
         raise DataError(f"{path} {problem}: it must hold the names of the classes, one a line, each once")
     if len(names) == 1:
         raise DataError(
-            f"{path} names one class, {names[0]!r}: every label would be right, and nothing is learnt; name what else "
+            f"{path} names one class, {names[0]!r}: every label would be right, and nothing is learned; name what else "
             "the images show, too, such as the background"
         )
     if values > IGNORE_INDEX:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rrn.config import IGNORE_INDEX, Dataset
 from rrn.data.decoding import DataError
-from rrn.data.formats.base import Colour, Layout
+from rrn.data.formats.base import Color, Layout
 from rrn.data.id_lists import RepeatedIds, read_list
 
 CLASSES = (
@@ -51,7 +51,7 @@ class VOC(Layout):
         meaning = {index: index for index in range(len(CLASSES))} | {255: IGNORE_INDEX}
         lists = [place / LISTS / f"{split}.txt" for split in ("train", "val")] if (place / FINE).is_dir() else []
         own = frozenset(name for path in lists for name in _listed(path))
-        return cls(place, CLASSES, meaning, tuple(map(colour, range(len(CLASSES)))), f"{hint}{HINT}", own)
+        return cls(place, CLASSES, meaning, tuple(map(color, range(len(CLASSES)))), f"{hint}{HINT}", own)
 
     def ids(self, split: str) -> list[str]:
         """Return the ids of ImageSets/Segmentation/<split>.txt."""
@@ -88,8 +88,8 @@ def voc_folder(root: Path) -> Path | None:
     return next((place for place in places if (place / "JPEGImages").is_dir()), None)
 
 
-def colour(index: int) -> Colour:
-    """Return VOC's colour of a class: the bits of its index, spread over red, green and blue from the top."""
+def color(index: int) -> Color:
+    """Return VOC's color of a class: the bits of its index, spread over red, green and blue from the top."""
     channels = [0, 0, 0]
     for place in range(8):
         for channel in range(3):
