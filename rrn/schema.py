@@ -49,7 +49,7 @@ class Section(BaseModel):
 
 
 class Loading(Section):
-    """How images are read, and how many are looked at together: no result depends on it."""
+    """How images are read, which changes no bit, and how many are evaluated together, which changes rounding."""
 
     workers: Processes
     cache: Flag

@@ -129,11 +129,14 @@ def about(settings: Settings) -> dict[str, Any]:
         settings: those of the study, without a row laid on `method`.
 
     Returns:
-        params: the settings, without those that say where data lie and how they are loaded, with weights
-        called by the name of their file, and with only the rows of `methods:` that were run; settings: their
-        fingerprint; versions: package -> version, without the build (+cpu).
+        params: the settings, without those that say where data lie, how they are loaded and how many
+        pixels are looked at together, with weights called by the name of their file, and with only
+        the rows of `methods:` that were run; settings: their fingerprint; versions: package ->
+        version, without the build (+cpu).
     """
-    params = settings.model_dump(mode="json", exclude={"loading": True, "dataset": {"path"}})
+    params = settings.model_dump(
+        mode="json", exclude={"loading": {"workers", "cache", "evaluation_pixels"}, "dataset": {"path"}}
+    )
     params["methods"] = {row: params["methods"][row] for row in settings.ablation.methods}
     params["model"]["weights"] = _without_folder(settings.model.weights)
     versions = {package: metadata.version(package).split("+")[0] for package in PACKAGES}
