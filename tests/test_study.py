@@ -165,7 +165,7 @@ def test_pictures_and_trust_are_of_the_test_images_and_of_all_seeds(make, monkey
         lambda evidences, split, focus: asked.update(split=split, methods=list(evidences), focus=focus),
     )
     monkeypatch.setattr(
-        comparisons, "risk_coverage", lambda regions, coverage: asked.update(regions=regions, share=coverage)
+        comparisons, "plot_risk_coverage", lambda regions, coverage: asked.update(regions=regions, share=coverage)
     )
     list(study.pictures()), list(study.trust())
     assert (asked["split"], asked["methods"], asked["focus"]) == ("test", list(MEANS), "rrn")
