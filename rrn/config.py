@@ -22,6 +22,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from rrn.explain import readable_errors, short
 from rrn.limits import MOVED, PositiveInt, nearest, up_to_date
+from rrn.runtime.errors import SettingsError
 from rrn.schema import (
     IGNORE_INDEX,
     Augment,
@@ -37,7 +38,6 @@ from rrn.schema import (
     Schedule,
     Section,
     Settings,
-    SettingsError,
     Speed,
 )
 

@@ -38,10 +38,6 @@ IGNORE_INDEX = 255
 """The value of void pixels in every label tensor of the package, whatever a data set calls void."""
 
 
-class SettingsError(ValueError):
-    """A setting is unknown, of the wrong type, out of range, or contradicts another one."""
-
-
 class Section(BaseModel):
     """A group of settings: frozen, no unknown key, no silent conversion from strings."""
 

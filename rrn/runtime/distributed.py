@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from rrn import config
+from rrn.runtime.errors import SettingsError
 
 TIMEOUT = 600
 """Seconds that a process waits for the others in one message before it fails; `RRN_TIMEOUT` sets another number."""
@@ -36,9 +36,7 @@ def start(device: torch.device) -> None:
             here, known = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
             if here >= known:
                 shared = ", or unset RRN_DEVICES, which leaves one" if "RRN_DEVICES" in os.environ else ""
-                raise config.SettingsError(
-                    f"nproc: more processes than the {known} GPUs of this machine; lower nproc{shared}"
-                )
+                raise SettingsError(f"nproc: more processes than the {known} GPUs of this machine; lower nproc{shared}")
             torch.cuda.set_device(here)  # one GPU each: "cuda" is this one from here on
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout())
 
@@ -51,7 +49,7 @@ def timeout() -> timedelta:
     """
     seconds = os.environ.get("RRN_TIMEOUT", str(TIMEOUT))
     if not seconds.isdecimal() or not 0 < int(seconds) <= 10**6:
-        raise config.SettingsError(f"RRN_TIMEOUT={seconds!r} is no whole number of seconds from 1 to 1000000")
+        raise SettingsError(f"RRN_TIMEOUT={seconds!r} is no whole number of seconds from 1 to 1000000")
     return timedelta(seconds=int(seconds))
 
 
