@@ -33,6 +33,15 @@ def family(server):
     return [server.process, *server.process.children(recursive=True)]
 
 
+def listening(server):
+    """Return the addresses on which the server and its children listen; the kernel's list can be short for a moment."""
+    found = set()
+    for process in family(server):
+        with suppress(psutil.NoSuchProcess):  # a short-lived child of the start
+            found |= {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    return found
+
+
 def status(url):
     try:
         with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
@@ -42,11 +51,8 @@ def status(url):
 
 
 def test_the_server_listens_on_loopback_and_wants_its_token(server):
-    listening = []
-    for process in family(server):
-        with suppress(psutil.NoSuchProcess):  # a short-lived child of the start
-            listening += [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-    assert listening and {connection.laddr.ip for connection in listening} <= {"127.0.0.1", "::1"}
+    places = until(lambda: listening(server))
+    assert places <= {"127.0.0.1", "::1"}
     assert len(server.token) >= 32
     address = f"{server.url}api/contents/{lab.NOTEBOOK}"
     assert status(address) == 403
