@@ -114,7 +114,7 @@ def run(part: Part) -> None:
         reporter = Reporter(part, out)
         options = ["-m", "cuda", "-p", "no:cacheprovider", "-p", "no:xdist", "--continue-on-collection-errors"]
         places = [f"--rootdir={ROOT}", f"--basetemp={folder}/tests"]
-        files = [str(ROOT / "tests" / name) for name in FILES]
+        files = [str(ROOT / "tests" / "gpu" / name) for name in FILES]
         status = pytest.main([*options, *places, *files], plugins=[reporter])
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
             reporter.say(failed="pytest", why=f"it ended with {status!r}, and has said more")

@@ -39,12 +39,12 @@ from mutmut.mutation.pragma_handling import IgnoredCode
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITES = {
-    "rrn/evaluation/metrics.py": ("tests/test_evaluate.py", "tests/test_examine.py"),
-    "rrn/data/splits.py": ("tests/test_splits.py",),
-    "rrn/data/transforms.py": ("tests/test_transforms.py",),
-    "rrn/method.py": ("tests/test_method.py", "tests/test_learner.py"),
-    "rrn/runs/finished.py": ("tests/test_finished.py", "tests/test_predict.py"),
-    "rrn/runs/resume.py": ("tests/test_resume.py",),
+    "rrn/evaluation/metrics.py": ("tests/evaluation/test_metrics.py", "tests/test_evaluate.py"),
+    "rrn/data/splits.py": ("tests/data/test_splits.py",),
+    "rrn/data/transforms.py": ("tests/data/test_transforms.py",),
+    "rrn/method.py": ("tests/test_method.py", "tests/training/test_learner.py"),
+    "rrn/runs/finished.py": ("tests/runs/test_finished.py", "tests/test_predict.py"),
+    "rrn/runs/resume.py": ("tests/runs/test_resume.py",),
 }
 """Test files by module: fast ones that execute every line that can be executed in this process."""
 PACKAGES = ("torchvision", "torchmetrics", "timm", "segmentation_models_pytorch", "scipy.stats")  # once is enough

@@ -1,7 +1,8 @@
 """The rival: a training step as the released code of the paper takes it, written anew from its formulas.
 
 It is CPS with CutMix and two discriminators of whole images, in the released order of passes and with the released
-round trips between host and device. Frozen: `tests/test_reference_step.py` counts its passes and its host reads.
+round trips between host and device. Frozen: `tests/benchmarks/test_reference_step.py` counts its passes and its
+host reads.
 
     x_l, y_l   labeled images and labels        u0, u1   two unlabeled batches       M   CutMix boxes, 1 takes u1
     f_k, D_k   segmenter and discriminator      z_k = f_k(x_m), x_m the mix          s_k = f_k(x_l)

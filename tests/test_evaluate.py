@@ -1,108 +1,118 @@
-"""The measuring tool: confusion matrix and mIoU."""
+"""What the evaluate stage writes: cost, numbers, reliability, evidence."""
 
 from __future__ import annotations
 
+import json
 import math
 
+import pandas as pd
 import pytest
+import tiny
 import torch
 from fake import CLASSES, Fake, make_batch, random_batch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
+from torch import nn
 
-from rrn.data.batches import WholeBatch
-from rrn.evaluation import metrics as ev
+from rrn import config, evaluate
+from rrn.data import splits
+from rrn.data.image_set import ImageSet
+from rrn.evaluation import metrics
 from rrn.evaluation.region_tables import predict_batches
+from rrn.reliability import evidence, measures
 
 
 def evaluated(model, batches, classes=CLASSES):
-    return ev.evaluate(predict_batches(model, batches), classes)
+    return metrics.evaluate(predict_batches(model, batches), classes)
 
 
-def test_confusion_matrix_of_a_worked_example():
-    labels = torch.tensor([[0, 0, 0, 1], [1, 1, 2, 255]])
-    prediction = torch.tensor([[0, 0, 1, 1], [1, 2, 0, 2]])
-    matrix = ev.confusion_matrix(prediction, labels, 3)
-    assert matrix.tolist() == [[2, 1, 0], [0, 2, 1], [1, 0, 0]]
-    assert matrix.dtype == torch.int64
-    # sky: 2 hits, 1 false, 1 missed; road: 2, 1, 1; tree: 0 of 2
-    assert ev.iou(matrix).tolist() == pytest.approx([0.5, 0.5, 0.0])
-    assert ev.miou(matrix) == pytest.approx(1 / 3)
+def test_cost_of_a_convolution_by_hand():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1))
+    network.train()
+    cost = evaluate.cost(network, 10, 12)
+    assert cost["parameters"] == (3 * 9 * 8 + 8) + 16 + (8 * 4 + 4)
+    assert cost["macs"] == 120 * (3 * 9 * 8 + 8 * 4)
+    assert network.training and next(network.parameters()).device.type == "cpu"
+    assert all(isinstance(value, int) for value in cost.values())
 
 
-def test_a_class_that_is_absent_everywhere_does_not_count_but_a_false_one_does():
-    labels = torch.tensor([0, 0, 1, 1])
-    absent = ev.confusion_matrix(torch.tensor([0, 0, 1, 0]), labels, 3)
-    assert math.isnan(ev.iou(absent)[2])
-    assert ev.miou(absent) == pytest.approx((2 / 3 + 1 / 2) / 2)
-    false = ev.confusion_matrix(torch.tensor([0, 0, 1, 2]), labels, 3)
-    assert ev.iou(false).tolist() == pytest.approx([1.0, 0.5, 0.0])
-    assert math.isnan(ev.miou(torch.zeros(3, 3)))
+def test_written_files_are_the_same_bytes_and_read_back(tmp_path):
+    results = evaluated(Fake(), [random_batch(7)], (*CLASSES[:2], "tree, tall"))
+    scores = pd.DataFrame({"segmenter": [1, 2], "auroc": [0.123456789, math.nan]})
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        evaluate.write_results(tmp_path / name, results, scores, {"method": "rrn", "seed": 0})
+    files = {path.name for path in (tmp_path / "first").iterdir()}
+    assert files == {"metrics.json", "per_class.csv", "reliability.csv"}
+    for name in files:
+        first, second = (tmp_path / folder / name for folder in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+    metrics = json.loads((tmp_path / "first/metrics.json").read_text())
+    assert metrics["method"] == "rrn"
+    assert metrics["miou_1"] == round(results.metrics()["miou_1"], 4)
+    assert pd.read_csv(tmp_path / "first/per_class.csv")["class"].tolist()[2] == "tree, tall"
+    assert (tmp_path / "first/reliability.csv").read_text() == "segmenter,auroc\n1,0.123457\n2,\n"
 
 
-@given(st.integers(0, 2**31), st.integers(2, 6))
-@settings(max_examples=20, deadline=None)
-def test_confusion_matrix_equals_torchmetrics(seed: int, classes: int):
-    draw = torch.Generator().manual_seed(seed)
-    prediction, labels = torch.randint(0, classes, (2, 2, 5, 7), generator=draw)
-    labels[torch.rand(labels.shape, generator=draw) < 0.3] = 255
-    labels[0, 0, :classes] = torch.arange(classes)[:7]
-    ours = ev.confusion_matrix(prediction, labels, classes)
-    theirs = multiclass_confusion_matrix(prediction, labels, classes, ignore_index=255)
-    assert torch.equal(ours, theirs)
-    jaccard = multiclass_jaccard_index(prediction, labels, classes, average="none", ignore_index=255)
-    assert torch.allclose(ev.iou(ours).float(), jaccard)
+def test_metrics_without_a_valid_pixel_are_null(tmp_path):
+    empty = make_batch(*torch.zeros(2, 1, 8, 8), torch.full((1, 8, 8), 255))
+    evaluate.write_results(tmp_path, evaluated(Fake(), [empty]), pd.DataFrame({"auroc": []}), {})
+    assert set(json.loads((tmp_path / "metrics.json").read_text()).values()) == {None}
 
 
-def test_ignored_pixels_change_nothing():
-    batch = random_batch(0)
-    void = (batch.labels == 255)[:, None].expand_as(batch.images)
-    other = torch.where(void & (torch.arange(3) < 2).view(3, 1, 1), 2 - batch.images, batch.images)
-    changed = WholeBatch(other, batch.labels, batch.ids)
-    assert not torch.equal(changed.images, batch.images)
-    first, second = (evaluated(Fake(), [b]) for b in (batch, changed))
-    for name in ev.SEGMENTERS:
-        assert torch.equal(first.matrices[name], second.matrices[name])
+@pytest.fixture
+def reported(tmp_path):
+    """Report tiny, untrained networks of a row; return what `evaluate_run` returns and the folder."""
+
+    def run(row, changes=None):
+        folder = tiny.repository(tmp_path / "repository", changes)
+        chosen = config.load(row, root=folder)
+        split = splits.read_split(folder / "runs" / "tiny" / "prepare" / "1of4")
+        model = tiny.RRN(chosen, len(split.classes), 0)
+        extra = {"partition": "1of4", "method": row, "seed": 0}
+        out = tmp_path / "out"
+        return evaluate.evaluate_run(model, chosen, ImageSet.open(chosen, folder), split, out, extra), out, split
+
+    return run
 
 
-def test_batches_and_their_order_change_nothing():
-    batch = random_batch(1, count=6)
-    pieces = [
-        WholeBatch(batch.images[i : i + n], batch.labels[i : i + n], batch.ids[i : i + n])
-        for i, n in ((3, 3), (1, 2), (0, 1))
-    ]
-    assert evaluated(Fake(), [batch]).metrics() == evaluated(Fake(), pieces).metrics()
+@pytest.mark.parametrize("row", ["rrn", "confidence_filter", "supervised"])
+def test_report_of_a_real_model(row, reported):
+    metrics, out, split = reported(row)
+    assert metrics == json.loads((out / "metrics.json").read_text())
+    names = {"miou_1", "miou_2", "miou_mean", "miou_ensemble", "pixel_accuracy", "parameters"}
+    assert set(metrics) == {"partition", "method", "seed", *names, "macs"}
+    scores = pd.read_csv(out / "reliability.csv")
+    assert list(dict.fromkeys(scores["split"])) == ["val", "unlabeled", "test"]
+    assert set(scores["class"]) == {measures.EVERYTHING, *split.classes}
+    assert ("region_score" in set(scores["score"])) == (row != "supervised")
+    read = evidence.Evidence.read(out / evidence.NAME)
+    assert (read.about.method, read.about.rho, read.about.rule.by) == (
+        row,
+        *{"rrn": ("agreement", "region_score"), "confidence_filter": ("none", "confidence")}.get(row, ("none", "none")),
+    )
+    assert read.about.objective == (None if row == "supervised" else "adversarial")
+    assert read.splits == ("val", "unlabeled", "test")
+    described = read.regions[read.regions["split"] == "test"]
+    assert set(described["id"]) == set(split.test) == set(read.ids("test"))
+    pixels = pd.read_csv(out / "per_class.csv")["pixels"].sum()
+    assert described.groupby("segmenter")["pixels"].sum().tolist() == [pixels, pixels]
 
 
-def test_metrics_of_segmenters_and_of_the_mean_of_their_probabilities():
-    labels = torch.tensor([[[0, 1], [1, 2]]])
-    right, wrong = labels.clone(), torch.tensor([[[0, 1], [1, 1]]])
-    result = evaluated(Fake(), [make_batch(right, wrong, labels)])
-    metrics = result.metrics()
-    assert metrics["miou_1"] == pytest.approx(100)
-    assert metrics["miou_2"] == pytest.approx(100 * (1 + 2 / 3) / 3)
-    assert metrics["miou_mean"] == pytest.approx((metrics["miou_1"] + metrics["miou_2"]) / 2)
-    assert metrics["miou_ensemble"] == pytest.approx(100)  # segmenter 1 is the surer one
-    assert metrics["pixel_accuracy"] == 100
-    table = result.per_class()
-    assert table["class"].tolist() == list(CLASSES)
-    assert table["pixels"].tolist() == [1, 2, 1]
-    assert table["iou_2"].tolist() == pytest.approx([100, 200 / 3, 0])
+def test_where_test_is_val_the_images_are_looked_at_once(reported):
+    metrics, out, split = reported("rrn", {"dataset": {"test": "val"}})
+    read = evidence.Evidence.read(out / evidence.NAME)
+    assert read.splits == ("unlabeled", "val") and read.ids("val") == split.val
+    right = read.regions[read.regions["split"] == "val"].groupby("segmenter")["right"].sum()
+    ious = pd.read_csv(out / "per_class.csv")
+    assert len(ious) == len(split.classes) and metrics["pixel_accuracy"] > 0
+    assert (right > 0).all()
 
 
-def test_counts_are_whole_numbers_by_segmenter_and_the_accuracy_is_that_of_the_ensemble():
-    labels = torch.tensor([[[0, 1], [1, 2]]])
-    one, two = torch.tensor([[[0, 1], [1, 1]]]), labels.clone()  # the first, the surer one, has 3 of 4 right
-    result = evaluated(Fake(), [make_batch(one, two, labels)])
-    assert list(result.matrices) == ["segmenter 1", "segmenter 2", "ensemble"]
-    assert all(matrix.dtype == torch.int64 for matrix in result.matrices.values())  # float32 loses count at 2^24 pixels
-    assert [int(matrix.trace()) for matrix in result.matrices.values()] == [3, 4, 3]
-    assert result.metrics()["pixel_accuracy"] == 75
-    assert list(result.per_class()) == ["class", "iou_1", "iou_2", "iou_ensemble", "pixels"]
+def test_no_pictures_where_none_are_wanted(reported):
+    _, out, _ = reported("rrn", {"log": {"evidence": 0}})
+    assert not any(evidence.Evidence.read(out / evidence.NAME).about.images.values())
 
 
-def test_where_the_label_is_void_a_prediction_may_be_anything():
-    """A network may be asked about classes that the data set does not have."""
-    labels, prediction = torch.tensor([0, 1, 255, 255, 255]), torch.tensor([0, 0, 5, 6, 7])
-    assert ev.confusion_matrix(prediction, labels, 2).tolist() == [[1, 0], [1, 0]]
+def test_report_looks_at_images_as_evaluate_says(reported, tmp_path):
+    with pytest.raises(config.SettingsError, match="an image of 20 x 28 pixels"):
+        reported("rrn", {"evaluate": {"mode": "pad", "window": [20, 27]}})
+    assert not (tmp_path / "out").exists()

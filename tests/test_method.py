@@ -10,7 +10,7 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_models import same, state
+from tiny import same, state
 from torch import nn
 
 from rrn import method

@@ -153,7 +153,7 @@ def test_overlay_is_the_mean_of_image_and_colors(runs, photos, tmp_path):
 
 
 def test_colors_of_the_data_set_are_those_of_the_labels(runs, photos, tmp_path):
-    run = change(copy(runs / "rrn", tmp_path / "run"), colors=COLORS)
+    run = change(copy(runs / "rrn", tmp_path / "run"), colours=COLORS)
     assert call(run, photos / "a.png", "out") == 0
     with Image.open(tmp_path / "out" / "labels" / "a.png") as label:
         assert np.array_equal(np.asarray(label.convert("RGB")), np.array(COLORS)[np.asarray(label)])

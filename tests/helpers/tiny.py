@@ -20,7 +20,7 @@ from rrn.models import regions
 from rrn.training.learner import add
 
 torch.set_num_threads(1)
-PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
+PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 CLASSES = 3
 CHANGES: dict[str, Any] = {
     "name": "tiny",
@@ -177,3 +177,13 @@ def warm_up(folder: Path, partition: str = "1of4", seed: int = 0, **changes: Any
     out = folder / "runs" / "tiny" / "warmup" / f"{partition}-{seed}"
     list(train.run("warmup", partition, None, seed, out, changes or None))
     return out
+
+
+def state(network):
+    """Return a copy of what a network holds."""
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def same(before, after):
+    """Whether two states are the same bits."""
+    return all(torch.equal(before[name], after[name]) for name in before)

@@ -544,7 +544,7 @@ def published(kind: str, role: str, ids: list[str]) -> dict[str, Any]:
     return {
         **{"kind": kind, "protocol": "cps", "partition": "1of2", "role": role, "count": len(ids)},
         "sha256": hashlib.sha256("".join(f"{name}\n" for name in ids).encode()).hexdigest(),
-        **{"repository": "some/where", "commit": "0123456789abcdef", "path": f"{kind}/{role}.txt", "licence": "MIT"},
+        **{"repository": "some/where", "commit": "0123456789abcdef", "path": f"{kind}/{role}.txt", "license": "MIT"},
     }
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from conftest import PATIENCE, ROOT, git
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
 gpu_tests = importlib.import_module("gpu_tests")
 
 LACKING = ("dvc", "jupyter", "jupyterlab", "IPython", "ipywidgets", "nbclient", "nbformat", "papermill", "playwright")
@@ -99,7 +98,7 @@ def test_all_of_them_pass_in_the_form_of_a_cpu_and_leave_nothing_behind(light_co
 
 
 def test_every_file_with_the_mark_is_run():
-    others = [path for path in (ROOT / "tests").glob("test_*.py") if path != Path(__file__)]
+    others = [path for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]
     marked = {path.name for path in others if re.search(r"^pytestmark = pytest.mark.cuda", path.read_text(), re.M)}
     assert marked == set(gpu_tests.FILES) and len(gpu_tests.FILES) == len(marked)
 
@@ -137,7 +136,7 @@ gpu_tests.run(Part(True, torch.device("cpu"), time.monotonic() + 900, finished, 
 
 
 def test_without_time_none_begins():
-    done = "tests/test_gpu_step.py::test_waiting_would_be_found"
+    done = "tests/gpu/test_gpu_step.py::test_waiting_would_be_found"
     found, _ = reports("benchmarks/gpu_tests.py", "--small", "--seconds=0", f"--finished={json.dumps([done])}")
     *cases, last = found
     assert {(*case, case["why"]) for case in cases} == {("skipped", "why", "out of time")}
@@ -162,7 +161,7 @@ class Others:
 
 
 sys.meta_path[:] = [Others(finder) for finder in sys.meta_path]
-sys.path[:0] = ["tests"]
+sys.path[:0] = ["tests", "tests/helpers", "tests/gpu"]
 import importlib, json
 
 for name in ["conftest", *{gpu_tests.FILES!r}]:
@@ -180,7 +179,7 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
 def test_without_a_gpu_they_say_so_and_are_skipped():
     own = {name: value for name, value in os.environ.items() if name not in ("RRN_TEST_DEVICE", "PYTEST_ADDOPTS")}
     own |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "tests/test_gpu_compiled.py"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "tests/gpu/test_gpu_compiled.py"]
     done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
     assert re.search(r"SKIPPED .*: torch sees no GPU here; RRN_TEST_DEVICE=cpu runs this on the CPU", done.stdout)
     assert done.returncode == 0 and "1 skipped" in done.stdout

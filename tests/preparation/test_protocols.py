@@ -50,7 +50,7 @@ def publish(tmp_path, monkeypatch, tree):
         for role, ids in {"labeled": labeled, "unlabeled": unlabeled}.items():
             text = "".join(f"{name}\n" for name in ids)
             place = {"repository": "some/where", "commit": "c" * 40, "path": f"{partition}/{role}.txt"}
-            facts = {"kind": "voc", "protocol": "cps", "partition": partition, "role": role, "licence": "MIT"}
+            facts = {"kind": "voc", "protocol": "cps", "partition": partition, "role": role, "license": "MIT"}
             digest = hashlib.sha256(text.encode()).hexdigest()
             entries.append(asdict(Published(**facts, **place, count=len(ids), sha256=digest)))
             file = tmp_path / "mirror" / "some/where" / ("c" * 40) / partition / f"{role}.txt"

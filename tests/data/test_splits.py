@@ -158,7 +158,7 @@ SMALL = Split(
     origin="a list",
     data="0123",
     classes=("ground", "disc"),
-    colors=((0, 0, 0), (255, 0, 9)),
+    colours=((0, 0, 0), (255, 0, 9)),
     labeled=("a",),
     unlabeled=("b",),
     val=("v",),
@@ -225,7 +225,7 @@ def test_what_is_wrong_in_a_file_is_named_by_its_place(tmp_path: Path) -> None:
     values = json.loads(path.read_text(encoding="utf-8"))
     values["colours"][1][2] = "red"
     path.write_text(json.dumps(values), encoding="utf-8")
-    with pytest.raises(DataError, match=r"split\.json: colors\.1\.2 Input should be a valid integer"):
+    with pytest.raises(DataError, match=r"split\.json: colours\.1\.2 Input should be a valid integer"):
         splits.read_split(tmp_path)
     values |= {"colours": [], "val": []}
     path.write_text(json.dumps(values), encoding="utf-8")

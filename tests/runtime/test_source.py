@@ -103,7 +103,7 @@ def test_strings_in_f_strings_stay():
     assert source.bare(text + "  # c\n'd'\n") == text
 
 
-PATHS = sorted([*(ROOT / "rrn").rglob("*.py"), *(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+PATHS = sorted([*(ROOT / "rrn").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.relative_to(ROOT).as_posix())

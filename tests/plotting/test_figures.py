@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
+from studies import METHODS, make_full_history
 
 from rrn import config
 from rrn.data.palette import palette
@@ -20,21 +21,6 @@ from rrn.paper import comparisons
 from rrn.plotting import figures, style
 
 CLASSES = ("background", "brick", "grass", "water")
-METHODS = ("supervised", "cps_cutmix", "rrn")
-
-
-def make_history(seeds: int = 2, methods: tuple[str, ...] = METHODS) -> pd.DataFrame:
-    rows = []
-    for place, method in enumerate(methods):
-        for seed in range(seeds):
-            for step in (25, 50, 75, 100):
-                row = {"method": method, "seed": seed, "step": step, "supervised": 100 / step + seed}
-                if method != "supervised":
-                    row |= {"consistency": 1.0, "coverage": 0.5, "weight": 0.4, "agreement": 0.9}
-                if step % 50 == 0:
-                    row |= dict.fromkeys(("miou_1", "miou_2", "miou_mean"), step + place + seed)
-                rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def make_reliability() -> pd.DataFrame:
@@ -72,7 +58,7 @@ def draw(name: str) -> Figure:
     images, labels = make_images()
     frequencies = {"class": CLASSES, "labeled": [4, 3, 2, 1], "unlabeled": [5, 3, 2, 2], "val": [10, 10, 10, 10]}
     return {
-        "loss_curves": lambda: figures.loss_curves(make_history(1).query("method == 'rrn'")),
+        "loss_curves": lambda: figures.loss_curves(make_full_history(1).query("method == 'rrn'")),
         "reliability_curves": lambda: figures.reliability_curves(make_reliability()),
         "class_reliability": lambda: figures.class_reliability(make_reliability().query("split == 'val'")),
         "class_frequencies": lambda: figures.class_frequencies(pd.DataFrame(frequencies)),

@@ -2,12 +2,10 @@
 
 import importlib
 import json
-import sys
 
 import pandas as pd
 from conftest import ROOT, python
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
 tool = importlib.import_module("mutants")
 
 CODE = '''"""Four functions."""

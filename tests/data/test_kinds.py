@@ -106,8 +106,8 @@ def test_voc_is_found_from_any_of_its_folders(voc_tree, place):
 
 def test_the_colors_of_voc_are_those_of_its_palette(voc_tree):
     dataset = opened(voc_tree, "voc")
-    assert dataset.layout.colours[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
-    assert (dataset.layout.colours[15], voc.color(255)) == ((192, 128, 128), (224, 224, 192))
+    assert dataset.layout.colors[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
+    assert (dataset.layout.colors[15], voc.color(255)) == ((192, 128, 128), (224, 224, 192))
     assert dataset.classes[15] == "person"
 
 

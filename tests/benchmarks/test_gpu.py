@@ -14,7 +14,6 @@ import pytest
 from agents import alive
 from conftest import ROOT, python, until
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
 gpu, gpu_record, run = (importlib.import_module(name) for name in ("gpu", "gpu_record", "run"))
 
 ROW = {"measure": "a step", "unit": "s", "median": 0.1, "lower": 0.1, "upper": 0.1, "minimum": 0.1, "rounds": 3}

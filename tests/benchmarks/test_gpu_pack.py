@@ -1,7 +1,6 @@
 """What a machine without network is given: wheels, and a data set that is thinned and made smaller until it fits."""
 
 import importlib
-import sys
 import zipfile
 
 import numpy as np
@@ -13,7 +12,6 @@ from small import CLASSES, HEIGHT, WIDTH, write_folder
 from rrn.data.splits import evenly_spaced
 from rrn.preparation.verification import verify
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
 gpu_pack = importlib.import_module("gpu_pack")
 
 SPLITS = {"train": 40, "val": 4, "test": 3}

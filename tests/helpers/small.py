@@ -16,7 +16,7 @@ from rrn.preparation import partitions
 from rrn.preparation.report import Report
 from rrn.preparation.verification import verify
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 CLASSES = ("ground", "disc", "square")
 SPLITS = {"train": 16, "val": 4, "test": 3}
 HEIGHT, WIDTH, CROP = 20, 28, 24

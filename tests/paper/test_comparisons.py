@@ -19,7 +19,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
-from test_figures import make_history
+from studies import make_full_history
 
 from rrn.data.palette import palette
 from rrn.paper import comparisons, reliability_plots
@@ -133,7 +133,7 @@ QUOTED = pd.DataFrame(
 
 def draw(name: str, folder: Path) -> Figure:
     return {
-        "plot_training_curves": lambda: comparisons.plot_training_curves(make_history(methods=METHODS)),
+        "plot_training_curves": lambda: comparisons.plot_training_curves(make_full_history(methods=METHODS)),
         "plot_risk_coverage": lambda: reliability_plots.plot_risk_coverage(make_regions(), 0.9),
         "reliability_diagram": lambda: reliability_plots.reliability_diagram(make_regions()),
         "qualitative": lambda: qualitative.qualitative(make_evidences(folder), count=2),
@@ -214,9 +214,8 @@ def test_files_have_no_date_and_one_embedded_family_of_fonts(name, saved):
 
 
 def test_files_are_the_same_bytes_in_another_process(saved, tmp_path):
-    code = "import sys, pathlib, test_paper; test_paper.save_all(pathlib.Path(sys.argv[1]))"
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "7"}
+    code = "import sys, pathlib, test_comparisons; test_comparisons.save_all(pathlib.Path(sys.argv[1]))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
     for name in FIGURES:
         for kind in ("png", "pdf"):
@@ -241,30 +240,31 @@ def test_the_paper_needs_no_torch_and_what_trains_does_not_need_the_paper():
 
 def test_a_method_keeps_its_color_dash_and_marker_whatever_stands_beside_it():
     for methods in (("rrn",), ("cps_cutmix", "rrn")):
-        line = comparisons.plot_training_curves(make_history(methods=methods)).axes[0].lines[methods.index("rrn")]
+        line = comparisons.plot_training_curves(make_full_history(methods=methods)).axes[0].lines[methods.index("rrn")]
         assert (to_hex(line.get_color()), line.get_marker()) == ("#ee6677", "o")
     dashes = [
-        line._dash_pattern for line in comparisons.plot_training_curves(make_history(methods=METHODS)).axes[0].lines
+        line._dash_pattern
+        for line in comparisons.plot_training_curves(make_full_history(methods=METHODS)).axes[0].lines
     ]
     assert dashes == [Line2D([], [], lw=1.2, ls=METHOD_STYLE[method].dash)._dash_pattern for method in METHODS]
     assert len({str(dash) for dash in dashes}) == 3  # rrn and cps_cutmix are solid, and differ in the marker
 
 
 def test_curves_and_bands_show_the_data():
-    axis = comparisons.plot_training_curves(make_history(methods=METHODS)).axes[0]
+    axis = comparisons.plot_training_curves(make_full_history(methods=METHODS)).axes[0]
     assert axis.lines[1].get_xydata().tolist() == [[50, 51.5], [100, 101.5]]
     assert len(axis.collections) == len(METHODS)
     top = axis.collections[1].get_paths()[0].vertices[:, 1].max()
     assert top == pytest.approx(101.5 + np.std([0, 1], ddof=1))
-    assert not comparisons.plot_training_curves(make_history(seeds=1)).axes[0].collections  # no deviation
+    assert not comparisons.plot_training_curves(make_full_history(seeds=1)).axes[0].collections  # no deviation
 
 
 def test_what_no_method_has_is_no_panel_and_who_has_nothing_no_line():
     titles = [
-        axis.get_ylabel() for axis in comparisons.plot_training_curves(make_history(methods=("supervised",))).axes
+        axis.get_ylabel() for axis in comparisons.plot_training_curves(make_full_history(methods=("supervised",))).axes
     ]
     assert [title for title in titles if title] == ["val mIoU (%)", "supervised loss"]
-    fig = comparisons.plot_training_curves(make_history(methods=METHODS))
+    fig = comparisons.plot_training_curves(make_full_history(methods=METHODS))
     kept = next(axis for axis in fig.axes if axis.get_ylabel() == "regions kept")
     assert len(kept.lines) == len(METHODS) - 1
 

@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 
+import evidences
 import pandas as pd
 import pytest
-import test_evidence
 from conftest import ROOT
 from disks import small_disk
 from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ def disk(tmp_path):
 
 def pack(folder, written):
     """Pack an evidence.zip that lies elsewhere."""
-    source = test_evidence.write(written / "whole.zip")
+    source = evidences.write(written / "whole.zip")
     evidence.Evidence.read(source).pack(folder / "evidence.zip", ["val"])
 
 
@@ -43,7 +43,7 @@ WRITERS = {
     "table": lambda folder, _: TABLE.write(folder),
     "figure": lambda folder, _: style.save(Figure(figsize=(1, 1)), folder / "figure"),
     "split": lambda folder, _: splits.write_split(SPLIT, folder),
-    "evidence": lambda folder, _: test_evidence.write(folder / "evidence.zip"),
+    "evidence": lambda folder, _: evidences.write(folder / "evidence.zip"),
     "packed evidence": pack,
     "notebooks": lambda folder, _: strip.strip(ROOT / "notebooks", folder),
 }

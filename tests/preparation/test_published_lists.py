@@ -22,7 +22,7 @@ real = pytest.mark.skipif(not REAL, reason="RRN_SPLITS does not name a folder of
 IDS = ["2007_000032", "2008_000002", "2009_000007"]
 ENTRY = Published(
     **{"kind": "voc", "protocol": "cps", "partition": "1of16", "role": "labeled", "count": 3},
-    **{"repository": "some/where", "commit": "0123456789abcdef", "path": "lists/labeled.txt", "licence": "MIT"},
+    **{"repository": "some/where", "commit": "0123456789abcdef", "path": "lists/labeled.txt", "license": "MIT"},
     sha256=hashlib.sha256("".join(f"{name}\n" for name in IDS).encode()).hexdigest(),
 )
 

@@ -2,6 +2,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import save_file
+from tiny import same, state
 from torch import nn
 
 from rrn.config import SettingsError
@@ -147,14 +148,6 @@ def test_normalization_is_that_of_the_encoder_and_never_of_the_batch():
     batch = torch.cat([white, torch.zeros_like(white)])
     torch.testing.assert_close(network.normalize(batch)[:1], network.normalize(white))
     torch.testing.assert_close(network.normalize(white)[0, :, 0, 0], (1 - torch.tensor(mean)) / torch.tensor(std))
-
-
-def state(network):
-    return {name: value.clone() for name, value in network.state_dict().items()}
-
-
-def same(before, after):
-    return all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_teacher_passes_leave_statistics_alone_and_dropout_off():

@@ -4,7 +4,6 @@ import importlib
 import json
 import math
 import os
-import sys
 import time
 from dataclasses import replace
 
@@ -15,7 +14,6 @@ import torch
 from conftest import ROOT, python, until
 from small import write_folder
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
 gpu_drift, gpu_part, gpu_repository, gpu_study = (
     importlib.import_module(name) for name in ("gpu_drift", "gpu_part", "gpu_repository", "gpu_study")
 )

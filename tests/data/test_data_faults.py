@@ -162,7 +162,7 @@ list(reading)
 @pytest.fixture
 def reading(data: Data) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """A process that has read a batch and waits for a line to read on, and its two workers."""
-    command = [sys.executable, "-c", PROGRAM, data[0].root, REPOSITORY / "tests"]
+    command = [sys.executable, "-c", PROGRAM, data[0].root, REPOSITORY / "tests" / "helpers"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from rrn.preparation import shapes
 
-ROOT = Path(__file__).resolve().parents[1] / "data" / "shapes"
+ROOT = Path(__file__).resolve().parents[2] / "data" / "shapes"
 SAMPLE = [
     ("train", 0),
     ("train", 137),

@@ -5,7 +5,6 @@ import math
 import os
 import re
 import socket
-import sys
 from unittest.mock import patch
 
 import pandas as pd
@@ -13,7 +12,6 @@ import pytest
 import torch
 from conftest import ROOT, python
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
 gpu, measuring, memory, rivals, run, training = (
     importlib.import_module(name)
     for name in ("gpu", "measuring", "memory", "rivals", "run", "training")

@@ -1,18 +1,15 @@
 """What the released step does, counted: its passes, its host reads and its copies; and what it learns from."""
 
 import importlib
-import sys
 from collections import Counter
 
 import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
 reference_step = importlib.import_module("reference_step")
 
 UNLABELED, LABELED = 3, 2
