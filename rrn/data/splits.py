@@ -27,7 +27,7 @@ class Split:
         origin: the permutation, or the public list.
         data: checksum of the data set that was prepared; later stages depend on it in place of thousands of files.
         classes: names of the classes.
-        colors: of the classes, as the data set's authors draw them; empty: none of its own.
+        colours: of the classes, as the data set's authors draw them; empty: none of its own.
         labeled: train images whose labels training may read.
         unlabeled: all other train images.
         val: images of the val split.

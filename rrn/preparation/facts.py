@@ -37,7 +37,7 @@ class Facts:
     problem: str = ""
     size: Size = (0, 0)
     histogram: Mapping[int, int] = field(default_factory=dict)
-    colours: tuple[Color, ...] = ()
+    colors: tuple[Color, ...] = ()
     palette: Mapping[int, Color] = field(default_factory=dict)
 
 
@@ -82,7 +82,7 @@ def _label(path: Path, contents: bytes, digest: str) -> Facts:
     try:
         label = decoding.open_label(path, contents)
     except DataError as error:
-        return Facts(digest, str(error), colours=_colors(path, contents))
+        return Facts(digest, str(error), colors=_colors(path, contents))
     counts = np.bincount(np.asarray(label, dtype=np.uint8).ravel(), minlength=256)
     histogram = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     return Facts(digest, size=(label.height, label.width), histogram=histogram, palette=_palette(label, histogram))

@@ -40,7 +40,7 @@ def make(dataset: ImageSet, settings: Settings, partition: str, report: Report) 
         origin=origin,
         data=report.checksum,
         classes=dataset.classes,
-        colours=dataset.layout.colours,
+        colours=dataset.layout.colors,
         labeled=tuple(sorted(labeled)),
         unlabeled=tuple(sorted(unlabeled)),
         val=tuple(dataset.require_labels(dataset.val)),

@@ -173,8 +173,8 @@ class Findings:
     def _add_label(self, pair: Pair, path: Path, image: Facts, label: Facts) -> None:
         """Judge a label and count its pixels."""
         if label.problem:
-            drawn = set(label.colours) - set(VOID_COLORS)
-            is_drawn = drawn and drawn <= set(self.layout.colours)
+            drawn = set(label.colors) - set(VOID_COLORS)
+            is_drawn = drawn and drawn <= set(self.layout.colors)
             self.problems.add(in_colors(path) if is_drawn else _with_folder(label.problem, path), path)
             return
         if not image.problem and image.size != label.size:

@@ -56,7 +56,7 @@ class About(Section):
     Attributes:
         name, partition, method, seed: of the run.
         classes: names; the index of a name is its class.
-        colors: of the classes, as the authors of the data set draw them; empty: none of its own.
+        colours: of the classes, as the authors of the data set draw them; empty: none of its own.
         region: side of a region in pixels.
         rule: the row's filter.
         rho: what rates the regions that are kept.

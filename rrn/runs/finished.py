@@ -40,7 +40,7 @@ class RunCard(Section):
         step: how many it took.
         settings: fingerprint of all settings that it was trained with.
         classes: names; the index of a name is its class.
-        colors: of the classes, as the authors of the data set draw them; empty: none of its own.
+        colours: of the classes, as the authors of the data set draw them; empty: none of its own.
         size: height and width that images were resized to when read; None: as they are.
         networks: what they are built from; None for a warmup, which does not depend on the method.
         evaluate: how they were asked about whole images.

@@ -31,7 +31,7 @@ class Layout(ABC):
     root: Path
     classes: tuple[str, ...]
     meaning: Mapping[int, int]
-    colours: tuple[Color, ...]
+    colors: tuple[Color, ...]
     hint: str
 
     @classmethod
