@@ -191,9 +191,9 @@ def test_photographs_are_turned_upright_and_gray_ones_read(runs, photos, tmp_pat
     exif = Image.Exif()
     exif[0x0112] = 6
     photo(tmp_path / "in" / "turned.jpg", 24, 40, exif=exif)
-    Image.fromarray(np.arange(600, dtype=np.uint16).astype(np.uint8).reshape(20, 30)).save(tmp_path / "in" / "grey.png")
+    Image.fromarray(np.arange(600, dtype=np.uint16).astype(np.uint8).reshape(20, 30)).save(tmp_path / "in" / "gray.png")
     assert call(runs / "rrn", "in", "out") == 0
-    sizes = {name: Image.open(tmp_path / "out" / "labels" / f"{name}.png").size for name in ("turned", "grey")}
+    sizes = {name: Image.open(tmp_path / "out" / "labels" / f"{name}.png").size for name in ("turned", "gray")}
     assert sizes == {"turned": (24, 40), "gray": (30, 20)}
 
 

@@ -294,7 +294,7 @@ def test_outputs_that_could_not_be_written_lose_no_step(warm, sparse, tmp_path, 
 
 
 def test_a_state_that_could_not_be_written_leaves_the_one_before(warm, sparse, tmp_path, monkeypatch):
-    plain = resume.write
+    plain = resume.write_state
 
     def full(path, value):
         if value["state"]["step"] == 6:
@@ -498,7 +498,7 @@ def test_identity_leaves_out_nothing_else(warm, stage, row, unread):
 
 def test_one_of_several_processes_prints_its_rows_and_ends_with_torchrun(warm, tmp_path, monkeypatch, capfd):
     ends = []
-    monkeypatch.setattr(train.processes, "end_together", lambda: ends.append(True))
+    monkeypatch.setattr(train.distributed, "stop", lambda: ends.append(True))
     options = {"stage": KEY[0], "partition": KEY[1], "method": KEY[2], "seed": KEY[3], "out": tmp_path / "out"}
     monkeypatch.setattr("sys.argv", ["rrn.train", *(f"--{name}={value}" for name, value in options.items())])
     train.main()

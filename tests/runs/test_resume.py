@@ -221,14 +221,6 @@ def test_the_lock_of_a_dead_process_is_free(tmp_path):
         assert scratch.load() == {"step": 5}
 
 
-def test_evidence_of_a_step_is_no_state(tmp_path):
-    with ResumeFolder(tmp_path, "run", BEFORE) as scratch:
-        path = scratch.keep_evidence({"step": 7, "said": "a loss is nan"})
-    assert path == scratch.path / "failed-00000007.pt"
-    assert resume.read_state(path) == {"identity": BEFORE, "step": 7, "said": "a loss is nan"}
-    assert found(tmp_path) is None
-
-
 def test_differences_names_leaves():
     assert resume.differences({"a": {"b": 1}, "c": [1]}, {"a": {"b": 2}, "d": 1}) == [
         "a.b: 1 -> 2",
