@@ -104,16 +104,17 @@ def test_every_file_with_the_mark_is_run():
 
 
 def test_what_does_not_pass_is_reported_with_its_reason(tmp_path):
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "test_sample.py").write_text(SAMPLE)
-    (tmp_path / "tests" / "test_broken.py").write_text("import no_such_module\n")
+    folder = tmp_path / "tests" / "gpu"
+    folder.mkdir(parents=True)
+    (folder / "test_sample.py").write_text(SAMPLE)
+    (folder / "test_broken.py").write_text("import no_such_module\n")
     program = f"""
 import time, torch, gpu_tests
 from pathlib import Path
 from gpu_part import Part
 
 gpu_tests.ROOT, gpu_tests.FILES = Path({str(tmp_path)!r}), ("test_sample.py", "test_broken.py")
-finished = frozenset(["tests/test_sample.py::test_was_finished", "another part"])
+finished = frozenset(["tests/gpu/test_sample.py::test_was_finished", "another part"])
 gpu_tests.run(Part(True, torch.device("cpu"), time.monotonic() + 900, finished, None))
 """
     found, _ = reports("-c", program, folder=tmp_path)
