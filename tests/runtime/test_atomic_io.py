@@ -150,7 +150,8 @@ OF_THEIR_OWN = {
     "rrn/pipeline/stage.py": "a folder of temporary files",
 }
 WRITING = re.compile(
-    r"""(?<!unfinished)\.write_(text|bytes)\(|(?<!unfinished\.)open\([^)]*["'][wax]b?\+?["']|\.to_csv\((?!index|\*\*FORMAT|file, )|\.savefig\((?!unf|buf|str)"""
+    r"""(?<!unfinished)\.write_(text|bytes)\(|(?<!unfinished\.)open\([^)]*["'][wax]b?\+?["']"""
+    r"""|\.to_csv\((?!index|\*\*FORMAT|file, )|\.savefig\((?!unf|buf|str)"""
 )
 
 
