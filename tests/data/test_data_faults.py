@@ -145,7 +145,7 @@ def test_a_run_with_decoded_images_goes_on_with_those_of_its_beginning(data: Dat
 PROGRAM = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 import psutil, test_data_faults as tests
 from small import partitioned, small_settings
 root = Path(sys.argv[1])
@@ -162,7 +162,8 @@ list(reading)
 @pytest.fixture
 def reading(data: Data) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """A process that has read a batch and waits for a line to read on, and its two workers."""
-    command = [sys.executable, "-c", PROGRAM, data[0].root, REPOSITORY / "tests" / "helpers"]
+    places = [REPOSITORY / "tests", REPOSITORY / "tests" / "helpers", Path(__file__).parent]
+    command = [sys.executable, "-c", PROGRAM, data[0].root, *places]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

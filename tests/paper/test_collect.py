@@ -196,7 +196,8 @@ def test_keys_of_committed_studies_are_found_at_their_new_places(path):
     old = held["evaluate"] if "evidence" in held["evaluate"] else held["log"]
     assert found["log"] == held["log"] | {"evidence": old["evidence"]}
     assert found["dataset"] == held["dataset"] and "evidence" not in found["evaluate"]
-    assert found.get("loading", {}).get("evaluation_batch") == held["evaluate"].get("batch")
+    batch = held["loading"]["evaluation_batch"] if "loading" in held else held["evaluate"].get("batch")
+    assert found.get("loading", {}).get("evaluation_batch") == batch
     assert config.up_to_date(found) == found, "and those of this version stay where they are"
 
 
