@@ -25,6 +25,7 @@ from rrn.limits import MOVED, PositiveInt, nearest, up_to_date
 from rrn.runtime.errors import SettingsError
 from rrn.schema import (
     IGNORE_INDEX,
+    JUDGED,
     Augment,
     CutMix,
     Dataset,
@@ -43,6 +44,7 @@ from rrn.schema import (
 
 __all__ = [
     "IGNORE_INDEX",
+    "JUDGED",
     "Augment",
     "CutMix",
     "Dataset",

@@ -12,7 +12,8 @@ part comes from: [abstract] of the paper, [released] code of its authors, [ours]
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -24,9 +25,10 @@ from rrn import config
 from rrn.data.batches import Batch
 from rrn.models import regions
 from rrn.models.discriminator import RegionDiscriminator
-from rrn.models.functional import jensen_shannon, logit, one_hot, precise, ramp, sum_over_pair
+from rrn.models.functional import logit, move_towards, one_hot, precise, ramp, sum_over_pair
 from rrn.models.modes import evaluating, frozen, teaching
 from rrn.models.pair import SegmenterPair
+from rrn.models.pseudo_label_scores import FILTER_SCORES, RATINGS, Candidates, as_probability
 from rrn.runtime import distributed, seeding
 
 Losses = dict[str, Tensor]
@@ -56,8 +58,10 @@ class Step:
     unlabeled: Tensor = field(init=False)  # un-mixed, u0 before u1, normalized [2B', 3, H, W]
     valid: Tensor = field(init=False)  # 0 in their padding, float [2B', 1, H, W]
     teacher_logits: Tensor = field(init=False)  # both segmenters' of them [2, 2B', C, H, W]
+    labels: Tensor = field(init=False)  # pseudo-labels of them, int64 [2, 2B', 1, H, W]
     agreement: Tensor = field(init=False)  # 1 where both predict the same class of them, float [2B', 1, H, W]
     scores: Tensor = field(init=False)  # logits of `score_regions` of them
+    ranking: Tensor = field(init=False)  # by what they are filtered: of FILTER_SCORES [2, 2B', rows, columns]
     measures: Losses = field(default_factory=dict)  # coverage, weight, agreement; a process's share of the batch's
 
     @cached_property
@@ -100,6 +104,7 @@ class RRN(SegmenterPair):
         for k in range(2 * self.row.uses_discriminators):
             with seeding.fork(seed, "initial discriminator", index=k):
                 self.discriminators.append(RegionDiscriminator(self.row.discriminator, classes))
+        self.teachers = nn.ModuleList()  # averages of the segmenters, where the row asks for them: `add_teachers`
 
     # ---- 1. Consistency: two segmenters teach each other on mixed images -----------------------------------------
 
@@ -151,25 +156,39 @@ class RRN(SegmenterPair):
         step.unlabeled = self.normalize(torch.cat(step.batch.unlabeled))
         step.valid = torch.cat(step.batch.unlabeled_valid).to(step.unlabeled.dtype)
         step.teacher_logits = self.teacher_logits(step.unlabeled)
-        labels = step.teacher_logits.argmax(2, keepdim=True)  # [2, 2B', 1, H, W]
-        step.agreement = (labels[0] == labels[1]).float()
+        step.labels = step.teacher_logits.argmax(2, keepdim=True)
+        step.agreement = (step.labels[0] == step.labels[1]).float()
+        if self.row.labels_from == "ensemble":
+            step.labels = self.ensemble_labels(step)
         weights = self.region_weights(step)
         boxes = self.boxes(step.batch)
-        labels, weights = (torch.stack([mix(v, boxes) for v in both]) for both in (labels, weights))  # [2, B', 1, H, W]
+        labels, weights = (torch.stack([mix(v, boxes) for v in both]) for both in (step.labels, weights))
         return PseudoLabels(mix(step.unlabeled, boxes), labels, weights, mix(step.valid, boxes))
 
     @torch.no_grad()
     def teacher_logits(self, images: Tensor) -> Tensor:
-        """Return both segmenters' logits [2, N, C, H, W] of un-mixed images, as teachers.
+        """Return both segmenters' logits [2, N, C, H, W] of un-mixed images, as teachers; or those of `teachers`.
 
         Batch norm uses the statistics of the batch [released] or the running ones [ours]; neither is changed, and
         dropout is off [ours].
         """
         logits = []
-        for segmenter in self.segmenters:
-            with teaching(segmenter, self.row.teacher_statistics):
-                logits.append(precise(segmenter(images)))
+        for teacher in self.teachers or self.segmenters:
+            with teaching(teacher, self.row.teacher_statistics):
+                logits.append(precise(teacher(images)))
         return torch.stack(logits)
+
+    def add_teachers(self) -> None:
+        """Let averages of the segmenters over all steps from now on teach, where the row says so [Mean Teacher]."""
+        if self.row.teacher == "ema":
+            self.teachers = copy.deepcopy(self.segmenters).requires_grad_(False)
+
+    @torch.no_grad()
+    def update_teachers(self, number: int, learned: Tensor) -> None:
+        """Move the teachers towards the segmenters of after step `number`, if it `learned` anything (bool scalar)."""
+        if self.teachers:
+            decay = min(self.row.teacher_decay, number / (number + 1))  # at first the plain mean [Mean Teacher]
+            move_towards(self.teachers, self.segmenters, (1 - decay) * learned)
 
     def boxes(self, batch: Batch) -> Tensor:
         """Return the boxes of CutMix, bool [B', 1, H, W]; all False where the row does not mix."""
@@ -223,39 +242,89 @@ class RRN(SegmenterPair):
         """Decide which `relevant` regions of branch k's pseudo-labels are kept: bool [N, rows, columns].
 
         The region score decides alone [abstract]; the controls keep as many regions as it would, but those that
-        another of FILTER_SCORES puts first [ours].
+        another of FILTER_SCORES puts first [ours]. A soft rule keeps all. Pixels have a threshold of their own.
         """
-        rule = self.row.filter
+        rule, ranking = self.row.filter, step.ranking[k]
+        if rule.keep == "soft":
+            return relevant
         if rule.keep == "threshold":
-            passed = relevant & (region_score(self, step, k) >= logit(rule.tau))
+            if rule.by == "pixel_confidence":
+                return relevant & (ranking >= rule.tau)
+            passed = relevant & (step.scores[k, 0] >= logit(rule.tau))
             if rule.by == "region_score":
                 return passed
-            count = distributed.all_reduce_sum(passed.sum())  # the controls keep as many, in each branch
-        else:
-            count = (rule.fraction * distributed.all_reduce_sum(relevant.sum()).double() + 0.5).floor()
-        return regions.best(FILTER_SCORES[rule.by](self, step, k), relevant, count)
+            return regions.best(ranking, relevant, distributed.all_reduce_sum(passed.sum()))  # in each branch
+        if rule.per == "class":
+            return regions.best_of_classes(ranking, relevant, self.region_classes(step, k), self.classes, rule.fraction)
+        return regions.best_share(ranking, relevant, rule.fraction)
+
+    def region_classes(self, step: Step, k: int) -> Tensor:
+        """Return the most frequent class of each region of branch k's pseudo-labels, int64 [N, rows, columns]."""
+        pixels = one_hot(step.labels[k].squeeze(1), self.classes) * step.valid
+        return regions.region_sum(pixels, self.side).argmax(1)
+
+    def doubted(self, step: Step) -> Tensor:
+        """Mark the regions whose filter score is below tau: bool [2, N, rows, columns]."""
+        return as_probability(self.row.filter.by, step.ranking) < self.row.filter.tau
 
     # ---- 3. Dynamic region loss: the networks' diversity rates what is kept --------------------------------------
 
     def region_weights(self, step: Step) -> Tensor:
         """Return the weight W_k of every pixel of both branches' pseudo-labels, un-mixed [2, 2B', 1, H, W]."""
         row, divide = self.row, step.denominators
-        area = regions.region_sum(step.valid, self.region).squeeze(1)  # valid pixels [2B', rows, columns]
+        area = regions.region_sum(step.valid, self.side).squeeze(1)  # valid pixels [2B', rows, columns]
         kept = (area > 0).expand(2, *area.shape)
         weight = kept.float()
-        if row.filter.by != "none" and step.number >= row.filter.start:
-            maps = self.class_maps(step.teacher_logits)
-            step.scores = self.score_regions(maps, step.unlabeled, step.valid, cross=row.rho in CROSS)
-            kept = torch.stack([self.select_regions(k, step, area > 0) for k in range(2)])
-            weight = kept.float()
-            if row.rho != "none":
-                weight = regions.normalized(RATINGS[row.rho](self, step), kept, area)
+        if step.number >= row.filter.start:
+            candidates = self.candidates(step)
+            if row.filter.by != "none":
+                step.ranking = torch.stack([FILTER_SCORES[row.filter.by](candidates, k) for k in range(2)])
+                kept = torch.stack([self.select_regions(k, step, area > 0) for k in range(2)])
+                weight = kept.float()
+            if row.rho != "none" or row.filter.keep == "soft":
+                weight = regions.normalized(self.ratings(step, candidates), kept, area)
+            if row.labels_from == "ensemble_below_tau":
+                doubted = self.to_pixels(self.doubted(step).unsqueeze(2), step)
+                step.labels = torch.where(doubted, self.ensemble_labels(step), step.labels)
         step.measures = {
-            "coverage": kept.sum() / (2 * divide.unlabeled_regions),
+            "coverage": kept.sum() / (2 * (divide.unlabeled_regions if self.side == self.region else divide.unlabeled)),
             "weight": (weight * area).sum() / (2 * divide.unlabeled),
             "agreement": (step.agreement * step.valid).sum() / divide.unlabeled,
         }
-        return regions.to_pixels(weight.unsqueeze(2), self.region, *step.valid.shape[-2:])
+        return self.to_pixels(weight.unsqueeze(2), step)
+
+    def candidates(self, step: Step) -> Candidates:
+        """Return all that regions are judged by; among it what discriminators, if there are any, say of them."""
+        scores = None
+        if self.discriminators:
+            maps, cross = self.class_maps(step.teacher_logits), self.row.rho in config.JUDGED
+            step.scores = scores = self.score_regions(maps, step.unlabeled, step.valid, cross)
+        teachers = (step.teacher_logits, step.labels, step.valid, step.agreement, scores)
+        return Candidates(self.region, self.seed, self.row.filter.tau, step.number, *teachers)
+
+    def ratings(self, step: Step, candidates: Candidates) -> Tensor:
+        """Return what weighs kept regions, at least 0 [2, N, rows, columns]: rho, a soft filter's score, or both."""
+        rule = self.row.filter
+        soft = rule.floor + (1 - rule.floor) * as_probability(rule.by, step.ranking) if rule.keep == "soft" else None
+        if self.row.rho == "none" and soft is not None:
+            return soft
+        rating = RATINGS[self.row.rho](candidates)
+        if self.side != self.region:  # what is filtered are pixels
+            rating = regions.to_pixels(rating, self.region, *step.valid.shape[-2:])
+        return rating if soft is None else rating * soft
+
+    def ensemble_labels(self, step: Step) -> Tensor:
+        """Return the class of the mean of both teachers' probabilities, for both branches [2, 2B', 1, H, W] [ours]."""
+        return step.teacher_logits.softmax(2).mean(0).argmax(1, keepdim=True).expand_as(step.labels)
+
+    @property
+    def side(self) -> int:
+        """Side of what the row filters, in pixels: a region, or a pixel."""
+        return 1 if self.row.filter.by == "pixel_confidence" else self.region
+
+    def to_pixels(self, values: Tensor, step: Step) -> Tensor:
+        """Give the pixels of the unlabeled images the values [.., rows, columns] of what the row filters."""
+        return regions.to_pixels(values, self.side, *step.valid.shape[-2:])
 
     def region_mean(self, values: Tensor, valid: Tensor) -> Tensor:
         """Mean of float [N, 1, H, W] over the valid pixels of each region: [N, rows, columns]."""
@@ -322,65 +391,6 @@ class RRN(SegmenterPair):
         count = distributed.all_reduce_sum(relevant.sum()).clamp(min=1)
         difference = distributed.all_reduce_sum(((real - fake) * relevant).sum((0, 2, 3))) / count  # [K]
         return distributed.split_value(difference.abs().mean())
-
-
-# ---- By what the regions of branch k are filtered: a score [N, rows, columns], the best highest (of 2.) --------------
-
-
-def region_score(_: RRN, step: Step, k: int) -> Tensor:
-    """What the branch's own discriminator says, a logit [abstract]."""
-    return step.scores[k, 0]
-
-
-def confidence(rrn: RRN, step: Step, k: int) -> Tensor:
-    """Mean probability of the predicted class [ours]."""
-    return rrn.region_mean(step.teacher_logits[k].softmax(1).amax(1, keepdim=True), step.valid)
-
-
-def chance(rrn: RRN, step: Step, k: int) -> Tensor:
-    """Random numbers, drawn for the regions of all processes at once, so that any number of them keeps the same."""
-    own = step.scores[k, 0]
-    everyone = (len(own) * distributed.world(), *own.shape[1:])
-    coins = torch.rand(everyone, generator=seeding.generator(rrn.seed, "coin", step.number, k))
-    return coins[distributed.rank() :: distributed.world()].to(own.device, non_blocking=True)
-
-
-FILTER_SCORES: dict[str, Callable[[RRN, Step, int], Tensor]] = {
-    "region_score": region_score,
-    "confidence": confidence,
-    "random": chance,
-}
-"""`filter.by`: a further score is a function here and a word in the schema."""
-
-
-# ---- How rho rates regions: of both branches [2, N, rows, columns], at least 0; all candidates [ours] (of 3.) --------
-
-
-def votes(rrn: RRN, step: Step) -> Tensor:
-    """Share of discriminators that accept the region."""
-    return (step.scores >= logit(rrn.row.filter.tau)).float().mean(1)
-
-
-def agreement(rrn: RRN, step: Step) -> Tensor:
-    """Share of pixels that have the same class in both branches."""
-    return rrn.region_mean(step.agreement, step.valid).expand(2, -1, -1, -1)
-
-
-def divergence(rrn: RRN, step: Step) -> Tensor:
-    """Exp of minus the mean Jensen-Shannon divergence of the branches' probabilities."""
-    mean = rrn.region_mean(jensen_shannon(*step.teacher_logits), step.valid)
-    return (-mean).exp().expand(2, -1, -1, -1)
-
-
-RATINGS: dict[str, Callable[[RRN, Step], Tensor]] = {
-    "product": lambda _, step: step.scores.sigmoid().prod(1),  # of both discriminators' probabilities
-    "mean": lambda _, step: step.scores.sigmoid().mean(1),
-    "votes": votes,
-    "agreement": agreement,
-    "divergence": divergence,
-}
-"""`rho`: a further candidate is a function here and a word in the schema."""
-CROSS = ("product", "mean", "votes")  # these ask both discriminators about each branch
 
 
 # ---- 5. Formulas, each a pure function -------------------------------------------------------------------------------

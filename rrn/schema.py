@@ -34,6 +34,9 @@ from rrn.limits import (
     nearest,
 )
 
+JUDGED = ("product", "mean", "votes")
+"""Candidates of rho that ask the discriminators."""
+
 IGNORE_INDEX = 255
 """The value of void pixels in every label tensor of the package, whatever a data set calls void."""
 
@@ -242,11 +245,29 @@ class Evaluate(Section):
 class Filter(Section):
     """Local pseudo-label filtering: which regions are kept."""
 
-    by: Literal["none", "region_score", "confidence", "random"]
-    keep: Literal["threshold", "fraction"]
+    by: Literal[
+        "none", "region_score", "confidence", "probability", "confidence_divergence", "pixel_confidence", "random"
+    ]
+    per: Literal["batch", "class"] = "batch"
+    keep: Literal["threshold", "fraction", "soft"]
     tau: Fraction
     fraction: Fraction
+    floor: Fraction = 0.0
     start: NaturalInt
+
+    @model_validator(mode="after")
+    def _possible(self) -> Filter:
+        if self.per == "class" and self.keep != "fraction":
+            raise ValueError(
+                f"per: class keeps a fraction of each class, and keep: {self.keep} keeps none; "
+                "set keep: fraction, or per: batch"
+            )
+        if self.keep == "soft" and self.by in ("none", "random"):
+            raise ValueError(
+                f"keep: soft weighs by a score, and by: {self.by} is none; set by: probability or another, or "
+                "keep: fraction"
+            )
+        return self
 
 
 class Discriminator(Section):
@@ -274,14 +295,17 @@ class Method(Section):
     lambda_u_ramp: NaturalInt
     teacher_statistics: Literal["batch", "running"]
     filter: Filter
-    rho: Literal["none", "product", "mean", "votes", "agreement", "divergence"]
+    rho: Literal["none", "product", "mean", "votes", "agreement", "divergence", "probability"]
+    labels_from: Literal["other", "ensemble", "ensemble_below_tau"] = "other"
+    teacher: Literal["current", "ema"] = "current"
+    teacher_decay: Below1 = 0.99
     grid: PositiveInt
     discriminator: Discriminator
 
     @property
     def uses_discriminators(self) -> bool:
         """Whether anything of this row depends on region discriminators."""
-        return self.filter.by != "none"
+        return self.filter.by != "none" or self.rho in JUDGED
 
     @model_validator(mode="after")
     def _possible(self) -> Method:
@@ -291,13 +315,13 @@ class Method(Section):
                 "labels: all is the supervised upper bound, which leaves no unlabeled images; "
                 "set consistency: false, or labels: partition"
             )
-        if self.filter.by != "none" and not self.consistency:
+        if not self.consistency:
+            self._without_pseudo_labels()
+        if self.labels_from == "ensemble_below_tau" and self.filter.by in ("none", "random"):
             raise ValueError(
-                f"filter.by: {self.filter.by} filters the pseudo-labels of the consistency term; "
-                "set consistency: true, or filter.by: none"
+                f"labels_from: ensemble_below_tau asks the score of filter.by, and {self.filter.by} is none; "
+                "set filter.by: probability or another, or labels_from: ensemble"
             )
-        if self.rho != "none" and self.filter.by == "none":
-            raise ValueError(f"rho: {self.rho} weighs the regions that a filter keeps; set filter.by, or rho: none")
         if judge.feature_matching and self.uses_discriminators and judge.maps == "hard":
             raise ValueError(
                 "discriminator.maps: hard carries no gradient, so feature matching cannot work on it; "
@@ -314,6 +338,17 @@ class Method(Section):
                 "set discriminator.feature_matching: 0, or discriminator.objective: adversarial"
             )
         return self
+
+    def _without_pseudo_labels(self) -> None:
+        """Refuse what is said of the pseudo-labels of a row that has none."""
+        meant: dict[str, tuple[str, str]] = {"filter.by": (self.filter.by, "none"), "rho": (self.rho, "none")}
+        meant |= {"labels_from": (self.labels_from, "other"), "teacher": (self.teacher, "current")}
+        for key, (value, off) in meant.items():
+            if value != off:
+                raise ValueError(
+                    f"{key}: {value} is about the pseudo-labels of the consistency term; "
+                    f"set consistency: true, or {key}: {off}"
+                )
 
 
 class Settings(Section):

@@ -66,7 +66,7 @@ def test_every_row_of_every_preset_loads(preset, root):
         (
             {"methods": {"rrn": {"filter": "random"}}},
             "params.yaml: methods.rrn.filter is a section with keys "
-            "['by', 'fraction', 'keep', 'start', 'tau'], not 'random'",
+            "['by', 'floor', 'fraction', 'keep', 'per', 'start', 'tau'], not 'random'",
         ),
         (
             {"methods": {"rrn": None}},
@@ -158,12 +158,33 @@ def test_every_row_of_every_preset_loads(preset, root):
         ),
         (
             {"methods": {"rrn": {"consistency": False}}},
-            "params.yaml: methods.rrn: method: filter.by: region_score filters the pseudo-labels of the consistency "
+            "params.yaml: methods.rrn: method: filter.by: region_score is about the pseudo-labels of the consistency "
             "term; set consistency: true, or filter.by: none",
         ),
         (
-            {"methods": {"rrn": {"filter": {"by": "none"}, "rho": "mean"}}},
-            "methods.rrn: method: rho: mean weighs the regions that a filter keeps; set filter.by, or rho: none",
+            {"methods": {"supervised": {"consistency": False, "rho": "mean"}}},
+            "methods.supervised: method: rho: mean is about the pseudo-labels of the consistency term; "
+            "set consistency: true, or rho: none",
+        ),
+        (
+            {"methods": {"supervised": {"consistency": False, "teacher": "ema"}}},
+            "teacher: ema is about the pseudo-labels of the consistency term; set consistency: true, or "
+            "teacher: current",
+        ),
+        (
+            {"methods": {"cps": {"labels_from": "ensemble_below_tau"}}},
+            "methods.cps: method: labels_from: ensemble_below_tau asks the score of filter.by, and none is none; "
+            "set filter.by: probability or another, or labels_from: ensemble",
+        ),
+        (
+            {"methods": {"cps": {"filter": {"by": "confidence", "keep": "threshold", "per": "class"}}}},
+            "methods.cps: method.filter: per: class keeps a fraction of each class, and keep: threshold keeps none; "
+            "set keep: fraction, or per: batch",
+        ),
+        (
+            {"methods": {"cps": {"filter": {"by": "random", "keep": "soft"}}}},
+            "methods.cps: method.filter: keep: soft weighs by a score, and by: random is none; "
+            "set by: probability or another, or keep: fraction",
         ),
         (
             {"methods": {"rrn": {"filter": {"by": "region_score"}, "discriminator": {"maps": "hard"}}}},

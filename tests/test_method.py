@@ -18,6 +18,7 @@ from rrn.config import IGNORE_INDEX, Filter, Method
 from rrn.method import mix, pair_real_and_fake, weighted_cross_entropy
 from rrn.models import pair, regions
 from rrn.models.functional import jensen_shannon, logit, one_hot, ramp
+from rrn.models.pseudo_label_scores import FILTER_SCORES, RATINGS
 from rrn.models.regions import best, normalized
 from rrn.reliability.selection import keep_count
 from rrn.runtime import distributed, seeding
@@ -294,10 +295,9 @@ def test_ratings_lie_where_they_should():
     scores, teachers = torch.randn(2, 2, 3, 2, 2, generator=draw), torch.randn(2, 3, 3, 32, 32, generator=draw)
     same = (teachers[0].argmax(1, keepdim=True) == teachers[1].argmax(1, keepdim=True)).float()
     step = tiny.teaching_step(network, teachers, torch.zeros(3, 3, 32, 32), torch.ones(3, 1, 32, 32))
-    step.scores = scores
     ratings = {}
-    for kind, rate in method.RATINGS.items():
-        ratings[kind] = rate(network, step)
+    for kind in RATINGS:
+        ratings[kind] = tiny.rate(network, step, kind, scores)
         assert ratings[kind].shape == (2, 3, 2, 2) and ((ratings[kind] >= 0) & (ratings[kind] <= 1)).all()
     chance = scores.sigmoid()
     torch.testing.assert_close(ratings["product"], chance[:, 0] * chance[:, 1])
@@ -622,7 +622,7 @@ def test_a_fraction_keeps_the_count_that_the_diagnosis_keeps(number):
     """Of 10 regions 0.25 are 2.5: a half is rounded up, on both sides, as float64 has it (0.29 of 50 is less)."""
     network = tiny.model("local_filter")
     step, relevant = network.begin_step(tiny.batch(), 0), torch.ones(1, number, 1, dtype=torch.bool)
-    step.scores = torch.arange(float(number)).view(1, 1, 1, number, 1)
+    step.ranking = torch.arange(float(number)).view(1, 1, number, 1)
     for fraction in (hundredth / 100 for hundredth in range(101)):
         network.row = network.row.model_copy(
             update={"filter": network.row.filter.model_copy(update={"fraction": fraction})}
@@ -721,8 +721,7 @@ def test_both_discriminators_are_asked_about_each_branch_where_the_rating_is_the
     scores = network.score_regions(network.class_maps(teachers), images, valid, cross=True)
     area = regions.region_sum(valid, 8).squeeze(1)
     step = tiny.teaching_step(network, teachers, images, valid)
-    step.scores = scores
-    rating = method.RATINGS[rho](network, step)
+    rating = tiny.rate(network, step, rho, scores)
     expected = normalized(rating, (area > 0).expand(2, *area.shape), area)
     torch.testing.assert_close(weights[:, :, 0, ::8, ::8], expected)
     assert len(rating.unique()) > 2, "two votes are none, one or both"
@@ -746,11 +745,10 @@ def test_the_control_by_confidence_keeps_the_regions_whose_pixels_are_surest(rul
 
 def test_a_score_equal_to_the_threshold_is_a_vote():
     network = tiny.model("rrn", {"method": {"rho": "votes"}})
-    step = network.begin_step(tiny.batch(), 0)
-    step.scores = torch.full((2, 2, 1, 2, 2), logit(network.row.filter.tau))
-    assert (method.RATINGS["votes"](network, step) == 1).all()
-    step.scores = step.scores - 1e-6
-    assert (method.RATINGS["votes"](network, step) == 0).all()
+    step = tiny.teaching_step(network, torch.zeros(2, 1, 3, 32, 32), torch.zeros(0), torch.ones(1, 1, 32, 32))
+    scores = torch.full((2, 2, 1, 2, 2), logit(network.row.filter.tau))
+    assert (tiny.rate(network, step, "votes", scores) == 1).all()
+    assert (tiny.rate(network, step, "votes", scores - 1e-6) == 0).all()
 
 
 def test_the_adversarial_objective_weighs_labels_as_much_as_the_predictions_of_both_branches():
@@ -768,7 +766,195 @@ def test_the_adversarial_objective_weighs_labels_as_much_as_the_predictions_of_b
 
 @pytest.mark.parametrize(
     ("field", "functions"),
-    [(Filter.model_fields["by"], method.FILTER_SCORES), (Method.model_fields["rho"], method.RATINGS)],
+    [
+        (Filter.model_fields["by"], FILTER_SCORES),
+        (Method.model_fields["rho"], RATINGS),
+    ],
 )
 def test_a_score_is_a_function_and_a_word_in_the_schema(field, functions):
     assert set(get_args(field.annotation)) == {"none", *functions}
+
+
+# ---- Filters, weights and teachers beside those of the paper ---------------------------------------------------------
+
+
+def weighed(changes, row="local_filter", number=0):
+    """Return a network that stands still, the teachers' logits of three halves, valid pixels, and the step weighed."""
+    network, batch = tiny.still(tiny.model(row, {"method": {"grid": 4, **changes}})), tiny.batch(unlabeled=3)
+    if network.discriminators:
+        with torch.no_grad():
+            bias_to_the_middle(network, batch)
+    images, valid = network.normalize(torch.cat(batch.unlabeled)), torch.cat(batch.unlabeled_valid).float()
+    step = tiny.teaching_step(network, 3 * network.teacher_logits(images), images, valid, number)
+    return network, step, network.region_weights(step)
+
+
+def in_regions(values, step):
+    return regions.region_mean(values.float(), step.valid, 8).squeeze(1)
+
+
+def test_probability_is_the_mean_of_both_networks_for_the_label_in_question():
+    network, step, weights = weighed({"filter": {"by": "probability", "keep": "fraction", "fraction": 0.4}})
+    both = step.teacher_logits.softmax(2).mean(0)
+    for k in range(2):
+        own = in_regions(both.gather(1, step.teacher_logits[k].argmax(1, keepdim=True)), step)
+        torch.testing.assert_close(step.ranking[k], own)
+        kept, relevant = in_regions(weights[k], step) > 0, regions.any_valid(step.valid, 8).squeeze(1)
+        assert kept.sum() == keep_count(0.4, int(relevant.sum())) and own[kept].min() >= own[relevant & ~kept].max()
+        torch.testing.assert_close(tiny.rate(network, step, "probability", step.scores)[k], own)
+
+
+def test_confidence_is_lowered_where_the_networks_differ():
+    _, step, _ = weighed({"filter": {"by": "confidence_divergence", "keep": "fraction"}})
+    apart = in_regions(jensen_shannon(*step.teacher_logits), step)
+    for k in range(2):
+        sure = in_regions(step.teacher_logits[k].softmax(1).amax(1, keepdim=True), step)
+        torch.testing.assert_close(step.ranking[k], sure * (-apart).exp())
+
+
+def test_pixels_have_a_threshold_of_their_own_and_are_counted_as_pixels():
+    rule = {"by": "pixel_confidence", "keep": "threshold", "tau": 0.5}
+    _, step, weights = weighed({"filter": rule})
+    kept = (step.teacher_logits.softmax(2).amax(2, keepdim=True) >= 0.5) & (step.valid > 0)
+    assert torch.equal(weights, kept.float()) and 0 < kept.float().mean() < 1
+    torch.testing.assert_close(step.measures["coverage"], kept.sum() / (2 * step.valid.sum()))
+
+
+def test_rho_weighs_pixels_by_their_region_where_pixels_are_filtered():
+    rule = {"by": "pixel_confidence", "keep": "threshold", "tau": 0.5}
+    network, step, weights = weighed({"filter": rule, "rho": "agreement"})
+    rating = regions.to_pixels(tiny.rate(network, step, "agreement", step.scores).unsqueeze(2), 8, 32, 32)
+    kept = (step.teacher_logits.softmax(2).amax(2, keepdim=True) >= 0.5) & (step.valid > 0)
+    for k in range(2):
+        rated = (rating * kept)[k]
+        torch.testing.assert_close(weights[k], rated * kept[k].sum() / rated.sum())
+
+
+@pytest.mark.parametrize("by", ["region_score", "confidence", "probability", "pixel_confidence"])
+def test_of_each_class_the_same_share_is_kept(by):
+    network, step, weights = weighed({"filter": {"by": by, "per": "class", "keep": "fraction", "fraction": 0.5}})
+    area = regions.region_sum(step.valid, network.side).squeeze(1)
+    kept = regions.region_sum(weights * step.valid, network.side).squeeze(2) > 0
+    for k in range(2):
+        classes = network.region_classes(step, k)
+        found = classes[area > 0].unique()
+        assert len(found) > 1
+        for c in found:
+            own = (classes == c) & (area > 0)
+            assert (kept[k] & own).sum() == keep_count(0.5, int(own.sum()))
+            best, dropped = step.ranking[k][kept[k] & own], step.ranking[k][~kept[k] & own]
+            assert not len(dropped) or not len(best) or best.min() >= dropped.max()
+
+
+def test_the_class_of_a_region_is_the_most_frequent_one_of_its_valid_pixels():
+    network = tiny.model("local_filter")
+    logits = torch.zeros(2, 1, 3, 32, 32)
+    logits[0, :, 1, :10] = 1.0
+    logits[0, :, 2, 10:] = 1.0
+    valid = torch.ones(1, 1, 32, 32)
+    valid[:, :, 8:12, 16:] = 0.0
+    valid[:, :, 12:16, 16:] = 0.0
+    step = tiny.teaching_step(network, logits, torch.zeros(0), valid)
+    assert network.region_classes(step, 0).tolist() == [[[1, 1], [2, 2]]]
+    valid[:, :, :9] = 0.0
+    assert network.region_classes(step, 0).tolist() == [[[2, 0], [2, 2]]], "where nothing is valid, it does not matter"
+
+
+@pytest.mark.parametrize("by", ["region_score", "probability", "pixel_confidence"])
+@pytest.mark.parametrize("rho", ["none", "agreement"])
+def test_soft_weights_are_the_score_above_a_floor_and_1_in_the_mean(by, rho):
+    network, step, weights = weighed({"filter": {"by": by, "keep": "soft", "floor": 0.25}, "rho": rho})
+    score = step.ranking.sigmoid() if by == "region_score" else step.ranking
+    expected = 0.25 + 0.75 * score
+    side = network.side
+    if rho != "none":
+        rating = tiny.rate(network, step, rho, step.scores)
+        expected = expected * (rating if side == 8 else regions.to_pixels(rating, 8, 32, 32))
+    expected = regions.to_pixels(expected.unsqueeze(2), side, 32, 32)
+    for k in range(2):
+        mean = (expected[k] * step.valid).sum() / step.valid.sum()
+        torch.testing.assert_close(weights[k] * step.valid, expected[k] / mean * step.valid)
+    assert step.measures["coverage"] == 1
+
+
+def test_a_floor_of_1_weighs_all_alike():
+    _, step, weights = weighed({"filter": {"by": "probability", "keep": "soft", "floor": 1.0}})
+    torch.testing.assert_close(weights * step.valid, step.valid.expand_as(weights))
+
+
+@pytest.mark.parametrize("rho", ["agreement", "divergence", "probability"])
+def test_rho_weighs_all_regions_without_a_filter_and_asks_no_discriminator(rho):
+    network, step, weights = weighed({"rho": rho}, row="cps_cutmix")
+    area = regions.region_sum(step.valid, 8).squeeze(1)
+    rating = tiny.rate(network, step, rho, None)
+    expected = normalized(rating, (area > 0).expand(2, *area.shape), area)
+    torch.testing.assert_close(weights, regions.to_pixels(expected.unsqueeze(2), 8, 32, 32))
+    assert not network.discriminators and len(rating.unique()) > 2
+
+
+@pytest.mark.parametrize("rho", ["product", "mean", "votes"])
+def test_a_rating_of_the_discriminators_trains_them_without_a_filter(rho):
+    network = tiny.model("cps_cutmix", {"method": {"rho": rho}})
+    assert len(network.discriminators) == 2
+    _, terms, step = losses("cps_cutmix", {"method": {"rho": rho}})
+    assert terms["consistency"].isfinite() and set(tiny.discriminator_losses(network, step))
+
+
+def test_both_learn_the_ensembles_labels_where_the_row_says_so():
+    changes = {"method": {"labels_from": "ensemble", "cutmix": False}}
+    network, batch = tiny.model("cps_cutmix", changes), tiny.batch()
+    pseudo = network.pseudo_label(network.begin_step(batch, 0))
+    mean = network.teacher_logits(network.normalize(torch.cat(batch.unlabeled))).softmax(2).mean(0)
+    expected = mean.argmax(1, keepdim=True)[: len(batch.unlabeled[0])]
+    assert torch.equal(pseudo.labels, expected.expand(2, *expected.shape))
+
+
+@pytest.mark.parametrize("by", ["region_score", "probability"])
+def test_doubted_regions_get_the_ensembles_labels_and_the_others_keep_theirs(by):
+    rule = {"by": by, "keep": "fraction", "fraction": 1.0}
+    tau = {"region_score": 0.5, "probability": 0.45}[by]
+    _, step, _ = weighed({"filter": {**rule, "tau": tau}, "labels_from": "ensemble_below_tau"})
+    score = step.ranking.sigmoid() if by == "region_score" else step.ranking
+    doubted = regions.to_pixels((score < tau).unsqueeze(2), 8, 32, 32)
+    own = step.teacher_logits.argmax(2, keepdim=True)
+    ensemble = step.teacher_logits.softmax(2).mean(0).argmax(1, keepdim=True)
+    assert torch.equal(step.labels, torch.where(doubted, ensemble, own))
+    assert not torch.equal(step.labels, own) and 0 < doubted.float().mean() < 1
+
+
+def test_nothing_is_filtered_weighed_or_corrected_before_its_start():
+    rule = {"by": "probability", "keep": "soft", "start": 2, "tau": 1.0}
+    _, step, weights = weighed({"filter": rule, "rho": "agreement", "labels_from": "ensemble_below_tau"}, number=1)
+    assert (weights == 1).all() and torch.equal(step.labels, step.teacher_logits.argmax(2, keepdim=True))
+
+
+def test_averages_teach_where_the_row_says_so():
+    network, batch = tiny.model("cps_cutmix", {"method": {"teacher": "ema"}}), tiny.batch()
+    network.add_teachers()
+    images = network.normalize(torch.cat(batch.unlabeled))
+    assert torch.equal(network.teacher_logits(images), tiny.model("cps_cutmix").teacher_logits(images))
+    with torch.no_grad():
+        network.segmenters[0].network.segmentation_head[0].bias.add_(torch.tensor([5.0, 0.0, 0.0]))
+    assert torch.equal(network.teacher_logits(images), tiny.model("cps_cutmix").teacher_logits(images))
+    assert not any(p.requires_grad for p in network.teachers.parameters())
+
+
+def test_teachers_are_the_mean_of_the_first_steps_and_then_decay():
+    network = tiny.model("cps_cutmix", {"method": {"teacher": "ema", "teacher_decay": 0.6}})
+    network.add_teachers()
+    weight, average = next(network.segmenters.parameters()), next(network.teachers.parameters())
+    norm, mean = network.segmenters[0].get_buffer, network.teachers[0].get_buffer
+    name = next(name for name, _ in network.segmenters[0].named_buffers() if name.endswith("running_mean"))
+    seen = []
+    for number, value in enumerate((1.0, 4.0, 7.0, 2.0)):
+        with torch.no_grad():
+            weight.fill_(value)
+            norm(name).fill_(10 * value)
+            norm(name.replace("running_mean", "num_batches_tracked")).fill_(number)
+        network.update_teachers(number, torch.tensor(True))
+        network.update_teachers(number, torch.tensor(False))
+        seen.append(average.flatten()[0].item())
+        assert mean(name)[0].item() == pytest.approx(10 * seen[-1])
+        assert mean(name.replace("running_mean", "num_batches_tracked")) == number
+    third = 0.6 * 2.5 + 0.4 * 7
+    assert seen == pytest.approx([1.0, 2.5, third, 0.6 * third + 0.4 * 2])

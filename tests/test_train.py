@@ -111,6 +111,16 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(whole, warm):
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
+def test_averages_that_teach_come_back_with_a_resume_and_leave_no_file(warm):
+    ema = {"method": {"teacher": "ema", "labels_from": "ensemble_below_tau"}}
+    list(train.run(*KEY, warm / "ema", ema))
+    stop_after(3, *KEY, warm / "ema_resumed", ema)
+    list(train.run(*KEY, warm / "ema_resumed", ema))
+    assert contents(warm / "ema") == contents(warm / "ema_resumed")
+    assert "segmenters.safetensors" in contents(warm / "ema") and "teachers.safetensors" not in contents(warm / "ema")
+    finished.load_finished(warm / "ema")
+
+
 def test_other_settings_are_refused_until_the_user_begins_anew(warm, monkeypatch):
     out, other = warm / "changed", {"optimizer": {"lr": 0.001}}
     arguments = ("train", "1of4", "cps_cutmix", 0, out)

@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from rrn.config import JUDGED
 from rrn.reliability import evidence, selection
 from rrn.reliability.evidence import Evidence, EvidenceError
 from rrn.reliability.measures import EVERYTHING, classes_of, of_class, risk_coverage
 from rrn.reliability.scores import RANKED, SCORES
-from rrn.reliability.selection import JUDGED, RHOS, Flags, Floats, Places
+from rrn.reliability.selection import RHOS, Flags, Floats, Places
 
 ORDERS = ("by id", "worst filtered", "most wrong kept", "most disagreement")
 COUNTED = ("split", "id", "segmenter", "row", "column", *SCORES, "divergence", "pixels", "right")
@@ -159,9 +160,13 @@ def default(regions: Regions) -> Choice:
     rule, rho = regions.about.rule, regions.about.rho
     by = rule.by if rule.by in regions.rules else "none"
     own = "region_score" if "region_score" in regions.scores else "confidence"
-    value = rule.tau if rule.keep == "threshold" else rule.fraction
+    keep, value = {
+        "threshold": ("threshold", rule.tau),
+        "fraction": ("fraction", rule.fraction),
+        "soft": ("fraction", 1.0),  # all are kept
+    }[rule.keep]
     rho = rho if by != "none" and rho in regions.rhos else "none"
-    return Choice(regions.images[0], by, rule.keep, value, own if by == "none" else by, rho)
+    return Choice(regions.images[0], by, keep, value, own if by == "none" else by, rho)
 
 
 def kept(regions: Regions, choice: Choice) -> Flags:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def precise(values: Tensor) -> Tensor:
@@ -40,3 +40,16 @@ def sum_over_pair(values: Iterable[Tensor]) -> Tensor:
 def ramp(step: int, length: int) -> float:
     """Rise linearly to 1 over `length` steps; 1 at once if length is 0."""
     return min(1.0, (step + 1) / length) if length else 1.0
+
+
+def move_towards(average: nn.Module, current: nn.Module, share: Tensor) -> None:
+    """Move the weights and running statistics of a network a share (scalar, 0..1) of the way to those of its like.
+
+    Whole numbers, which batch norm counts steps with, are copied.
+    """
+    pairs = zip((*average.parameters(), *average.buffers()), (*current.parameters(), *current.buffers()), strict=True)
+    for kept, new in pairs:
+        if kept.is_floating_point():
+            kept.lerp_(new, share.to(kept.dtype))
+        else:
+            kept.copy_(new)

@@ -116,6 +116,20 @@ def best(ranking: Tensor, relevant: Tensor, count: Tensor) -> Tensor:
     return relevant & (position[start : start + mine.numel()].view_as(mine) < count)
 
 
+def best_share(ranking: Tensor, relevant: Tensor, fraction: float) -> Tensor:
+    """Mark the best `fraction` (0..1) of the relevant entries over all processes, a half rounded up; see `best`."""
+    count = (fraction * distributed.all_reduce_sum(relevant.sum()).double() + 0.5).floor()
+    return best(ranking, relevant, count)
+
+
+def best_of_classes(ranking: Tensor, relevant: Tensor, classes: Tensor, number: int, fraction: float) -> Tensor:
+    """Mark the `best_share` of the relevant entries of each of `number` classes, int64 of the shape of `ranking`."""
+    kept = torch.zeros_like(relevant)
+    for c in range(number):
+        kept |= best_share(ranking, relevant & (classes == c), fraction)
+    return kept
+
+
 def normalized(rating: Tensor, kept: Tensor, area: Tensor) -> Tensor:
     """Scale ratings so that their mean over the pixels of what is kept is 1, for each branch; 0 if nothing is kept.
 

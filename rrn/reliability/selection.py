@@ -15,9 +15,6 @@ import pandas as pd
 from rrn.config import Filter
 
 RHOS = ("none", "product", "mean", "votes", "agreement", "divergence")
-JUDGED = ("product", "mean", "votes")
-"""Candidates of rho that need the discriminators."""
-
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
@@ -31,12 +28,12 @@ def keep_count(fraction: float, regions: int) -> int:
 def kept_count(regions: pd.DataFrame, rule: Filter) -> int:
     """Return how many regions of one segmenter a row keeps; the controls keep as many as the region score would.
 
-    A row without a filter gets the count at which its scores are compared: its fraction, or half of the regions where
-    it says `keep: threshold`.
+    A row that filters no regions, or keeps all with soft weights, gets the count at which its scores are compared: its
+    fraction, or half of the regions where it says `keep: threshold`.
     """
-    if rule.keep == "fraction":
+    if rule.keep != "threshold":
         return keep_count(rule.fraction, len(regions))
-    if rule.by == "none" or regions["region_score"].isna().any():
+    if rule.by in ("none", "pixel_confidence") or regions["region_score"].isna().any():
         return keep_count(0.5, len(regions))
     return int((regions["region_score"] >= rule.tau).sum())
 
@@ -44,15 +41,33 @@ def kept_count(regions: pd.DataFrame, rule: Filter) -> int:
 def kept_regions(regions: pd.DataFrame, rule: Filter) -> Flags:
     """Return which regions of one segmenter, R rows of a region table, a row's filter keeps: bool [R].
 
-    A row without filter keeps all. So, here, does the random one: its coins were those of training. Regions tied at the
-    cut stay or go together.
+    A row without filter keeps all, and so does one with soft weights. So, here, does the random one, whose coins were
+    those of training, and one that filters pixels. Regions tied at the cut stay or go together.
     """
-    if rule.by in ("none", "random"):
+    if rule.by in ("none", "random", "pixel_confidence") or rule.keep == "soft":
         return np.ones(len(regions), bool)
-    score = regions[rule.by].to_numpy(np.float64)
+    score = filter_score(regions, rule.by)
     if rule.keep == "threshold" and rule.by == "region_score":
         return score >= rule.tau
-    return kept_share(score, kept_count(regions, rule)) >= 0.5
+    if rule.per == "batch":
+        return kept_share(score, kept_count(regions, rule)) >= 0.5
+    kept, classes = np.zeros(len(regions), bool), region_classes(regions)
+    for c in np.unique(classes):
+        own = classes == c
+        kept[own] = kept_share(score[own], keep_count(rule.fraction, int(own.sum()))) >= 0.5
+    return kept
+
+
+def filter_score(regions: pd.DataFrame, by: str) -> Floats:
+    """Return the score that `filter.by` names of R rows of a region table [R], the best highest."""
+    if by == "confidence_divergence":
+        return (regions["confidence"] * np.exp(-regions["divergence"])).to_numpy(np.float64)
+    return regions[by].to_numpy(np.float64)
+
+
+def region_classes(regions: pd.DataFrame) -> Places:
+    """Return the number of the most frequent class of each region's pseudo-labels [R]."""
+    return regions.filter(regex="^pixels:").to_numpy().argmax(1)
 
 
 def rank_scores(score: Floats, segmenter: Places) -> Places:

@@ -19,7 +19,10 @@ from rrn.runtime import source
 PACKAGE = Path(__file__).parents[1]
 Stage = Literal["warmup", "train"]
 
-SUPERVISED_ONLY = {"labels": "partition", "consistency": False, "filter": {"by": "none"}, "rho": "none"}
+SUPERVISED_ONLY = {
+    **{"labels": "partition", "consistency": False, "filter": {"by": "none", "per": "batch", "keep": "fraction"}},
+    **{"rho": "none", "labels_from": "other", "teacher": "current"},
+}
 ELSEWHERE: dict[str, bool | set[str]] = {
     **dict.fromkeys(("name", "ablation", "methods", "loading", "split"), True),
     "log": {"evidence"},

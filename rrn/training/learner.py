@@ -86,6 +86,7 @@ class Learner:
         distributed.all_reduce_mean(b for name, b in self.model.segmenters.named_buffers() if "running_" in name)
         if self.device.type != "cpu" or not finite:
             statistics.keep(finite)
+        self.model.update_teachers(number, finite)
         return dict(zip(losses, values, strict=True))
 
     def _gradients(self, batch: Batch, number: int) -> Losses:
@@ -218,6 +219,7 @@ def prepare_for(model: RRN, device: torch.device, speed: config.Speed) -> RRN:
         torch.backends.cudnn.benchmark = True
         if distributed.world() > 1:
             model.segmenters = convert_sync_batchnorm(model.segmenters)  # torch's own would drop timm's activations
+    model.add_teachers()
     for segmenter in model.segmenters:
         speed_up(segmenter, speed)
     return model.to(device).to(memory_format=torch.channels_last)

@@ -17,6 +17,7 @@ from rrn.data.batches import Batch
 from rrn.data.image_set import ImageSet
 from rrn.method import RRN, Denominators, Losses, Step
 from rrn.models import regions
+from rrn.models.pseudo_label_scores import RATINGS, Candidates
 from rrn.training.learner import add
 
 torch.set_num_threads(1)
@@ -129,8 +130,15 @@ def teaching_step(network: RRN, teacher_logits: Tensor, images: Tensor, valid: T
     pixels, judged = valid.sum().clamp(min=1), regions.any_valid(valid, network.region).sum().clamp(min=1)
     step = Step(batch(), number, Denominators(pixels, pixels, pixels, judged, judged), torch.zeros(0))
     step.unlabeled, step.valid, step.teacher_logits = images, valid, teacher_logits
-    step.agreement = (teacher_logits[0].argmax(1) == teacher_logits[1].argmax(1)).unsqueeze(1).float()
+    step.labels = teacher_logits.argmax(2, keepdim=True)
+    step.agreement = (step.labels[0] == step.labels[1]).float()
     return step
+
+
+def rate(network: RRN, step: Step, rho: str, scores: Tensor) -> Tensor:
+    """Return how a candidate of rho rates the regions of a `teaching_step`, given logits of the discriminators."""
+    said = (step.teacher_logits, step.labels, step.valid, step.agreement, scores)
+    return RATINGS[rho](Candidates(network.region, network.seed, network.row.filter.tau, step.number, *said))
 
 
 def weigh(network: RRN, teachers: Tensor, images: Tensor, valid: Tensor, number: int = 0) -> tuple[Tensor, Losses]:

@@ -20,7 +20,15 @@ from rrn.reliability.selection import (
 )
 
 RULE = {"by": "region_score", "keep": "fraction", "tau": 0.6, "fraction": 0.75, "start": 0}
-HAND = pd.DataFrame({"region_score": [0.1, 0.3, 0.6, 0.9], "confidence": [0.9, 0.8, 0.7, 0.6]})
+HAND = pd.DataFrame(
+    {
+        "region_score": [0.1, 0.3, 0.6, 0.9],
+        "confidence": [0.9, 0.8, 0.7, 0.6],
+        "divergence": [0.5, 0.5, 0.0, 0.0],
+        "pixels:sky": [9, 1, 5, 0],
+        "pixels:road": [0, 8, 4, 9],
+    }
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +38,12 @@ HAND = pd.DataFrame({"region_score": [0.1, 0.3, 0.6, 0.9], "confidence": [0.9, 0
         ({"keep": "threshold", "tau": 0.3}, [0, 1, 1, 1]),
         ({"by": "confidence", "keep": "fraction", "fraction": 0.25}, [1, 0, 0, 0]),
         ({"by": "confidence", "keep": "threshold", "tau": 0.6}, [1, 1, 0, 0]),
+        ({"by": "confidence_divergence", "keep": "fraction", "fraction": 0.5}, [0, 0, 1, 1]),
+        ({"per": "class", "keep": "fraction", "fraction": 0.5}, [0, 0, 1, 1]),
+        ({"by": "confidence", "per": "class", "keep": "fraction", "fraction": 0.5}, [1, 1, 0, 0]),
+        ({"by": "confidence", "per": "class", "keep": "fraction", "fraction": 0.25}, [1, 1, 0, 0]),
+        ({"keep": "soft"}, [1, 1, 1, 1]),
+        ({"by": "pixel_confidence", "keep": "threshold"}, [1, 1, 1, 1]),
         ({"by": "random"}, [1, 1, 1, 1]),
         ({"by": "none"}, [1, 1, 1, 1]),
     ],
@@ -48,6 +62,8 @@ def test_the_rule_of_a_row_says_what_is_kept(rule, kept):
         ({"by": "random", "keep": "threshold", "tau": 0.3}, 3),
         ({"by": "none", "keep": "threshold", "tau": 0.3}, 2),
         ({"by": "none", "keep": "fraction", "fraction": 0.3}, 1),
+        ({"keep": "soft", "fraction": 0.3}, 1),
+        ({"by": "pixel_confidence", "keep": "threshold", "tau": 0.3}, 2),
     ],
 )
 def test_a_row_keeps_its_fraction_or_as_many_as_pass_the_threshold_of_the_region_score(rule, count):

@@ -56,6 +56,13 @@ def test_a_card_of_an_earlier_version_is_read(tmp_path):
         finished.read_card(changed(tmp_path, evaluate=held | {"batch": 1, "more": 0}))
 
 
+def test_a_card_from_before_a_setting_has_its_default(tmp_path):
+    held = json.loads(CARD.model_dump_json())["networks"]
+    del held["method"]["labels_from"], held["method"]["filter"]["per"]
+    networks = finished.read_card(changed(tmp_path, networks=held)).networks
+    assert (networks.method.labels_from, networks.method.filter.per) == ("other", "batch")
+
+
 @pytest.mark.parametrize("number", [1, config.IGNORE_INDEX])
 def test_from_one_class_to_as_many_as_a_byte_beside_void_can_be_described(tmp_path, number):
     classes = [f"c{i}" for i in range(number)]

@@ -5,6 +5,7 @@ import copy
 import pytest
 import tiny
 import torch
+from tiny import same, state
 from torch import nn
 
 from rrn import config
@@ -240,6 +241,22 @@ def test_from_a_bad_step_on_no_update_is_applied(what, text):
         assert all(torch.equal(later[name], value) for name, value in states[0].items())
     with pytest.raises(LossError, match=rf"{text} at step 1 of train 1 \(seed 0\); its update was not applied"):
         of.require_finite(history, 3, "train 1 (seed 0)")
+
+
+def test_teachers_follow_sound_steps_and_are_in_the_state():
+    of = learner_of("rrn", {"method": {"teacher": "ema", "teacher_decay": 0.9}})
+    assert same(state(of.model.teachers), state(of.model.segmenters)), "they begin as the warmed-up segmenters"
+    spoil(of, 2, "consistency")
+    of.step(tiny.batch(seed=0), 0)
+    assert same(state(of.model.teachers), state(of.model.segmenters))
+    of.step(tiny.batch(seed=1), 1)
+    assert not same(state(of.model.teachers), state(of.model.segmenters))
+    before = state(of.model)
+    of.step(tiny.batch(seed=2), 2)
+    assert same(before, state(of.model))
+    again = learner_of("rrn", {"method": {"teacher": "ema", "teacher_decay": 0.9}})
+    again.load(of.state())
+    assert same(state(again.model.teachers), state(of.model.teachers))
 
 
 def test_good_steps_are_read_back_whole():

@@ -24,7 +24,14 @@ CONTROLS = {
     "threshold": ("confidence_filter", {"filter": {"keep": "threshold"}}),
     "running": ("cps_cutmix", {"teacher_statistics": "running"}),
     **dict.fromkeys(SPEEDS, ("rrn", {})),
-    **{rho: ("rrn", {"rho": rho}) for rho in ("product", "mean", "votes", "divergence")},
+    **{rho: ("rrn", {"rho": rho}) for rho in ("product", "mean", "votes", "divergence", "probability")},
+    **{by: ("rrn", {"filter": {"by": by}}) for by in ("probability", "confidence_divergence", "pixel_confidence")},
+    "class": ("rrn", {"filter": {"per": "class"}}),
+    "soft": ("rrn", {"filter": {"keep": "soft"}, "rho": "none"}),
+    "no filter": ("cps_cutmix", {"rho": "agreement"}),
+    "ensemble": ("cps_cutmix", {"labels_from": "ensemble"}),
+    "doubted": ("rrn", {"labels_from": "ensemble_below_tau"}),
+    "average": ("cps_cutmix", {"teacher": "ema"}),
 }
 OURS = config.read(tiny.PARAMS)["methods"]
 ROWS = {f"{row} of params.yaml": (row, {}) for row in OURS} | CONTROLS
