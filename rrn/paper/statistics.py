@@ -1,15 +1,17 @@
 """Rows of an ablation against each other, paired over seeds: differences, their intervals, and who leads beyond noise.
 
 A difference is taken for each seed that both rows have, since runs of one seed begin alike; its interval is the 95 %
-one of Student's t, and there is none where two rows share fewer than two seeds. No torch, no files.
+one of Student's t, and there is none where two rows share fewer than two seeds. Beside it stands what the seeds could
+have found, and, where there are enough of them, a test. No torch, no files.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 REFERENCE = "cps_cutmix"
 """The row that differences refer to."""
@@ -17,8 +19,14 @@ REFERENCE = "cps_cutmix"
 LEVEL = 0.95
 """Of the intervals."""
 
+POWER = 0.8
+"""With which a difference that is called detectable is found, at two-sided 1 - LEVEL."""
+
 ENOUGH = 3
 """Seeds that a lead needs: the deviation of two can be 0 by chance."""
+
+TESTED = 8
+"""Seeds from which on there is a p value: of fewer, the interval says more."""
 
 INTERVAL = ("difference", "difference_std", "difference_low", "difference_high")
 GROUP = ["name", "partition", "method"]
@@ -46,6 +54,37 @@ def paired_interval(differences: pd.Series) -> dict[str, float]:
     return dict(zip(INTERVAL, (mean, deviation, float(low), float(high)), strict=True))
 
 
+def p_value(differences: pd.Series) -> float:
+    """Return the p of a paired t-test, two-sided, 0..1; NaN of fewer than `TESTED` differences."""
+    values = differences.dropna()
+    if len(values) < TESTED:
+        return math.nan
+    if not values.std():  # or else t is 0/0 or infinite
+        return 0.0 if values.any() else 1.0
+    return float(stats.ttest_1samp(values, 0).pvalue)
+
+
+def holm(p_values: pd.Series) -> pd.Series:
+    """Return p values as Holm corrects them for their number (Scandinavian Journal of Statistics 6, 1979).
+
+    Args:
+        p_values: of one family; NaN ones do not count, and stay.
+    """
+    known = p_values.dropna().sort_values()
+    return (known * np.arange(len(known), 0, -1)).cummax().clip(upper=1).reindex(p_values.index)
+
+
+def detectable(deviation: float, n: int) -> float:
+    """Return the least true difference that a paired t-test of this design finds with `POWER`.
+
+    Args:
+        deviation: of the differences; the result has its unit.
+        n: differences, at least two.
+    """
+    least = stats.t.isf((1 - LEVEL) / 2, n - 1)
+    return float(deviation / math.sqrt(n) * special.nctdtrinc(n - 1, 1 - POWER, least))
+
+
 def paired_differences(part: pd.DataFrame, other: pd.DataFrame, column: str) -> pd.Series:
     """Return the differences of a column, for each seed that both have."""
     return (part.set_index("seed")[column] - other.set_index("seed")[column]).dropna()
@@ -57,14 +96,34 @@ def by_row(runs: pd.DataFrame) -> Rows:
     return {(str(name), str(partition), str(method)): part for (name, partition, method), part in groups}
 
 
-def to_reference(group: Group, rows: Rows, column: str = "miou_mean") -> dict[str, float]:
-    """Return what `paired_interval` says of a row and cps_cutmix: that of the same name, else of another one."""
+def _less_reference(group: Group, rows: Rows, column: str) -> pd.Series:
+    """Return a row less cps_cutmix of the same name, else of another one, by seed; empty without such a row."""
     name, partition, method = group
     known = [key for key in rows if key[1:] == (partition, REFERENCE)]
     if method == REFERENCE or not known:
-        return dict.fromkeys(INTERVAL, math.nan)
+        return pd.Series(dtype=float)
     own = [key for key in known if key[0] == name]
-    return paired_interval(paired_differences(rows[group], rows[(own or known)[0]], column))
+    return paired_differences(rows[group], rows[(own or known)[0]], column)
+
+
+def to_reference(group: Group, rows: Rows, column: str = "miou_mean") -> dict[str, float]:
+    """Return what `paired_interval` says of a row and cps_cutmix: that of the same name, else of another one."""
+    return paired_interval(_less_reference(group, rows, column))
+
+
+def paired_tests(runs: pd.DataFrame) -> pd.DataFrame:
+    """Test each row against cps_cutmix, in the order of `averages`.
+
+    Returns:
+        p_value; p_adjusted, as `holm` corrects it for the rows of the partition; detectable (points). NaN where there
+        are too few seeds.
+    """
+    rows = by_row(runs)
+    differences = {key: _less_reference(key, rows, "miou_mean") for key in rows}
+    table = pd.DataFrame({"p_value": [p_value(values) for values in differences.values()]})
+    adjusted = table["p_value"].groupby([partition for _, partition, _ in rows]).transform(holm)
+    known = [detectable(v.std(), len(v)) if len(v) > 1 else math.nan for v in differences.values()]
+    return table.assign(p_adjusted=adjusted, detectable=known)
 
 
 def significant_leaders(rows: Rows) -> set[Group]:

@@ -94,6 +94,11 @@ def number(value: float, digits: int = 2) -> str:
     return "" if pd.isna(value) else f"{value:.{digits}f}"
 
 
+def probability(value: float) -> str:
+    """Return a p value as text; nothing for NaN."""
+    return "<0.001" if value < 0.001 else number(value, 3)
+
+
 def deviating(mean: float, deviation: float) -> str:
     """Return 'mean ± deviation', the mean alone where there is no deviation, or nothing."""
     return number(mean) if pd.isna(deviation) else f"{number(mean)} ± {number(deviation)}"

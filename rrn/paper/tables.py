@@ -2,22 +2,23 @@
 
 Every IoU is in per cent; a deviation is that of the sample, over seeds. A difference is paired over
 the seeds that both rows have, with a 95 % interval of Student's t; it is left empty where they share
-fewer than two. Nothing is bold that is within noise: bold is a row whose lead over each competitor
-has an interval that excludes 0. Rows that read all labels of a smaller partition do not compete.
+fewer than two, and undecided where the interval holds 0. Nothing is bold that is within noise: bold
+is a row whose lead over each competitor has an interval that excludes 0. Rows that read all labels of
+a smaller partition do not compete.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from rrn import config
-from rrn.paper.statistics import ENOUGH, GROUP, INTERVAL, REFERENCE, averages, by_row, to_reference
-from rrn.paper.table_format import Table, bold, counts, deviating, difference, number
+from rrn.paper.statistics import ENOUGH, GROUP, INTERVAL, POWER, REFERENCE, averages, by_row, paired_tests, to_reference
+from rrn.paper.table_format import Table, bold, counts, deviating, difference, number, probability
 from rrn.reliability.measures import EVERYTHING
 
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
@@ -40,28 +41,48 @@ def ablation(runs: pd.DataFrame, images: str = "test") -> Table:
     Returns:
         the table `ablation`. Numbers: name, partition, method, labels, n, miou_mean and miou_std (of
         the mean of the two segmenters), miou_ensemble, ensemble_std, difference, difference_std,
-        difference_low, difference_high (to cps_cutmix), parameters, macs, best (it is bold).
+        difference_low, difference_high (to cps_cutmix), p_value, p_adjusted, detectable (of it, as
+        `statistics.paired_tests` says), parameters, macs, best (it is bold).
     """
     ensemble = {"miou_ensemble": ("miou_ensemble", "mean"), "ensemble_std": ("miou_ensemble", "std")}
     cost = {"parameters": ("parameters", "first"), "macs": ("macs", "first")}
     more = runs.groupby(GROUP, sort=False).agg(**ensemble, **cost).reset_index(drop=True)
-    order = [*GROUP, "labels", "n", *OUTCOME[:2], *ensemble, *INTERVAL, *cost, "best"]
-    numbers = pd.concat([averages(runs), more], axis=1)[order]
+    tested = paired_tests(runs)
+    order = [*GROUP, "labels", "n", *OUTCOME[:2], *ensemble, *INTERVAL, *tested, *cost, "best"]
+    numbers = pd.concat([averages(runs), more, tested], axis=1)[order]
     words = _words(numbers)
-    rows = [
-        [
-            *[str(row[word]) for word in (*words, "n")],
-            _miou(row),
-            deviating(row["miou_ensemble"], row["ensemble_std"]),
-            _difference(row),
-            f"{row['parameters'] / 1e6:.2f} M",
-            f"{row['macs'] / 1e9:.3f} G",
-        ]
-        for row in numbers.to_dict("records")
-    ]
-    header = [*words, "n", "mIoU", "ensemble", "difference", "parameters", "MACs"]
-    caption = f"mIoU on {images} in per cent: mean of the two segmenters, and their ensemble; {_seeds(numbers)}"
-    return Table("ablation", numbers, header, rows, len(words), caption)
+    shown = {
+        "n": [str(n) for n in numbers["n"]],
+        "mIoU": [_miou(row) for row in numbers.to_dict("records")],
+        "ensemble": [*map(deviating, numbers["miou_ensemble"], numbers["ensemble_std"])],
+        "difference": [_difference(row) for row in numbers.to_dict("records")],
+    }
+    if numbers["detectable"].notna().any():
+        shown["detectable"] = [*map(number, numbers["detectable"])]
+    if numbers["p_adjusted"].notna().any():
+        shown["p (Holm)"] = [*map(probability, numbers["p_adjusted"])]
+    texts = numbers[[*words]].astype(str).assign(**shown)
+    caption = (
+        f"mIoU on {images} in per cent: mean of the two segmenters, and their ensemble; {_seeds(numbers)}"
+        f"{_tested(shown)} A segmenter: {_cost(numbers)}."
+    )
+    return Table("ablation", numbers, [*texts], texts.to_numpy().tolist(), len(words), caption)
+
+
+def _tested(shown: Iterable[str]) -> str:
+    """Say what the columns beside a difference are."""
+    power = f"{100 * POWER:.0f} % power at two-sided 5 %"
+    says = {
+        "detectable": f" Detectable: least true difference, in points, that so many seeds so noisy show with {power}.",
+        "p (Holm)": " p: paired t-test, corrected by Holm for the rows of a partition.",
+    }
+    return "".join(says[column] for column in shown if column in says)
+
+
+def _cost(numbers: pd.DataFrame) -> str:
+    """Say what a segmenter costs, each different one."""
+    pairs = numbers[["parameters", "macs"]].drop_duplicates().itertuples(index=False)
+    return " or ".join(f"{parameters / 1e6:.2f} M parameters, {macs / 1e9:.3f} G MACs" for parameters, macs in pairs)
 
 
 # ---- (a) partitions x methods
@@ -291,7 +312,7 @@ def class_gain(classes: pd.DataFrame, images: str = "test") -> Table | None:
     numbers = pd.DataFrame(rows)
     if numbers.empty or numbers["difference"].isna().all():
         return None
-    texts = [_difference(row) for row in numbers.to_dict("records")]
+    texts = [*map(difference, *(numbers[column] for column in DIFFERENCE))]
     caption = (
         f"IoU of every class on {images} less that of {REFERENCE}, in points, mean of the two segmenters; "
         f"{counts(numbers['n'])}, paired over seeds, with 95 % intervals (Student t), not corrected for their number."
@@ -326,7 +347,9 @@ def _miou(row: Row) -> str:
 
 
 def _difference(row: Row) -> str:
-    return difference(*(row[column] for column in DIFFERENCE))
+    """Return the difference of a row with its interval, which is undecided where it holds 0."""
+    text = difference(*(row[column] for column in DIFFERENCE))
+    return f"{text} undecided" if row["difference_low"] <= 0 <= row["difference_high"] else text
 
 
 def _lines(cells: Cells, columns: Sequence[str]) -> list[list[str]]:
@@ -341,7 +364,9 @@ def _seeds(numbers: pd.DataFrame, place: str = "") -> str:
         return f"{text}, so no deviation and no ranking."
     parts = [f"{text}, mean ± standard deviation over seeds"]
     if numbers["difference"].notna().any():
-        parts.append(f"difference to {REFERENCE}, paired over seeds, with its 95 % interval (Student t)")
+        parts.append(
+            f"difference to {REFERENCE}, paired over seeds, with its 95 % interval (Student t), undecided if it holds 0"
+        )
     parts.append(
         f"bold: its lead over all rows but upper bounds, paired over {ENOUGH} seeds or more, has an interval above 0"
         if numbers["best"].any()

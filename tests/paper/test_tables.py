@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from studies import make_history, make_reliability, make_runs, make_settings, table_cells
@@ -34,6 +35,65 @@ def test_there_is_no_interval_of_one(values):
     assert all(map(math.isnan, statistics.paired_interval(pd.Series(values, dtype=float)).values()))
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0.01, 0.04, 0.03, 0.005), (0.03, 0.06, 0.06, 0.02)),  # 4 x 0.005, 3 x 0.01, 2 x 0.03, and never less again
+        ((0.01, math.nan, 0.4), (0.02, math.nan, 0.4)),
+        ((0.6, 0.7), (1, 1)),
+        ((math.nan, math.nan), (math.nan, math.nan)),
+    ],
+)
+def test_holm_by_hand(values, expected):
+    assert statistics.holm(pd.Series(values)).tolist() == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize(("size", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15)])
+def test_what_can_be_found_is_as_in_tables_of_power(size, pairs):
+    """A paired t-test needs so many pairs for Cohen's small, medium and large effects, as G*Power says."""
+    assert statistics.detectable(1, pairs) <= size < statistics.detectable(1, pairs - 1)
+    assert statistics.detectable(2, 8) == pytest.approx(2 * 1.1560, abs=1e-3)
+    assert statistics.detectable(1, 2) > 10 and statistics.detectable(0, 3) == 0
+
+
+@pytest.mark.parametrize("n", [3, 8])
+def test_what_can_be_found_is_found_four_times_in_five(n):
+    draws = np.random.default_rng(0).normal(statistics.detectable(1, n), 1, (4000, n))
+    low = [statistics.paired_interval(pd.Series(row))["difference_low"] for row in draws]
+    assert (np.array(low) > 0).mean() == pytest.approx(0.8, abs=0.02)
+
+
+EIGHT = {"cps_cutmix": (40,) * 8, "rrn": (41, 43) * 4, "cps": (39.9, 40.3) * 4}
+"""Differences of 2 ± 1.069 and 0.1 ± 0.214: t is 5.29 and 1.32."""
+
+
+def test_rows_of_eight_seeds_are_tested_and_corrected():
+    table = numbers(EIGHT)
+    assert table.loc["rrn", "p_value"] == pytest.approx(0.00113, abs=2e-5)
+    assert table.loc["cps", "p_value"] == pytest.approx(0.2275, abs=2e-4)
+    assert table.loc["rrn", "p_adjusted"] == 2 * table.loc["rrn", "p_value"]
+    assert table.loc["cps", "p_adjusted"] == table.loc["cps", "p_value"]
+    assert table.loc["cps_cutmix", ["p_value", "p_adjusted", "detectable"]].isna().all()
+    assert table.loc["rrn", "detectable"] == pytest.approx(1.1560 * math.sqrt(8 / 7), abs=1e-3)
+    other = make_runs({"cps_cutmix": (40,) * 8, "rrn": (41, 43) * 4}, partition="1of8")
+    both = tables.ablation(pd.concat([make_runs(EIGHT), other])).numbers.set_index(["partition", "method"])
+    alone = both.loc[("1of8", "rrn")]
+    assert alone["p_adjusted"] == alone["p_value"]
+    assert both.loc[("1of16", "rrn"), "p_adjusted"] == table.loc["rrn", "p_adjusted"]
+
+
+def test_pairs_count_and_not_seeds():
+    """Seven of the eight seeds of rrn have a partner."""
+    table = numbers(EIGHT | {"cps_cutmix": (None, *[40] * 7)})
+    assert table.loc["rrn", "n"] == 8 and table["p_value"].isna().all()
+
+
+def test_rows_that_never_or_always_differ_by_the_same_have_a_p_value():
+    table = numbers({"cps_cutmix": (40,) * 8, "rrn": (40,) * 8, "cps": (41,) * 8})
+    assert table.loc[["rrn", "cps"], "p_value"].tolist() == [1, 0]
+    assert table.loc[["rrn", "cps"], "detectable"].tolist() == [0, 0]
+
+
 def test_numbers_by_hand():
     table = numbers(STUDY)
     assert table.index.tolist() == ["cps_cutmix", "rrn"]
@@ -45,6 +105,7 @@ def test_numbers_by_hand():
     assert row["difference_low"] == pytest.approx(6 - T_OF_TWO / math.sqrt(3), abs=1e-5)
     assert table.loc["cps_cutmix", tables.DIFFERENCE].isna().all()
     assert table["ensemble_std"].tolist() == [0, 0]
+    assert row["detectable"] == pytest.approx(3.2640, abs=1e-4) and math.isnan(row["p_value"])
     assert table.loc["rrn", ["parameters", "macs"]].tolist() == [1_500_000, 2 * 10**9]
     assert table["best"].tolist() == [False, True]
 
@@ -148,7 +209,8 @@ def test_the_upper_bound_does_not_compete():
 
 def test_one_seed_has_no_deviation_no_difference_and_no_winner():
     table = tables.ablation(make_runs({"cps_cutmix": (42,), "rrn": (47,)}))
-    columns = ["miou_std", "ensemble_std", "difference_std", *tables.DIFFERENCE]
+    columns = ["miou_std", "ensemble_std", "difference_std", *tables.DIFFERENCE, "p_value", "p_adjusted", "detectable"]
+    assert table.header == ["partition", "method", "n", "mIoU", "ensemble", "difference"]
     assert table.numbers[columns].isna().all(axis=None) and not table.numbers["best"].any()
     assert "**" not in table.markdown() and "±" not in table.markdown()
     assert "n = 1, so no deviation and no ranking." in table.markdown()
@@ -161,19 +223,43 @@ def test_markdown_and_latex():
     table = tables.ablation(make_runs(STUDY))
     lines = table.markdown().splitlines()
     assert {len(line) for line in lines[:4]} == {len(lines[0])}  # columns stand below each other
-    assert [cell[-1] for cell in lines[1].strip("|").split("|")] == ["-"] * 2 + [":"] * 6  # words left, numbers right
+    assert [cell[-1] for cell in lines[1].strip("|").split("|")] == ["-"] * 2 + [":"] * 5  # words left, numbers right
     assert table_cells(table.markdown())[::2] == [
-        ["partition", "method", "n", "mIoU", "ensemble", "difference", "parameters", "MACs"],
-        ["1of16", "rrn", "3", "**48.00 ± 2.65**", "50.00 ± 0.00", "+6.00 [+3.52, +8.48]", "1.50 M", "2.000 G"],
+        ["partition", "method", "n", "mIoU", "ensemble", "difference", "detectable"],
+        ["1of16", "rrn", "3", "**48.00 ± 2.65**", "50.00 ± 0.00", "+6.00 [+3.52, +8.48]", "3.26"],
     ]
-    assert lines[4] == "" and "n = 3" in lines[5] and "95 % interval (Student t)" in lines[5]
+    assert lines[4] == "" and "n = 3" in lines[5] and "95 % interval (Student t), undecided if it holds 0;" in lines[5]
+    assert "seeds so noisy show with 80 % power at two-sided 5 %." in lines[5] and "Holm" not in lines[5]
+    assert lines[5].endswith(" A segmenter: 1.50 M parameters, 2.000 G MACs.")
     text = table.latex()
-    assert r"1of16 & cps\_cutmix & 3 & 42.00 $\pm$ 2.00 & 50.00 $\pm$ 0.00 &  &" in text
-    assert r"\textbf{48.00 $\pm$ 2.65}" in text and r"\begin{tabular}{llrrrrrr}" in text
+    assert r"1of16 & cps\_cutmix & 3 & 42.00 $\pm$ 2.00 & 50.00 $\pm$ 0.00 &  &  \\" in text
+    assert r"\textbf{48.00 $\pm$ 2.65}" in text and r"\begin{tabular}{llrrrrr}" in text
     assert (
         text.index("\\caption{") < text.index("n = 3") < text.index("\\label{tab:ablation}") < text.index("\\toprule")
     )
     assert text.count("{") == text.count("}") and "95 \\%" in text
+
+
+def test_an_interval_that_holds_0_is_undecided():
+    table = tables.ablation(make_runs({"cps_cutmix": (40, 42, 44), "rrn": (42, 42, 48), "cps": (41, 43, 45)}))
+    assert [row[5] for row in table.rows] == ["", "+2.00 [-2.97, +6.97] undecided", "+1.00 [+1.00, +1.00]"]
+    assert "difference" not in tables.ablation(make_runs({"rrn": (42, 42, 48)})).caption
+
+
+def test_tested_rows_have_a_column_more():
+    table = tables.ablation(make_runs(EIGHT))
+    assert table.header[-3:] == ["difference", "detectable", "p (Holm)"] and len(table.header) == table_format.WIDE
+    assert [row[-2:] for row in table.rows] == [["", ""], ["1.24", "0.002"], ["0.25", "0.227"]]
+    assert "p: paired t-test, corrected by Holm for the rows of a partition." in table.caption
+    sure = tables.ablation(make_runs(EIGHT | {"rrn": (50, 51) * 4}))
+    assert sure.rows[1][-1] == "<0.001" and "$<$0.001" in sure.latex()
+
+
+def test_networks_of_other_sizes_are_all_named():
+    runs = make_runs(STUDY)
+    runs.loc[runs["method"] == "rrn", "macs"] = 3 * 10**9
+    caption = tables.ablation(runs).caption
+    assert caption.endswith("A segmenter: 1.50 M parameters, 2.000 G MACs or 1.50 M parameters, 3.000 G MACs.")
 
 
 def test_a_wide_table_spans_the_page():
@@ -235,7 +321,8 @@ def test_files_are_the_same_bytes_and_read_back(tmp_path):
     read = pd.read_csv(tmp_path / "first/ablation.csv")
     assert read.columns.tolist() == [
         *("name", "partition", "method", "labels", "n", "miou_mean", "miou_std", "miou_ensemble", "ensemble_std"),
-        *("difference", "difference_std", "difference_low", "difference_high", "parameters", "macs", "best"),
+        *("difference", "difference_std", "difference_low", "difference_high"),
+        *("p_value", "p_adjusted", "detectable", "parameters", "macs", "best"),
     ]
     assert read["macs"].tolist() == [2 * 10**9] * 2 and read["difference_low"].round(2).tolist()[1] == 3.52
 
@@ -262,7 +349,7 @@ def test_partitions_by_hand():
     assert table.header == ["method", "1of16", "1of16 difference", "1of8", "1of8 difference"]
     assert table.rows == [
         ["cps_cutmix", "42.00 ± 2.00 (3)", "", "51.00 ± 1.41 (2)", ""],
-        ["rrn", "**48.00 ± 2.65** (3)", "+6.00 [+3.52, +8.48]", "51.00 ± 0.00 (2)", "+0.00 [-12.71, +12.71]"],
+        ["rrn", "**48.00 ± 2.65** (3)", "+6.00 [+3.52, +8.48]", "51.00 ± 0.00 (2)", "+0.00 [-12.71, +12.71] undecided"],
     ]
     assert "difference to cps_cutmix, paired over seeds, with its 95 % interval" in table.caption
     assert "n = 2 to 3 in brackets" in table.caption and "†" not in table.caption
