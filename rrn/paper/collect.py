@@ -6,12 +6,14 @@ Which runs there are is said by the lists of `ablation:`, never by what happens 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from rrn.config import Settings, SettingsError, fingerprint, up_to_date
 from rrn.runtime.csv_files import read_csv
@@ -53,7 +55,8 @@ def collect(runs: Path, settings: Settings, results: Path | None = None) -> pd.D
 
     Raises:
         MissingRunError: if a run is not finished; says which stage to run.
-        SettingsError: a study beside this one is itself, stands there twice, or was made with other settings.
+        SettingsError: a study beside this one is itself, stands there twice, or was made with other settings; a key
+            that its settings.json lacks counts as its default.
     """
     rows = []
     for folder, run in _finished(runs, settings, "evaluate", "metrics.json"):
@@ -193,6 +196,22 @@ def _finished(runs: Path, settings: Settings, stage: str, file: str) -> Iterator
                 yield folder, dict(zip(RUN, run, strict=True))
 
 
+def with_defaults(held: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
+    """Return settings of an older settings.json, with the defaults of keys that are new since, at any depth.
+
+    Args:
+        held: as JSON holds them.
+        section: what they are of; a key without a default stays away.
+    """
+    full = dict(held)
+    for key, field in section.model_fields.items():
+        if key not in full and not field.is_required():
+            full[key] = to_jsonable_python(field.get_default(call_default_factory=True))
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel) and key in full:
+            full[key] = with_defaults(full[key], field.annotation)
+    return full
+
+
 def _beside(results: Path, name: str, settings: Settings) -> pd.DataFrame:
     """Return the runs of another name, as its ablation stage wrote them; raise where they cannot stand beside."""
     for file in ("runs.csv", "settings.json"):
@@ -201,7 +220,8 @@ def _beside(results: Path, name: str, settings: Settings) -> pd.DataFrame:
                 f"ablation.beside: {Path(results.name, name, file)} is missing: run "
                 f"`dvc repro` with name: {name} first, or take {name} out of the list"
             )
-    theirs = up_to_date(json.loads((results / name / "settings.json").read_text(encoding="utf-8"))["params"])
+    held = json.loads((results / name / "settings.json").read_text(encoding="utf-8"))["params"]
+    theirs = with_defaults(up_to_date(held), type(settings))
     for section, ours in about(settings)["params"].items():
         if section in COMMON and theirs.get(section) != ours:
             raise SettingsError(

@@ -84,6 +84,54 @@ def test_a_study_of_other_settings_does_not_stand_beside(study, tmp_path):
         collect.collect(runs, settings)
 
 
+class LaterFilter(config.Filter):
+    per: str = "image"
+    sides: tuple[int, int] = (2, 3)
+
+
+class LaterMethod(config.Method):
+    filter: LaterFilter
+    memory: LaterFilter | None = None
+
+
+class LaterSettings(config.Settings):
+    """Settings of a later version, with keys that settings.json of this one lacks."""
+
+    method: LaterMethod
+
+
+def later(settings, **over):
+    return LaterSettings.model_validate(settings.model_dump(mode="json") | over)
+
+
+def test_a_key_that_an_older_study_lacks_counts_as_its_default(study, tmp_path):
+    runs, _ = study
+    settings = make_settings(["rrn"], [0, 1, 2], beside=["main"])
+    (tmp_path / "results/main").mkdir(parents=True)
+    rows = collect.collect(*study).query("method == 'cps_cutmix'").assign(name="main")
+    rows.to_csv(tmp_path / "results/main/runs.csv", index=False)
+    about = collect.about(settings)
+    (tmp_path / "results/main/settings.json").write_text(json.dumps(about))
+    assert set(collect.collect(runs, later(settings))["name"]) == {"study", "main"}
+    method = settings.method.model_dump(mode="json")
+    changed = later(settings, method=method | {"filter": method["filter"] | {"per": "batch"}})
+    with pytest.raises(SettingsError, match=r"other settings, method: .*'per': 'image'.*, here .*'per': 'batch'"):
+        collect.collect(runs, changed)
+    del about["params"]["method"]["filter"]["tau"]  # has no default
+    (tmp_path / "results/main/settings.json").write_text(json.dumps(about))
+    with pytest.raises(SettingsError, match=r"other settings, method: "):
+        collect.collect(runs, later(settings))
+
+
+def test_defaults_fill_what_is_missing_and_nothing_else():
+    held = {"name": "study", "method": {"filter": {"by": "none", "per": "batch"}, "other": 1}}
+    full = {"by": "none", "per": "batch", "sides": [2, 3]}
+    expected = {"name": "study", "method": {"filter": full, "memory": None, "other": 1}}
+    assert collect.with_defaults(held, LaterSettings) == expected
+    assert held["method"]["filter"] == {"by": "none", "per": "batch"}
+    assert collect.with_defaults({}, LaterSettings) == {}
+
+
 @pytest.mark.parametrize("beside", [["study"], ["main", "main"]])
 def test_no_study_stands_beside_itself_or_twice(study, beside):
     with pytest.raises(SettingsError, match=r"ablation.beside: \[.*\] names study or another twice"):
