@@ -40,6 +40,7 @@ from rrn.schema import (
     Section,
     Settings,
     Speed,
+    Strong,
 )
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Speed",
+    "Strong",
     "find_root",
     "fingerprint",
     "in_row",
@@ -191,6 +193,8 @@ def resolve(
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Return `base` with `over` laid on it, section by section; rows of `methods:` may be new, other keys may not.
 
+    null takes the place of a section, and a section that of null; whether it may be null, the schema says.
+
     Raises:
         SettingsError: if `over` has a key that `base` has not.
     """
@@ -204,7 +208,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> 
         section = result.get(key)
         if isinstance(section, Mapping) and isinstance(value, Mapping):
             value = merge(section, value, f"{name}.")
-        elif isinstance(section, Mapping):
+        elif isinstance(section, Mapping) and value is not None:
             raise SettingsError(f"params.yaml: {name} is a section with keys {sorted(section)}, not {short(value)}")
         result[key] = value
     return result

@@ -84,8 +84,15 @@ def _kind(where: Iterable[Any]) -> Any:
             kind = kind["prefixItems"][key] if "prefixItems" in kind else kind["items"]
         else:
             kind = kind["properties"][key]
-        kind = whole["$defs"][kind["$ref"].rpartition("/")[2]] if "$ref" in kind else kind
+        kind = _with_sections(kind, whole["$defs"])
     return kind
+
+
+def _with_sections(kind: Any, sections: Mapping[str, Any]) -> Any:
+    """Return a JSON schema with the sections that it, or one of its alternatives, names in their place."""
+    if "anyOf" in kind:
+        return {**kind, "anyOf": [_with_sections(choice, sections) for choice in kind["anyOf"]]}
+    return sections[kind["$ref"].rpartition("/")[2]] if "$ref" in kind else kind
 
 
 def _annotation(where: Iterable[Any]) -> Any:
@@ -237,7 +244,8 @@ def _section(where: Iterable[Any]) -> Any:
     """Return the class of the section at the end of a path of keys."""
     section: Any = Settings
     for key in where:
-        section = section.model_fields[key].annotation
+        kind = section.model_fields[key].annotation
+        section = next(iter(get_args(kind)), kind)  # of one that may be null, too
     return section
 
 

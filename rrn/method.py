@@ -161,9 +161,10 @@ class RRN(SegmenterPair):
         if self.row.labels_from == "ensemble":
             step.labels = self.ensemble_labels(step)
         weights = self.region_weights(step)
-        boxes = self.boxes(step.batch)
+        boxes, strong = self.boxes(step.batch), step.batch.strong
         labels, weights = (torch.stack([mix(v, boxes) for v in both]) for both in (step.labels, weights))
-        return PseudoLabels(mix(step.unlabeled, boxes), labels, weights, mix(step.valid, boxes))
+        seen = self.normalize(torch.cat(strong)) if strong else step.unlabeled  # by the students
+        return PseudoLabels(mix(seen, boxes), labels, weights, mix(step.valid, boxes))
 
     @torch.no_grad()
     def teacher_logits(self, images: Tensor) -> Tensor:

@@ -184,9 +184,11 @@ class Schedule(Section):
 
 
 class Optimizer(Section):
-    """SGD of the segmenters."""
+    """That of the segmenters."""
 
+    kind: Literal["sgd", "adamw"] = "sgd"
     lr: PositiveFloat
+    head: PositiveFloat = 1.0
     momentum: Fraction
     weight_decay: NaturalFloat
     poly: NaturalFloat
@@ -270,6 +272,14 @@ class Filter(Section):
         return self
 
 
+class Strong(Section):
+    """Colors of the unlabeled images that students see, beyond those of the teachers' view; 0: as they are."""
+
+    jitter: Fraction = 0.0
+    gray: Fraction = 0.0
+    blur: Fraction = 0.0
+
+
 class Discriminator(Section):
     """The region discriminators and their training."""
 
@@ -291,6 +301,7 @@ class Method(Section):
     labels: Literal["partition", "all"]
     consistency: Flag
     cutmix: Flag
+    strong: Strong | None = None
     lambda_u: NaturalFloat
     lambda_u_ramp: NaturalInt
     teacher_statistics: Literal["batch", "running"]
@@ -341,6 +352,11 @@ class Method(Section):
 
     def _without_pseudo_labels(self) -> None:
         """Refuse what is said of the pseudo-labels of a row that has none."""
+        if self.strong is not None:
+            raise ValueError(
+                "strong changes the unlabeled images that students see in the consistency term; "
+                "set consistency: true, or strong: null"
+            )
         meant: dict[str, tuple[str, str]] = {"filter.by": (self.filter.by, "none"), "rho": (self.rho, "none")}
         meant |= {"labels_from": (self.labels_from, "other"), "teacher": (self.teacher, "current")}
         for key, (value, off) in meant.items():

@@ -157,6 +157,16 @@ def test_every_row_of_every_preset_loads(preset, root):
             "unlabeled images; set consistency: false, or labels: partition",
         ),
         (
+            {"methods": {"supervised": {"strong": {"jitter": 0.5}}}},
+            "params.yaml: methods.supervised: method: strong changes the unlabeled images that students see in the "
+            "consistency term; set consistency: true, or strong: null",
+        ),
+        ({"methods": {"rrn": {"strong": {"grey": 0.2}}}}, "no setting 'method.strong.grey'; did you mean 'gray'?"),
+        (
+            {"methods": {"rrn": {"strong": 0.5}}},
+            "methods.rrn: method.strong is 0.5: expected a section with keys ['blur', 'gray', 'jitter'], or null",
+        ),
+        (
             {"methods": {"rrn": {"consistency": False}}},
             "params.yaml: methods.rrn: method: filter.by: region_score is about the pseudo-labels of the consistency "
             "term; set consistency: true, or filter.by: none",
@@ -279,7 +289,9 @@ def test_settings_of_an_earlier_version_are_told_once_what_has_moved():
 def test_unknown_row_and_unknown_override():
     with pytest.raises(SettingsError, match="methods has no row 'local_filtre'; did you mean 'local_filter'"):
         config.resolve(params(), "local_filtre")
-    with pytest.raises(SettingsError, match=r"has no setting 'optimizer.rate'; there are lr, momentum, poly"):
+    with pytest.raises(
+        SettingsError, match=r"has no setting 'optimizer.rate'; there are head, kind, lr, momentum, poly"
+    ):
         config.resolve(params(), "rrn", {"optimizer": {"rate": 1.0}})
     with pytest.raises(SettingsError, match=r"has no setting 'method.filter.tua'; did you mean 'tau'"):
         config.resolve(params(), "rrn", {"method": {"filter": {"tua": 1.0}}})
@@ -293,6 +305,35 @@ def test_a_row_lies_over_the_defaults_and_overrides_over_the_row():
     over = config.resolve(values, "rrn", {"method": {"lambda_u": 4.0}, "optimizer": {"lr": 1.0}})
     assert (over.method.lambda_u, over.method.filter.by, over.optimizer.lr) == (4, "region_score", 1)
     assert config.resolve(values, "new", {"methods": {"new": {"lambda_u": 5.0}}}).method.lambda_u == 5
+
+
+STRONG = {"jitter": 0.5, "gray": 0.2, "blur": 0.5}
+
+
+def test_a_row_has_strong_views_that_the_others_have_not():
+    values = params({"methods": {"strong": {"strong": STRONG}}})
+    assert config.resolve(values, "strong").method.strong == config.Strong(**STRONG)
+    assert config.resolve(values, "cps_cutmix").method.strong is None
+    assert config.in_row(config.resolve(values), "strong").strong == config.Strong(**STRONG)
+    part = config.resolve(config.merge(values, {"methods": {"rrn": {"strong": {"jitter": 0.3}}}}), "rrn")
+    assert part.method.strong == config.Strong(jitter=0.3, gray=0.0, blur=0.0)
+    over = config.resolve(values, "strong", {"method": {"strong": {"gray": 0.4}}})
+    assert over.method.strong == config.Strong(**STRONG | {"gray": 0.4})
+
+
+def test_a_row_goes_without_strong_views_that_all_others_have():
+    values = params({"method": {"strong": STRONG}, "methods": {"weak": {"strong": None}}})
+    values["methods"] = {"weak": values["methods"]["weak"], "strong": {}}
+    values["ablation"] |= {"methods": ["weak"], "explore": None}
+    assert config.resolve(values, "weak").method.strong is None
+    assert config.resolve(values, "strong").method.strong == config.Strong(**STRONG)
+    assert config.resolve(values, "strong", {"method": {"strong": None}}).method.strong is None
+    assert config.in_row(config.resolve(values), "weak").strong is None
+
+
+def test_null_in_place_of_a_section_that_is_needed_is_refused():
+    with pytest.raises(SettingsError, match=r"methods.rrn: method.filter is null: expected a section with keys \['by"):
+        config.resolve(params({"methods": {"rrn": {"filter": None}}}), "rrn")
 
 
 def test_inputs_are_not_changed_and_settings_are_frozen():

@@ -26,7 +26,7 @@ from rrn.data.image_set import ImageSet
 from rrn.data.images import Images
 from rrn.data.prefetch import prepared
 from rrn.data.splits import Split, evenly_spaced
-from rrn.data.transforms import augment, cutmix_boxes
+from rrn.data.transforms import augment, cutmix_boxes, strong_view
 from rrn.limits import LARGEST
 from rrn.runtime import memory, seeding
 
@@ -67,6 +67,7 @@ class Batch:
         mix: CutMix boxes, bool [B', 1, H, W], True = from u1.
         labeled_ids: ids of `images`.
         unlabeled_ids: ids of u0 and of u1; in no position the same.
+        strong: `unlabeled` as students see them, 0 in padding; None where a row has `strong: null`.
     """
 
     images: Tensor
@@ -76,6 +77,7 @@ class Batch:
     mix: Tensor
     labeled_ids: tuple[str, ...]
     unlabeled_ids: tuple[tuple[str, ...], tuple[str, ...]]
+    strong: tuple[Tensor, Tensor] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return a copy on `device`; out of pinned memory it is made without waiting."""
@@ -149,7 +151,7 @@ class TrainingData(Dataset[Batch]):
     Args:
         dataset: where the images lie.
         split: who is labeled.
-        settings: augment, batch, cutmix, loading.cache.
+        settings: augment, batch, cutmix, loading.cache, method.strong.
         seed: of the run.
         purpose: warmup or train; they see different orders and crops.
         rank: of this process; it takes the images rank, rank + world, ... of a batch.
@@ -200,6 +202,7 @@ class TrainingData(Dataset[Batch]):
         with _one_thread():
             labeled = self._labeled(step)
             (first, second), mix = self._unlabeled(step)
+            strong = self._strong((first, second), step)
         return Batch(
             images=labeled.images,
             labels=labeled.labels,
@@ -208,6 +211,7 @@ class TrainingData(Dataset[Batch]):
             mix=mix,
             labeled_ids=labeled.ids,
             unlabeled_ids=(first.ids, second.ids),
+            strong=strong,
         )
 
     def _labeled(self, step: int) -> _Crops:
@@ -228,6 +232,18 @@ class TrainingData(Dataset[Batch]):
         )
         boxes = [cutmix_boxes(1, crop, crop, self.settings.cutmix, self._draw("cutmix", step, i)) for i in mine]
         return halves, torch.cat([torch.zeros(0, 1, crop, crop, dtype=torch.bool), *boxes])
+
+    def _strong(self, halves: tuple[_Crops, _Crops], step: int) -> tuple[Tensor, Tensor] | None:
+        """Return the students' views of both halves, if the row has any, uint8 [B', 3, H, W] each."""
+        how = self.settings.method.strong
+        if how is None or not self.unlabeled:
+            return None
+        views = [torch.zeros_like(half.images) for half in halves]
+        for number, (half, view) in enumerate(zip(halves, views, strict=True)):
+            for i, image in enumerate(half.images):
+                draw = self._draw(f"strong {number}", step, self.rank + i * self.world)
+                view[i] = strong_view(image, half.valid[i], how, draw)
+        return views[0], views[1]
 
     def _crops(self, places: Sequence[int], with_labels: bool, what: str, step: int, indices: range) -> _Crops:
         """Read and cut the images at `places` of the list, which stand at the global `indices` of the batch."""

@@ -1,14 +1,22 @@
-"""Random crops and CutMix boxes; every draw comes from the generator that is passed in."""
+"""Random crops, strong views of them, CutMix boxes; every draw comes from the generator that is passed in."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torchvision.transforms.v2 import functional as colors_of
 
-from rrn.config import IGNORE_INDEX, Augment, CutMix
+from rrn.config import IGNORE_INDEX, Augment, CutMix, Strong
 
 GRAY = (0.299, 0.587, 0.114)
+JITTERED = 0.8
+"""Probability of `strong_view` to shift colors [UniMatch, ST++]."""
+SIGMA = (0.1, 2.0)
+"""Of its blur, in pixels of a crop of BLURRED_CROP [UniMatch, ST++]."""
+BLURRED_CROP = 321
 
 
 def augment(
@@ -86,6 +94,66 @@ def _jitter(patch: Tensor, strength: float, draws: list[float]) -> Tensor:
     colors *= brightness * contrast * saturation
     colors += shift
     return colors.clamp_(0, 255).to(torch.uint8)
+
+
+def strong_view(image: Tensor, valid: Tensor, settings: Strong, generator: torch.Generator) -> Tensor:
+    """Shift the colors of a crop, make it gray, blur it, each perhaps; its geometry stays [UniMatch, ST++].
+
+    Brightness, contrast, saturation and hue are shifted in random order, with probability JITTERED. The strength of the
+    blur is drawn between the two of SIGMA, which are relative to the crop [ours]. What is valid is changed as an image
+    of its own, so that no padding gets into it [ours].
+
+    Args:
+        image: uint8 [3, crop, crop].
+        valid: bool [crop, crop], one rectangle.
+        settings: jitter, gray, blur.
+        generator: source of all draws; the same number of them whatever the settings.
+
+    Returns:
+        uint8 [3, crop, crop], 0 in padding.
+    """
+    shifted, *factors, gray, blurred, sigma = torch.rand(8, generator=generator).tolist()
+    order = torch.randperm(4, generator=generator).tolist()
+    rows, columns = _extent(valid.any(1)), _extent(valid.any(0))
+    patch = image[:, rows, columns]
+    if settings.jitter and shifted < JITTERED:
+        patch = _shift(patch, settings.jitter, factors, order)
+    if gray < settings.gray:
+        patch = colors_of.rgb_to_grayscale(patch, num_output_channels=3)
+    if blurred < settings.blur:
+        patch = _blur(patch, (SIGMA[0] + (SIGMA[1] - SIGMA[0]) * sigma) * image.shape[-1] / BLURRED_CROP)
+    view = torch.zeros_like(image)
+    view[:, rows, columns] = patch
+    return view
+
+
+def _extent(marked: Tensor) -> slice:
+    """Return from the first to the last of the marked places of an axis."""
+    places = marked.nonzero()
+    return slice(int(places[0]), int(places[-1]) + 1)
+
+
+def _shift(patch: Tensor, strength: float, draws: list[float], order: list[int]) -> Tensor:
+    """Shift brightness, contrast, saturation and, by half the strength, hue, in an order of these four."""
+    *factors, hue = (1 + strength * (2 * draw - 1) for draw in draws)
+    changes = (colors_of.adjust_brightness, colors_of.adjust_contrast, colors_of.adjust_saturation)
+    shifts = [*zip(changes, factors, strict=True), (colors_of.adjust_hue, (hue - 1) / 2)]
+    for place in order:
+        change, factor = shifts[place]
+        patch = change(patch, factor)
+    return patch
+
+
+def _blur(patch: Tensor, sigma: float) -> Tensor:
+    """Blur by a Gaussian of `sigma` pixels, across and then down, which is faster than both at once.
+
+    It is cut off at three sigma, or at the patch's side: borders are mirrored.
+    """
+    radius = max(1, math.ceil(3 * sigma))
+    down, across = (2 * min(radius, side - 1) + 1 for side in patch.shape[-2:])
+    for window in ([across, 1], [1, down]):
+        patch = colors_of.gaussian_blur(patch, window, [sigma, sigma])
+    return patch
 
 
 def cutmix_boxes(batch: int, height: int, width: int, settings: CutMix, generator: torch.Generator) -> Tensor:

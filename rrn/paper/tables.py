@@ -215,14 +215,16 @@ def _in_effect(method: Any) -> dict[str, str]:
     """Return the settings of a row that have an effect: dotted name -> text."""
     unused: list[str] = []
     if not method.consistency:
-        unused += ["cutmix", "lambda_u", "teacher_statistics", "filter", "rho"]
+        unused += ["cutmix", "strong", "lambda_u", "teacher_statistics", "filter", "rho"]
     if method.filter.by == "none":
         unused += ["filter.keep", "filter.tau", "filter.fraction", "filter.start", "grid", "discriminator"]
     if method.filter.keep == "threshold":
         unused += ["filter.fraction"]
     elif method.rho != "votes":
         unused += ["filter.tau"]
-    values = _flat(method.model_dump(mode="json"))
+    values = method.model_dump(mode="json")
+    values["strong"] = values["strong"] or config.Strong().model_dump()  # null: nothing is changed
+    values = _flat(values)
     return {name: text for name, text in values.items() if not name.startswith(tuple(unused))}
 
 

@@ -21,7 +21,7 @@ Stage = Literal["warmup", "train"]
 
 SUPERVISED_ONLY = {
     **{"labels": "partition", "consistency": False, "filter": {"by": "none", "per": "batch", "keep": "fraction"}},
-    **{"rho": "none", "labels_from": "other", "teacher": "current"},
+    **{"strong": None, "rho": "none", "labels_from": "other", "teacher": "current"},
 }
 ELSEWHERE: dict[str, bool | set[str]] = {
     **dict.fromkeys(("name", "ablation", "methods", "loading", "split"), True),

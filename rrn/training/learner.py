@@ -26,6 +26,7 @@ from rrn.models.segmenter import speed_up
 from rrn.runtime import distributed, memory
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ADAMW_BETAS = (0.9, 0.999)
 
 
 class LossError(FloatingPointError):
@@ -59,7 +60,7 @@ class Learner:
         self.first_nonfinite_step = torch.full((), -1, dtype=torch.int64, device=self.device)
 
     def rate(self, step: int) -> float:
-        """Return the learning rate of the segmenters in a step."""
+        """Return the learning rate of the segmenters in a step, before the factor `optimizer.head`."""
         return learning_rate(step, self.settings.optimizer, self.schedule, self.decay)
 
     def step(self, batch: Batch, number: int) -> Losses:
@@ -73,7 +74,7 @@ class Learner:
 
     def _step(self, batch: Batch, number: int) -> Losses:
         for group in self.optimizers["segmenters"].param_groups:
-            group["lr"] = self.rate(number)
+            group["lr"] = group["factor"] * self.rate(number)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         statistics = NormStatistics(self.model)
@@ -226,27 +227,39 @@ def prepare_for(model: RRN, device: torch.device, speed: config.Speed) -> RRN:
 
 
 def optimizers(model: RRN, settings: config.Settings) -> dict[str, torch.optim.Optimizer]:
-    """Build SGD for the segmenters, without weight decay on norms and biases, and Adam for the discriminators.
+    """Build SGD or AdamW for the segmenters, and Adam for the discriminators.
 
     Fused, but for SGD on the CPU, whose last bits would differ from those of the results in the repository, and SGD in
     fp16, which would begin with a momentum that nobody has set where the scaler skips the first step.
     """
-    options, judge = settings.optimizer, settings.method.discriminator
-    weights = [p for p in model.segmenters.parameters() if p.ndim > 1]
-    others = [p for p in model.segmenters.parameters() if p.ndim <= 1]
-    built: dict[str, torch.optim.Optimizer] = {
-        "segmenters": torch.optim.SGD(
-            [{"params": weights, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=options.lr,
-            momentum=options.momentum,
-            fused=model.device.type == "cuda" and settings.precision != "fp16",
+    options, judge, device = settings.optimizer, settings.method.discriminator, model.device.type
+    adam_fused = device != "meta"  # its square roots are exact; the others' depend on the processor
+    built: dict[str, torch.optim.Optimizer] = {}
+    if options.kind == "adamw":
+        built["segmenters"] = torch.optim.AdamW(
+            _groups(model, options), lr=options.lr, betas=ADAMW_BETAS, fused=adam_fused
         )
-    }
+    else:
+        sgd_fused = device == "cuda" and settings.precision != "fp16"
+        built["segmenters"] = torch.optim.SGD(
+            _groups(model, options), lr=options.lr, momentum=options.momentum, fused=sgd_fused
+        )
     if model.discriminators:
-        fused = model.device.type != "meta"  # its square roots are exact; the others' depend on the processor
         parameters = model.discriminators.parameters()
-        built["discriminators"] = torch.optim.Adam(parameters, lr=judge.lr, betas=judge.betas, fused=fused)
+        built["discriminators"] = torch.optim.Adam(parameters, lr=judge.lr, betas=judge.betas, fused=adam_fused)
     return built
+
+
+def _groups(model: RRN, options: config.Optimizer) -> list[dict[str, Any]]:
+    """Group the segmenters' parameters: norms and biases without weight decay, those outside encoders by `head`."""
+    encoders = {p for s in model.segmenters for p in s.get_submodule("network.encoder").parameters()}
+    groups = []
+    for factor in dict.fromkeys((1.0, options.head)):
+        here = [p for p in model.segmenters.parameters() if (1.0 if p in encoders else options.head) == factor]
+        for decay, flat in ((options.weight_decay, False), (0.0, True)):
+            parameters = [p for p in here if (p.ndim <= 1) == flat]
+            groups.append({"params": parameters, "weight_decay": decay, "factor": factor})
+    return groups
 
 
 def learning_rate(step: int, optimizer: config.Optimizer, schedule: config.Schedule, decay: bool) -> float:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from small import CROP, HEIGHT, WIDTH, partitioned, small_settings, write_folder
 
-from rrn.config import IGNORE_INDEX, Augment, Settings
+from rrn.config import IGNORE_INDEX, Augment, Settings, Strong
 from rrn.data.batches import (
     Batch,
     Sampler,
@@ -86,17 +86,21 @@ def test_shapes(shared: Data) -> None:
 
 
 def test_batches_move_as_a_whole(shared: Data) -> None:
-    moved = _batches(shared, 1)[0].to("meta")
-    tensors = [moved.images, moved.labels, *moved.unlabeled, *moved.unlabeled_valid, moved.mix]
+    moved = _batches(_strong(shared), 1)[0].to("meta")
+    tensors = [moved.images, moved.labels, *moved.unlabeled, *moved.unlabeled_valid, moved.mix, *moved.strong]
     assert all(tensor.device.type == "meta" for tensor in tensors)
     whole = next(iter(WholeImages(shared[0], "val", shared[1].val, 2)))
     assert whole.to("meta").labels.device.type == "meta"
 
 
+@pytest.mark.parametrize("strong", [False, True])
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_same_for_any_number_of_workers_and_processes(shared: Data, kept: bool, workers: int, world: int) -> None:
+def test_same_for_any_number_of_workers_and_processes(
+    shared: Data, strong: bool, kept: bool, workers: int, world: int
+) -> None:
+    shared = _strong(shared) if strong else shared
     expected = _batches(_with(shared, cache=False, workers=0))
     ranks = [_batches(_with(shared, kept, workers), rank=rank, world=world) for rank in range(world)]
     for step, batch in enumerate(expected):
@@ -112,9 +116,53 @@ def _with(data: Data, cache: bool, workers: int) -> Data:
     return dataset, split, settings.model_copy(update={"loading": changed})
 
 
+def _strong(data: Data, **values: float) -> Data:
+    """Let students see strong views of the unlabeled images."""
+    dataset, split, settings = data
+    strong = Strong(**(values or {"jitter": 0.5, "gray": 0.5, "blur": 0.5}))
+    method = settings.method.model_copy(update={"strong": strong})
+    return dataset, split, settings.model_copy(update={"method": method})
+
+
+def test_strong_views_are_of_the_crops_that_the_teachers_see(shared: Data) -> None:
+    for strong, plain in zip(_batches(_strong(shared)), _batches(shared), strict=True):
+        assert plain.strong is None
+        _assert_same(replace(strong, strong=None), plain)
+        for view, seen, valid in zip(strong.strong, plain.unlabeled, plain.unlabeled_valid, strict=True):
+            assert (view.shape, view.dtype) == (seen.shape, torch.uint8)
+            assert not torch.equal(view, seen)
+            assert torch.all(view[~valid.expand_as(view)] == 0)
+
+
+def test_strong_views_of_no_strength_are_the_crops(shared: Data) -> None:
+    batch = _batches(_strong(shared, jitter=0.0), 1)[0]
+    _assert_same(batch.strong, batch.unlabeled)
+
+
+def test_strong_views_differ_by_image_half_step_and_seed(shared: Data) -> None:
+    """Each crop is gray or not by a draw of its own."""
+    batches = _batches(_strong(shared, gray=0.5)) + _batches(_strong(shared, gray=0.5), seed=1)
+    gray = torch.stack([_is_gray(torch.stack(batch.strong)) for batch in batches])
+    assert gray.shape == (10, 2, 4)
+    assert all(len({tuple(row.flatten().tolist()) for row in gray.unbind(axis)}) > 1 for axis in range(3))
+    assert not torch.equal(gray[:5], gray[5:])
+
+
+def _is_gray(images: torch.Tensor) -> torch.Tensor:
+    """Return which images [..., 3, H, W] have three equal channels."""
+    return (images == images[..., :1, :, :]).flatten(-3).all(-1)
+
+
+def test_a_row_without_strong_views_pays_nothing(shared: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rrn.data.batches.strong_view", None)
+    assert all(batch.strong is None for batch in _batches(shared))
+    assert all(batch.strong is None for batch in _batches(_strong(shared), unlabeled=False))
+
+
 def _flat(batch: Batch) -> list[Any]:
     """Return all that a batch holds by image."""
-    halves = [half for pair in (batch.unlabeled, batch.unlabeled_valid, batch.unlabeled_ids) for half in pair]
+    pairs = (batch.unlabeled, batch.unlabeled_valid, batch.unlabeled_ids, batch.strong or ())
+    halves = [half for pair in pairs for half in pair]
     return [batch.images, batch.labels, batch.mix, batch.labeled_ids, *halves]
 
 
@@ -165,6 +213,7 @@ def _objects(thing: object) -> int:
 
 
 def test_same_when_resumed_and_without_cache(shared: Data, tmp_path: Path) -> None:
+    shared = _strong(shared)
     expected = _batches(shared, 6)
     _assert_same(_batches(shared, 6, start=3), expected[3:])
     _assert_same(_batches(_with(shared, cache=False, workers=0), 6), expected)
@@ -374,7 +423,7 @@ def test_preview_is_the_first_batch(shared: Data) -> None:
 
 def test_global_generator_is_left_alone(shared: Data) -> None:
     before = torch.get_rng_state()
-    _batches(shared, 2)
+    _batches(_strong(shared), 2)
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -1,4 +1,4 @@
-"""Crops and CutMix boxes."""
+"""Crops, strong views of them, and CutMix boxes."""
 
 from typing import Any
 
@@ -7,9 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
+from torchvision.transforms.v2 import functional
 
-from rrn.config import IGNORE_INDEX, Augment, CutMix
-from rrn.data.transforms import _resize, augment, cutmix_boxes
+from rrn.config import IGNORE_INDEX, Augment, CutMix, Strong
+from rrn.data import transforms
+from rrn.data.transforms import _resize, augment, cutmix_boxes, strong_view
 
 
 def _augment(height: int, width: int, seed: int = 0, label: bool = True, **changes: Any) -> Any:
@@ -293,3 +295,112 @@ def test_boxes_depend_on_their_generator_only_and_each_image_takes_the_same_numb
     torch.rand(1 + 3 * 3, generator=other)
     assert torch.equal(both[1:], cutmix_boxes(1, 32, 32, cutmix, other))
     assert not torch.equal(both[0], both[1])
+
+
+# ---- strong views
+
+
+def _strong_of(image: torch.Tensor, seed: int, valid: torch.Tensor | None = None, **values: float) -> torch.Tensor:
+    valid = torch.ones(image.shape[-2:], dtype=torch.bool) if valid is None else valid
+    return strong_view(image, valid, Strong(**values), torch.Generator().manual_seed(seed))
+
+
+def _noise(side: int = 24) -> torch.Tensor:
+    return torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    top=st.integers(0, 23),
+    left=st.integers(0, 23),
+    height=st.integers(1, 24),
+    width=st.integers(1, 24),
+    seed=st.integers(0, 2**32),
+)
+def test_what_is_valid_is_changed_as_an_image_of_its_own(top, left, height, width, seed) -> None:
+    """Whatever lies in the padding, none of it gets into the view, and the view's padding is 0."""
+    rows, columns = slice(top, min(24, top + height)), slice(left, min(24, left + width))
+    valid = torch.zeros(24, 24, dtype=torch.bool)
+    valid[rows, columns] = True
+    image, strength = _noise(), {"jitter": 1.0, "gray": 0.2, "blur": 1.0}
+    view = _strong_of(image, seed, valid, **strength)
+    assert (view.shape, view.dtype) == ((3, 24, 24), torch.uint8)
+    assert torch.all(view[:, ~valid] == 0)
+    assert torch.equal(view, _strong_of(image * valid, seed, valid, **strength))
+
+
+def test_each_change_has_its_probability() -> None:
+    image = _noise()
+    grayed = [torch.equal(view[0], view[1]) for view in (_strong_of(image, seed, gray=0.2) for seed in range(1000))]
+    shifted = [not torch.equal(_strong_of(image, seed, jitter=0.5), image) for seed in range(1000)]
+    assert sum(grayed) / 1000 == pytest.approx(0.2, abs=0.04)
+    assert sum(shifted) / 1000 == pytest.approx(0.8, abs=0.04)
+    assert all(torch.equal(view[0], view[2]) for view in (_strong_of(image, seed, gray=1.0) for seed in range(20)))
+
+
+def test_blur_is_drawn_between_two_strengths_that_grow_with_the_crop(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[int, list[float]] = {}
+    for side in (321, 642):
+        seen: list[float] = []
+        monkeypatch.setattr(transforms, "_blur", lambda patch, sigma, seen=seen: seen.append(sigma) or patch)
+        for seed in range(300):
+            _strong_of(torch.zeros(3, side, side, dtype=torch.uint8), seed, blur=0.5)
+        found[side] = seen
+    assert 120 < len(found[321]) < 180
+    assert 0.1 <= min(found[321]) < 0.2 and 1.9 < max(found[321]) <= 2.0
+    assert found[642] == pytest.approx([2 * sigma for sigma in found[321]])
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.4, 1.0, 3.2])
+def test_a_blur_is_that_of_the_library_in_both_directions_at_once(sigma: float) -> None:
+    image = _noise(48)
+    whole = functional.gaussian_blur(image, [21, 21], [sigma, sigma]).float()
+    assert float((transforms._blur(image, sigma).float() - whole).abs().max()) <= 2
+
+
+@pytest.mark.parametrize("strength", [0.2, 0.5, 1.0])
+def test_colors_shift_by_no_more_than_the_strength(strength: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    factors: dict[str, list[float]] = {}
+    order = set()
+    for name in ("brightness", "contrast", "saturation", "hue"):
+
+        def note(patch: torch.Tensor, factor: float, name: str = name) -> torch.Tensor:
+            factors.setdefault(name, []).append(factor)
+            called.append(name)
+            return patch
+
+        monkeypatch.setattr(functional, f"adjust_{name}", note)
+    for seed in range(200):
+        called: list[str] = []
+        _strong_of(_noise(), seed, jitter=strength)
+        order.add(tuple(called))
+    *others, hue = (factors[name] for name in ("brightness", "contrast", "saturation", "hue"))
+    for found in others:
+        assert 1 - strength <= min(found) < 1 - 0.9 * strength and 1 + 0.9 * strength < max(found) <= 1 + strength
+    assert -strength / 2 <= min(hue) < -0.45 * strength and 0.45 * strength < max(hue) <= strength / 2
+    assert order - {()} > {
+        ("brightness", "contrast", "saturation", "hue"),
+        ("hue", "saturation", "contrast", "brightness"),
+    }
+
+
+def test_a_strong_view_depends_on_its_generator_only_and_each_takes_the_same_number_of_draws() -> None:
+    image, valid = _noise(), torch.ones(24, 24, dtype=torch.bool)
+    ends = set()
+    for values in ({}, {"jitter": 0.5}, {"jitter": 0.5, "gray": 0.2, "blur": 0.5}):
+        generator = torch.Generator().manual_seed(3)
+        state = torch.get_rng_state()
+        view = strong_view(image, valid, Strong(**values), generator)
+        assert torch.equal(torch.get_rng_state(), state)
+        torch.rand(5)
+        assert torch.equal(view, _strong_of(image, 3, **values))
+        ends.add(float(torch.rand(1, generator=generator)))
+    assert len(ends) == 1
+
+
+def test_a_strong_view_leaves_the_crop_as_it_is() -> None:
+    image = _noise()
+    before = image.clone()
+    for seed in range(20):
+        _strong_of(image, seed, jitter=1.0, gray=0.5, blur=0.5)
+    assert torch.equal(image, before)
