@@ -20,27 +20,22 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from rrn.explain import readable_errors, short
-from rrn.limits import MOVED, PositiveInt, nearest, up_to_date
 from rrn.runtime.errors import SettingsError
-from rrn.schema import (
+from rrn.settings.explain import readable_errors, short
+from rrn.settings.limits import MOVED, PositiveInt, Section, nearest, up_to_date
+from rrn.settings.rows import JUDGED, Discriminator, Filter, Method, Strong
+from rrn.settings.schema import (
     IGNORE_INDEX,
-    JUDGED,
     Augment,
     CutMix,
     Dataset,
-    Discriminator,
     Evaluate,
-    Filter,
     Loading,
-    Method,
     Model,
     Optimizer,
     Schedule,
-    Section,
     Settings,
     Speed,
-    Strong,
 )
 
 __all__ = [

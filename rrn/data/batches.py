@@ -27,8 +27,8 @@ from rrn.data.images import Images
 from rrn.data.prefetch import prepared
 from rrn.data.splits import Split, evenly_spaced
 from rrn.data.transforms import augment, cutmix_boxes, strong_view
-from rrn.limits import LARGEST
 from rrn.runtime import memory, seeding
+from rrn.settings.limits import LARGEST
 
 Purpose = Literal["warmup", "train"]
 

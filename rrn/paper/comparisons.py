@@ -32,7 +32,7 @@ from rrn.plotting.style import (
     subplot_grid,
     wrap_classes,
 )
-from rrn.schema import Method
+from rrn.settings.rows import Method
 
 CURVES = {
     "miou_mean": "val mIoU (%)",

@@ -94,7 +94,7 @@ def number(value: float, digits: int = 2) -> str:
     return "" if pd.isna(value) else f"{value:.{digits}f}"
 
 
-def probability(value: float) -> str:
+def format_p(value: float) -> str:
     """Return a p value as text; nothing for NaN."""
     return "<0.001" if value < 0.001 else number(value, 3)
 

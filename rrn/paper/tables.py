@@ -18,7 +18,7 @@ import pandas as pd
 
 from rrn import config
 from rrn.paper.statistics import ENOUGH, GROUP, INTERVAL, POWER, REFERENCE, averages, by_row, paired_tests, to_reference
-from rrn.paper.table_format import Table, bold, counts, deviating, difference, number, probability
+from rrn.paper.table_format import Table, bold, counts, deviating, difference, format_p, number
 from rrn.reliability.measures import EVERYTHING
 
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
@@ -60,7 +60,7 @@ def ablation(runs: pd.DataFrame, images: str = "test") -> Table:
     if numbers["detectable"].notna().any():
         shown["detectable"] = [*map(number, numbers["detectable"])]
     if numbers["p_adjusted"].notna().any():
-        shown["p (Holm)"] = [*map(probability, numbers["p_adjusted"])]
+        shown["p (Holm)"] = [*map(format_p, numbers["p_adjusted"])]
     texts = numbers[[*words]].astype(str).assign(**shown)
     caption = (
         f"mIoU on {images} in per cent: mean of the two segmenters, and their ensemble; {_seeds(numbers)}"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rrn import config
-from rrn.schema import Ablation
+from rrn.settings.schema import Ablation
 
 MOST = 4
 """Lanes that are used unasked: each holds a training in memory."""

@@ -29,9 +29,8 @@ from rrn.config import Filter
 from rrn.data.decoding import Pixels
 from rrn.data.palette import palette
 from rrn.data.splits import evenly_spaced
-from rrn.limits import Byte, PositiveInt
 from rrn.runtime import atomic_io
-from rrn.schema import Section
+from rrn.settings.limits import Byte, PositiveInt, Section
 
 NAME = "evidence.zip"
 ABOUT, REGIONS = "evidence.json", "regions.csv"

@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rrn import config
-from rrn.limits import MOVED, Byte, PositiveInt
+from rrn.settings.limits import MOVED, Byte, PositiveInt
 from rrn.method import RRN
 from rrn.models.device import resolve_device
 from rrn.runtime import atomic_io
-from rrn.schema import Section
+from rrn.settings.limits import Section
 
 NETWORKS = ("segmenters", "discriminators")
 CARD = "run.json"

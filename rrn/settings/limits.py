@@ -1,4 +1,4 @@
-"""Kinds of values that settings have: their limits, and what a message says of them (`description`).
+"""What settings are made of: sections, and kinds of values with their limits and words for messages (`description`).
 
 And names of settings: near ones, and those that have moved.
 """
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from rrn.runtime.places import literal
 
@@ -26,6 +26,13 @@ MOVED = {
     "evaluate.evidence": "log.evidence",
 }
 """Where a key of earlier versions stands now."""
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, no unknown key, no silent conversion from strings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
 
 PositiveInt = Annotated[int, Field(ge=1, le=LARGEST, strict=True)]
 NaturalInt = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]

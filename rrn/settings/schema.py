@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from rrn.limits import (
+from rrn.settings.limits import (
     Architecture,
-    Below1,
     Channels,
     Device,
     Encoder,
@@ -28,23 +27,16 @@ from rrn.limits import (
     PositiveInt,
     Processes,
     Scale,
+    Section,
     Seed,
     Side,
     Text,
     nearest,
 )
-
-JUDGED = ("product", "mean", "votes")
-"""Candidates of rho that ask the discriminators."""
+from rrn.settings.rows import Method
 
 IGNORE_INDEX = 255
 """The value of void pixels in every label tensor of the package, whatever a data set calls void."""
-
-
-class Section(BaseModel):
-    """A group of settings: frozen, no unknown key, no silent conversion from strings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Loading(Section):
@@ -242,129 +234,6 @@ class Evaluate(Section):
                     "pixels that no window sees"
                 )
         return self
-
-
-class Filter(Section):
-    """Local pseudo-label filtering: which regions are kept."""
-
-    by: Literal[
-        "none", "region_score", "confidence", "probability", "confidence_divergence", "pixel_confidence", "random"
-    ]
-    per: Literal["batch", "class"] = "batch"
-    keep: Literal["threshold", "fraction", "soft"]
-    tau: Fraction
-    fraction: Fraction
-    floor: Fraction = 0.0
-    start: NaturalInt
-
-    @model_validator(mode="after")
-    def _possible(self) -> Filter:
-        if self.per == "class" and self.keep != "fraction":
-            raise ValueError(
-                f"per: class keeps a fraction of each class, and keep: {self.keep} keeps none; "
-                "set keep: fraction, or per: batch"
-            )
-        if self.keep == "soft" and self.by in ("none", "random"):
-            raise ValueError(
-                f"keep: soft weighs by a score, and by: {self.by} is none; set by: probability or another, or "
-                "keep: fraction"
-            )
-        return self
-
-
-class Strong(Section):
-    """Colors of the unlabeled images that students see, beyond those of the teachers' view; 0: as they are."""
-
-    jitter: Fraction = 0.0
-    gray: Fraction = 0.0
-    blur: Fraction = 0.0
-
-
-class Discriminator(Section):
-    """The region discriminators and their training."""
-
-    objective: Literal["adversarial", "accuracy"]
-    maps: Literal["soft", "hard"]
-    sees_image: Flag
-    sees_both: Flag
-    input_stride: PositiveInt
-    channels: tuple[Channels, ...] = Field(min_length=1)
-    dropout: Below1
-    lr: PositiveFloat
-    betas: tuple[Below1, Below1]
-    feature_matching: NaturalFloat
-
-
-class Method(Section):
-    """One row of the ablation table, complete."""
-
-    labels: Literal["partition", "all"]
-    consistency: Flag
-    cutmix: Flag
-    strong: Strong | None = None
-    lambda_u: NaturalFloat
-    lambda_u_ramp: NaturalInt
-    teacher_statistics: Literal["batch", "running"]
-    filter: Filter
-    rho: Literal["none", "product", "mean", "votes", "agreement", "divergence", "probability"]
-    labels_from: Literal["other", "ensemble", "ensemble_below_tau"] = "other"
-    teacher: Literal["current", "ema"] = "current"
-    teacher_decay: Below1 = 0.99
-    grid: PositiveInt
-    discriminator: Discriminator
-
-    @property
-    def uses_discriminators(self) -> bool:
-        """Whether anything of this row depends on region discriminators."""
-        return self.filter.by != "none" or self.rho in JUDGED
-
-    @model_validator(mode="after")
-    def _possible(self) -> Method:
-        judge = self.discriminator
-        if self.labels == "all" and self.consistency:
-            raise ValueError(
-                "labels: all is the supervised upper bound, which leaves no unlabeled images; "
-                "set consistency: false, or labels: partition"
-            )
-        if not self.consistency:
-            self._without_pseudo_labels()
-        if self.labels_from == "ensemble_below_tau" and self.filter.by in ("none", "random"):
-            raise ValueError(
-                f"labels_from: ensemble_below_tau asks the score of filter.by, and {self.filter.by} is none; "
-                "set filter.by: probability or another, or labels_from: ensemble"
-            )
-        if judge.feature_matching and self.uses_discriminators and judge.maps == "hard":
-            raise ValueError(
-                "discriminator.maps: hard carries no gradient, so feature matching cannot work on it; "
-                "set discriminator.maps: soft, or discriminator.feature_matching: 0"
-            )
-        if judge.sees_both and self.uses_discriminators and judge.objective == "adversarial":
-            raise ValueError(
-                "discriminator.sees_both: true is for objective: accuracy; a label has no second opinion beside it: "
-                "set discriminator.sees_both: false, or discriminator.objective: accuracy"
-            )
-        if judge.feature_matching and self.uses_discriminators and judge.objective == "accuracy":
-            raise ValueError(
-                "discriminator.objective: accuracy has no real and fake features to match; "
-                "set discriminator.feature_matching: 0, or discriminator.objective: adversarial"
-            )
-        return self
-
-    def _without_pseudo_labels(self) -> None:
-        """Refuse what is said of the pseudo-labels of a row that has none."""
-        if self.strong is not None:
-            raise ValueError(
-                "strong changes the unlabeled images that students see in the consistency term; "
-                "set consistency: true, or strong: null"
-            )
-        meant: dict[str, tuple[str, str]] = {"filter.by": (self.filter.by, "none"), "rho": (self.rho, "none")}
-        meant |= {"labels_from": (self.labels_from, "other"), "teacher": (self.teacher, "current")}
-        for key, (value, off) in meant.items():
-            if value != off:
-                raise ValueError(
-                    f"{key}: {value} is about the pseudo-labels of the consistency term; "
-                    f"set consistency: true, or {key}: {off}"
-                )
 
 
 class Settings(Section):

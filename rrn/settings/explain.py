@@ -1,7 +1,7 @@
 """What is wrong with a setting, in one line: its key, what was given, and what would do.
 
-The words come from the types in `rrn.schema`, as JSON schema states them; the right value, where the given one shows
-what was meant, is tried on the type before it is named.
+The words come from the types in `rrn.settings.schema`, as JSON schema states them; the right value, where the given one
+shows what was meant, is tried on the type before it is named.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from rrn.limits import MOVED, NAME, near, nearest
-from rrn.schema import Settings
+from rrn.settings.limits import MOVED, NAME, near, nearest
+from rrn.settings.schema import Settings
 
 WORDS = {True: {"true", "yes", "on", "y"}, False: {"false", "no", "off", "n"}, None: {"null", "none", "nil", "~", ""}}
 """What people write for true, false and null where YAML 1.2 reads a text."""
