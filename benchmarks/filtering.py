@@ -21,6 +21,8 @@ from rrn.paper.statistics import paired_interval
 from rrn.reliability.measures import MEASURES
 
 RANDOM = "random_filter"
+RIVALS = ("confidence", "probability", "agreement")
+"""Scores that cost nothing, as far as a study has them."""
 
 
 def study(folder: Path) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -35,7 +37,7 @@ def study(folder: Path) -> tuple[pd.DataFrame, dict[str, str]]:
 def last(scores: pd.DataFrame) -> pd.DataFrame:
     """Return what each score is worth at the last step: mean ± deviation over seeds."""
     rows = scores[scores["step"] == scores["step"].max()]
-    grouped = rows.groupby(["method", "split", "score"], sort=False)[list(MEASURES)]
+    grouped = rows.groupby(["method", "split", "score"], sort=False)[[name for name in MEASURES if name in rows]]
     mean, deviation = (part.round(3).astype(str) for part in (grouped.mean(), grouped.std()))
     return mean + " ± " + deviation
 
@@ -46,7 +48,7 @@ def leads(scores: pd.DataFrame) -> pd.DataFrame:
     found = []
     for measure in ("auroc", "accuracy_kept"):
         table = rows.pivot_table(index=["method", "split", "seed"], columns="score", values=measure, sort=False)
-        for rival in ("confidence", "agreement"):
+        for rival in (name for name in RIVALS if name in table):
             differences = (table["region_score"] - table[rival]).dropna()
             for (method, split), part in differences.groupby(["method", "split"], sort=False):
                 found.append(
@@ -63,7 +65,8 @@ def by_step(scores: pd.DataFrame) -> pd.DataFrame:
     steps = table.groupby(["method", "step"], sort=False)
     ahead = {
         f"ahead of {rival}": (table["region_score"] > table[rival]).groupby(["method", "step"], sort=False).sum()
-        for rival in ("confidence", "agreement")
+        for rival in RIVALS
+        if rival in table
     }
     return steps.mean().round(3).assign(**ahead)
 

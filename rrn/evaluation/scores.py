@@ -86,6 +86,13 @@ def confidence(batch: RegionInputs) -> Tensor:
 
 
 @score
+def probability(batch: RegionInputs) -> Tensor:
+    """Mean of both segmenters' probability of the pseudo-label: the free rival, as it needs no discriminator [ours]."""
+    both = batch.probabilities.mean(0).expand_as(batch.probabilities)
+    return batch.mean(both.gather(2, batch.labels.unsqueeze(2)).squeeze(2))
+
+
+@score
 def certainty(batch: RegionInputs) -> Tensor:
     """1 - mean entropy / log C [ours]."""
     entropy = -torch.special.xlogy(batch.probabilities, batch.probabilities).sum(2)

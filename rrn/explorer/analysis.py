@@ -20,12 +20,13 @@ from rrn.config import JUDGED
 from rrn.reliability import evidence, selection
 from rrn.reliability.evidence import Evidence, EvidenceError
 from rrn.reliability.measures import EVERYTHING, classes_of, of_class, risk_coverage
-from rrn.reliability.scores import RANKED, SCORES
+from rrn.reliability.scores import LATER, RANKED, SCORES
 from rrn.reliability.selection import RHOS, Flags, Floats, Places
 
 ORDERS = ("by id", "worst filtered", "most wrong kept", "most disagreement")
-COUNTED = ("split", "id", "segmenter", "row", "column", *SCORES, "divergence", "pixels", "right")
-"""Columns that a region table must have."""
+COUNTED = ("split", "id", "segmenter", "row", "column", *(name for name in SCORES if name not in LATER))
+COUNTED += ("divergence", "pixels", "right")
+"""Columns that a region table must have, of whatever age."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Regions:
     Attributes:
         table: its rows of the split, float columns where there are scores.
         images: ids that have pictures.
-        scores, rhos: what this run offers of SCORES and RHOS; without discriminators it offers less.
+        scores, rhos: what this file offers of SCORES and RHOS; without discriminators, or an older one, it offers less.
 
     Raises:
         EvidenceError: there is no such split, it has no regions, or lacks a column.
@@ -74,9 +75,9 @@ class Regions:
         self.table = source.regions[source.regions["split"] == split].reset_index(drop=True)
         if not self.images or self.table.empty:
             raise EvidenceError(f"{source.path} shows no image of {split}: set log.evidence in params.yaml")
-        self.scores = tuple(name for name in SCORES if self.table[name].notna().all())
-        judged = "region_score" in self.scores
-        self.rhos = tuple(name for name in RHOS if judged or name not in JUDGED)
+        self.scores = tuple(name for name in SCORES if name in self.table and self.table[name].notna().all())
+        lacking = {*LATER, *JUDGED} - {*(JUDGED if "region_score" in self.scores else ()), *self.scores}
+        self.rhos = tuple(name for name in RHOS if name not in lacking)
         self._ranks: dict[str, Places] = {}
 
     @property
@@ -105,10 +106,12 @@ class Regions:
         """Return a column of the table [R].
 
         Raises:
-            EvidenceError: it is a score that this run does not have.
+            EvidenceError: it is a score that this run does not have, or that the file is too old for.
         """
         if name in SCORES and name not in self.scores:
-            raise EvidenceError(f"{self.source.path} has no {SCORES[name]}: this run trained no discriminators")
+            older, blind = "the file is older, evaluate the run again", "this run trained no discriminators"
+            why = blind if name in self.table else older
+            raise EvidenceError(f"{self.source.path} has no {SCORES[name]}: {why}")
         return self.table[name].to_numpy(np.float64)
 
     def rank(self, score: str) -> Places:
@@ -193,6 +196,8 @@ def rho(regions: Regions, choice: Choice) -> Floats:
     """
     if choice.rho in JUDGED:
         regions.column("region_score")  # or say that there is none
+    elif choice.rho in LATER:
+        regions.column(choice.rho)
     own = choice.by == "region_score" and choice.keep == "threshold"
     return selection.rate_regions(regions.table, choice.rho, choice.value if own else regions.about.rule.tau)
 

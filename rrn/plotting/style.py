@@ -108,6 +108,7 @@ SCORE_STYLE: dict[str, Look] = {
     "region_score": Look("#EE6677", "region score", "o", SOLID),
     "product": Look("#AA3377", "product of both", "p", DASHED),
     "confidence": Look("#228833", "confidence", "P", MIXED),
+    "probability": Look("#66CCEE", "probability", "X", DASHED),
     "certainty": Look("#CCBB44", "certainty", "D", LONG),
     "agreement": Look("#4477AA", "agreement", "s", DOTTED),
 }

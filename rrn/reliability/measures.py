@@ -7,7 +7,7 @@ are never kept: memory stays flat. All measures are exact over the pixels, each 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,10 @@ from rrn.reliability.selection import Floats, kept_count, kept_share
 EVERYTHING = "(all)"
 """Stands for a class where all classes are meant together."""
 
-MEASURES = ("auroc", "aurc", "ece", "coverage", "accuracy", "accuracy_kept", "accuracy_dropped")
+MEASURES = ("auroc", "auroc_within", "aurc", "ece", "coverage", "accuracy", "accuracy_kept", "accuracy_dropped")
 BINS = 15
+ENOUGH = 100
+"""Regions that a class must have to count in `auroc_within`."""
 HALF = Filter(by="none", keep="fraction", tau=0.5, fraction=0.5, start=0)
 """The rule at which scores are compared if none is named: the better half of the regions by each of them."""
 
@@ -51,6 +53,24 @@ def auroc(score: npt.ArrayLike, pixels: npt.ArrayLike, right: npt.ArrayLike) -> 
     bad = count - good
     pairs = good.sum() * bad.sum()
     return float((bad * (good.cumsum() - good / 2)).sum() / pairs) if pairs else float("nan")
+
+
+def auroc_within(score: npt.ArrayLike, counts: Iterable[tuple[Floats, Floats]]) -> float:
+    """Return the mean AUROC within the classes of pseudo-labels, weighted by their pixels.
+
+    A score that only tells easy classes from hard ones has 1/2 here, whatever its `auroc`.
+
+    Args:
+        score: float [R], one per region.
+        counts: for each class, the numbers of its pixels [R], and of those that are right [R].
+
+    Returns:
+        0..1, over the classes that have a pixel in `ENOUGH` regions or more, and an `auroc`; NaN if there is none.
+    """
+    rows = [(auroc(score, pixels, right), pixels.sum()) for pixels, right in counts if (pixels > 0).sum() >= ENOUGH]
+    known = [row for row in rows if not np.isnan(row[0])]
+    values, weights = np.array(known).reshape(-1, 2).T
+    return float(np.average(values, weights=weights)) if known else float("nan")
 
 
 def risk_coverage(score: npt.ArrayLike, pixels: npt.ArrayLike, right: npt.ArrayLike) -> tuple[Floats, Floats]:
@@ -151,30 +171,37 @@ def summarize(table: pd.DataFrame, rule: Filter = HALF) -> pd.DataFrame:
 
     Returns:
         one row per segmenter, score that exists and class, `EVERYTHING` first: segmenter, score, class (of the
-        pseudo-label), auroc, aurc, ece, coverage (share of the pixels that is kept), accuracy, accuracy_kept,
-        accuracy_dropped (shares of right pixels); all 0..1, NaN where undefined.
+        pseudo-label), auroc, auroc_within (`EVERYTHING` alone), aurc, ece, coverage (share of the pixels that is
+        kept), accuracy, accuracy_kept, accuracy_dropped (shares of right pixels); all 0..1, NaN where undefined.
     """
     rows = []
     for segmenter, part in table.groupby("segmenter"):
         count = kept_count(part, rule)
         for score in RANKED:
-            if part[score].notna().any():
+            if score in part and part[score].notna().any():
                 rows += [{"segmenter": segmenter, "score": score, **row} for row in _rows(part, score, count)]
     return pd.DataFrame(rows, columns=["segmenter", "score", "class", *MEASURES])
 
 
 def _rows(part: pd.DataFrame, score: str, count: int) -> Iterator[dict[str, str | float]]:
     """Yield the numbers of `summarize` for everything and for each class, where `count` regions are kept."""
-    share = kept_share(part[score], count)
-    for name in (EVERYTHING, *classes_of(part)):
-        pixels, right = (part[column].to_numpy(np.float64) for column in of_class(name))
+    share, classes = kept_share(part[score], count), classes_of(part)
+    within = auroc_within(part[score], (_counts(part, name) for name in classes))
+    for name in (EVERYTHING, *classes):
+        pixels, right = _counts(part, name)
         counted = part[score], pixels, right
         values = (
-            *(auroc(*counted), aurc(*counted), ece(*counted)),
+            *(auroc(*counted), within if name == EVERYTHING else float("nan"), aurc(*counted), ece(*counted)),
             float((share * pixels).sum() / pixels.sum()) if pixels.sum() else float("nan"),
             *(_accuracy(pixels, right, weight) for weight in (np.ones_like(share), share, 1 - share)),
         )
         yield {"class": name, **dict(zip(MEASURES, values, strict=True))}
+
+
+def _counts(part: pd.DataFrame, name: str) -> tuple[Floats, Floats]:
+    """Return the numbers of pixels and of right pixels of a class, or of `EVERYTHING`, by region [R]."""
+    pixels, right = (part[column].to_numpy(np.float64) for column in of_class(name))
+    return pixels, right
 
 
 def _accuracy(pixels: Floats, right: Floats, weight: Floats) -> float:

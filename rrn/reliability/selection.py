@@ -14,7 +14,8 @@ import pandas as pd
 
 from rrn.config import Filter
 
-RHOS = ("none", "product", "mean", "votes", "agreement", "divergence")
+RHOS = ("none", "product", "mean", "votes", "agreement", "divergence", "probability")
+
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
@@ -106,9 +107,14 @@ def rate_regions(regions: pd.DataFrame, kind: str, tau: float) -> Floats:
         regions: R rows of a region table.
         kind: one of RHOS, other than none.
         tau: from which region score on a discriminator votes for a region.
+
+    Raises:
+        ValueError: the table is older than the probability.
     """
-    if kind == "agreement":
-        return regions["agreement"].to_numpy(np.float64)
+    if kind == "probability" and kind not in regions:
+        raise ValueError("the region table has no column probability, which rho: probability reads: evaluate again")
+    if kind in ("agreement", "probability"):
+        return regions[kind].to_numpy(np.float64)
     if kind == "divergence":
         return np.exp(-regions["divergence"].to_numpy(np.float64))
     both = regions[["region_score", "other_score"]].to_numpy(np.float64)

@@ -46,6 +46,9 @@ def test_scores_by_hand():
     first, second = (row for _, row in described(SCORED, [batch], CLASSES).iterrows())
     p, q = (math.exp(odds) / (math.exp(odds) + 2) for odds in (5, 2.5))
     assert first.confidence == pytest.approx(p) and second.confidence == pytest.approx(q)
+    # half of the pixels: both give the same class p and q; the other half: the other one gives it a share of the rest
+    assert first.probability == pytest.approx(((p + q) / 2 + (p + (1 - q) / 2) / 2) / 2)
+    assert second.probability == pytest.approx(((p + q) / 2 + (q + (1 - p) / 2) / 2) / 2)
     entropy = -p * math.log(p) - (1 - p) * math.log((1 - p) / 2)
     assert first.certainty == pytest.approx(1 - entropy / math.log(3), abs=1e-6)
     assert (first.agreement, second.agreement) == (0.5, 0.5)
@@ -64,6 +67,9 @@ def test_void_counts_for_no_score_and_a_region_of_void_is_left_out():
         [2, 0, 0, 8, 8, 1],
     ]
     assert table["divergence"].between(0, 0.2).all()
+    agreed = make_batch(one, one, labels)
+    same = described(Fake(), [agreed], CLASSES)
+    assert table["probability"].tolist() == pytest.approx(same["probability"].tolist())  # they differ on void alone
 
 
 def test_batches_and_their_order_change_nothing():

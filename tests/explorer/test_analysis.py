@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from typing import get_args
 
 import evidences
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from rrn.schema import Method
 
 from rrn.data.batches import WholeBatch
 from rrn.evaluation import region_tables
@@ -20,7 +22,7 @@ from rrn.explorer.analysis import Choice, Regions
 from rrn.models import regions
 from rrn.reliability import measures, selection
 from rrn.reliability.evidence import About, Evidence, EvidenceError
-from rrn.reliability.scores import RANKED, SCORES
+from rrn.reliability.scores import LATER, RANKED, SCORES
 
 COLUMNS = ["id", "segmenter", "row", "column", *evidences.KNOWN, "pixels", "right"]
 HAND = pd.DataFrame(
@@ -123,7 +125,7 @@ def test_votes_follow_the_threshold_of_the_region_score():
     assert analysis.rho(held(HAND), replace(choice, by="confidence"))[:2].tolist() == [0.5, 1.0]
 
 
-@pytest.mark.parametrize("rho", [*selection.RHOS[1:], "none"])
+@pytest.mark.parametrize("rho", get_args(Method.model_fields["rho"].annotation))
 @pytest.mark.parametrize("size", [(32, 48), (33, 41)])
 def test_weights_are_those_of_the_method(rho, size):
     draw = torch.Generator().manual_seed(1)
@@ -433,11 +435,45 @@ def test_without_discriminators_less_is_offered(tmp_path):
     of = Regions(Evidence.read(evidences.write(tmp_path / "evidence.zip", judged=False)), "val")
     blind = tuple(name for name in SCORES if name not in ("region_score", "other_score", "product"))
     assert of.scores == blind and of.rules == ("none", *blind)
-    assert of.rhos == ("none", "agreement", "divergence")
+    assert of.rhos == ("none", "agreement", "divergence", "probability")
     assert analysis.default(of).score == "confidence"
     assert set(analysis.coverage_curves(of, (1,))["score"]) == set(blind)
     with pytest.raises(EvidenceError, match=r"has no region score: this run trained no discriminators"):
         analysis.kept(of, Choice("val_0", "region_score"))
+
+
+def test_a_file_that_is_older_than_a_score_offers_all_others(tmp_path):
+    whole = evidences.write(tmp_path / "evidence.zip")
+    source = Evidence.read(whole)
+    older = Regions(Evidence(whole, source.about, source.regions.drop(columns=[*LATER])), "val")
+    assert older.scores == tuple(name for name in SCORES if name != "probability")
+    assert older.rules == ("none", *(name for name in RANKED if name != "probability"))
+    assert older.rhos == tuple(name for name in selection.RHOS if name != "probability")
+    assert set(older.rules[1:]) == set(analysis.coverage_curves(older, (1, 2))["score"])
+    choice = analysis.default(older)
+    assert split_view.figure_png(split_view.split_figure(older, choice)).startswith(b"\x89PNG")
+    assert "probability" not in analysis.image_regions(older, choice)
+    said = r"has no probability by both segmenters: the file is older, evaluate the run again"
+    for asks in (replace(choice, by="probability"), replace(choice, rho="probability")):
+        with pytest.raises(EvidenceError, match=said):
+            analysis.weights(older, asks)
+
+
+def test_rho_by_probability_by_hand():
+    table = HAND.assign(probability=[0.5, 1.0, 0.25, 0.75] * 2)
+    choice = Choice("a", "region_score", "fraction", 0.5, rho="probability")
+    assert analysis.rho(held(table), choice).tolist() == [0.5, 1.0, 0.25, 0.75] * 2
+
+
+@pytest.mark.parametrize("name", ["shapes", "controls"])
+def test_what_git_ships_can_be_explored(root, name):
+    source = Evidence.read(root / "results" / name / "evidence.zip")
+    for split in source.splits:
+        regions = Regions(source, split)
+        assert {"region_score", "confidence", "agreement"} <= set(regions.scores)
+        assert analysis.weights(regions, analysis.default(regions)).any()
+        assert set(analysis.coverage_curves(regions, (1, 2))["score"]) == set(regions.rules[1:])
+        assert split_view.split_figure(regions, analysis.default(regions)).axes
 
 
 def test_a_table_of_another_version_is_refused():

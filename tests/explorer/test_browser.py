@@ -100,7 +100,7 @@ def test_a_slider_moves_the_picture(server):
         before = lab.picture(view)
         lab.control(view, "run").locator("select").select_option(label="runs/x/evaluate/p-cps_cutmix-0")
         assert changed(view, before)
-        scores = ["confidence", "certainty", "agreement"]
+        scores = ["confidence", "probability by both segmenters", "certainty", "agreement"]
         offered = lab.control(view, "keep by").locator("option")
         wait(view, lambda: offered.all_inner_texts()[1:] == scores)
         assert view.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0

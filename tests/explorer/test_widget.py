@@ -173,8 +173,9 @@ def test_another_order_shows_its_first_image_and_a_rule_that_changes_keeps_the_i
 def test_a_run_without_discriminators_does_not_offer_them(explorer):
     explorer.run.value = "blind"
     offered = [[value for _, value in control.options] for control in (explorer.rule, explorer.score)]
-    assert offered == [["none", "confidence", "certainty", "agreement"], ["confidence", "certainty", "agreement"]]
-    assert explorer.rho.options == ("none", "agreement", "divergence")
+    free = ["confidence", "probability", "certainty", "agreement"]
+    assert offered == [["none", *free], free]
+    assert explorer.rho.options == ("none", "agreement", "divergence", "probability")
     assert explorer.rule.value == "none" and explorer.value.disabled
     explorer.run.value = "results/<i>judged</i>"
     assert explorer.rule.value == "region_score" and not explorer.value.disabled

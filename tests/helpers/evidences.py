@@ -53,8 +53,8 @@ def table_of(rng, name, pictures, region, judged=True, classes=CLASSES):
 
 
 def with_all_scores(table):
-    """Return a region table in which a score that is not KNOWN is the confidence."""
-    return table.assign(**{name: table["confidence"] for name in SCORES if name not in KNOWN})
+    """Return a region table in which a score that it lacks, and that is not KNOWN, is the confidence."""
+    return table.assign(**{name: table["confidence"] for name in SCORES if name not in (*KNOWN, *table)})
 
 
 def write(path, judged=True, size=(20, 28), region=8, images=4, shown=3, seed=0, classes=CLASSES):

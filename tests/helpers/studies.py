@@ -11,7 +11,7 @@ from rrn import config
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = {"miou_ensemble": 50.0, "pixel_accuracy": 80.0, "parameters": 1_500_000, "macs": 2 * 10**9}
 METHODS = ("supervised", "cps_cutmix", "rrn")
-SCORES = ("region_score", "product", "confidence", "certainty", "agreement")
+SCORES = ("region_score", "product", "confidence", "probability", "certainty", "agreement")
 
 
 def make_settings(methods, seeds, partitions=("1of16",), rows=None, **more):

@@ -73,7 +73,7 @@ def make(tmp_path):
                 history[["supervised", "consistency", "agreement", "miou_mean"]] = 0.5
                 history.drop(columns=["partition", "method", "seed"]).to_csv(trained / "history.csv", index=False)
                 reliability = make_reliability([method], seeds=[seed])
-                reliability[["aurc", "ece", "coverage", "accuracy", "accuracy_dropped"]] = 0.2
+                reliability[["auroc_within", "aurc", "ece", "coverage", "accuracy", "accuracy_dropped"]] = 0.2
                 reliability.drop(columns=["partition", "method", "seed"]).to_csv(
                     trained / "reliability.csv", index=False
                 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
 from rrn.reliability import measures as rel
-from rrn.reliability.scores import RANKED
+from rrn.reliability.scores import LATER, RANKED
 
 regions = st.lists(
     st.tuples(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.integers(0, 5), st.integers(0, 5)),
@@ -54,6 +54,62 @@ def test_auroc_by_hand():
     assert math.isnan(rel.auroc([0.9, 0.2], [2, 1], [2, 1]))
     assert math.isnan(rel.auroc([0.9, math.nan], [3, 2], [2, 1]))
     assert math.isnan(rel.auroc([], [], []))
+
+
+def expected_classes(regions):
+    """Return a score that is high for class a, right in 9 of 10 pixels, and low for class b, right in 1 of 10."""
+    score = np.repeat([0.9, 0.1], regions)
+    easy, hard = (np.repeat(held, regions) * 10.0 for held in ((1, 0), (0, 1)))
+    return score, [(easy, easy * 0.9), (hard, hard * 0.1)]
+
+
+def test_within_classes_a_score_that_only_tells_the_classes_apart_is_a_coin():
+    score, counts = expected_classes(100)
+    pixels, right = (sum(parts) for parts in zip(*counts, strict=True))
+    assert rel.auroc(score, pixels, right) == pytest.approx(0.9)
+    assert rel.auroc_within(score, counts) == pytest.approx(0.5)
+
+
+def test_within_classes_the_mean_is_weighted_by_pixels():
+    score = np.linspace(0, 1, 100)
+    knows = np.where(score > 0.5, 1.0, 0.0)
+    counts = [(np.ones(100), knows), (3 * np.ones(100), 3 - 3 * knows)]
+    assert rel.auroc_within(score, counts) == pytest.approx((1 * 1 + 3 * 0) / 4)
+
+
+def test_within_classes_a_class_counts_from_100_regions_on_if_it_is_right_and_wrong():
+    score = np.linspace(0, 1, 101)
+    knows = np.where(score > 0.5, 1.0, 0.0)
+    every, fewer = np.ones(101), np.r_[np.zeros(2), np.ones(99)]
+    just = np.r_[np.zeros(1), np.ones(100)]
+    assert rel.auroc_within(score, [(every, knows)]) == 1
+    assert rel.auroc_within(score, [(just, just * knows)]) == 1
+    assert math.isnan(rel.auroc_within(score, [(fewer, fewer * knows)]))
+    assert rel.auroc_within(score, [(every, knows), (fewer, fewer * (1 - knows))]) == 1
+    assert rel.auroc_within(score, [(every, knows), (every, every), (9 * every, 0 * every)]) == 1
+    assert math.isnan(rel.auroc_within(score, [(every, every), (every, 0 * every)]))
+    assert math.isnan(rel.auroc_within(score, []))
+    assert math.isnan(rel.auroc_within(np.r_[math.nan, score[1:]], [(every, knows)]))
+
+
+def test_the_summary_has_the_auroc_within_classes_for_all_classes_together():
+    score, ((a, a_right), (b, b_right)) = expected_classes(100)
+    counts = {"pixels:a": a, "right:a": a_right, "pixels:b": b, "right:b": b_right}
+    table = rel.summarize(table_of(score, a + b, a_right + b_right, **counts)).set_index(["score", "class"])
+    for name in RANKED:
+        assert table.loc[(name, rel.EVERYTHING), ["auroc", "auroc_within"]].tolist() == pytest.approx([0.9, 0.5])
+        assert table.loc[(name, ["a", "b"]), "auroc_within"].isna().all()
+    few, ((a, a_right), (b, b_right)) = expected_classes(99)
+    counts = {"pixels:a": a, "right:a": a_right, "pixels:b": b, "right:b": b_right}
+    assert rel.summarize(table_of(few, a + b, a_right + b_right, **counts))["auroc_within"].isna().all()
+
+
+def test_a_score_that_an_older_table_lacks_is_not_measured():
+    table = table_of([0.9, 0.8, 0.2, 0.1], [4, 4, 4, 8], [4, 3, 2, 0])
+    older = rel.summarize(table.drop(columns=[*LATER]))
+    assert set(older["score"]) == set(RANKED) - set(LATER) and "probability" in LATER
+    newer = rel.summarize(table)
+    pd.testing.assert_frame_equal(older, newer[~newer["score"].isin(LATER)].reset_index(drop=True))
 
 
 def test_risk_coverage_by_hand():

@@ -89,16 +89,25 @@ def test_ranks_count_the_better_regions_of_the_same_segmenter():
     assert sorted(tied) == list(range(40)) and tied.tolist() != sorted(tied)
 
 
+def test_rho_by_probability_is_the_column():
+    assert rate_regions(pd.DataFrame({"probability": [0.25, 1]}), "probability", 0.6).tolist() == [0.25, 1]
+
+
+def test_rho_by_probability_refuses_an_older_table():
+    with pytest.raises(ValueError, match=r"no column probability, which rho: probability reads: evaluate again"):
+        rate_regions(HAND, "probability", 0.6)
+
+
 @pytest.mark.parametrize("rho", RHOS)
-@pytest.mark.parametrize("keep", ["fraction", "threshold"])
-@pytest.mark.parametrize("by", ["region_score", "confidence"])
-def test_what_is_kept_and_its_weight_are_those_of_the_method(by, keep, rho):
+@pytest.mark.parametrize(("keep", "per"), [("fraction", "batch"), ("threshold", "batch"), ("fraction", "class")])
+@pytest.mark.parametrize("by", ["region_score", "confidence", "probability", "confidence_divergence"])
+def test_what_is_kept_and_its_weight_are_those_of_the_method(by, keep, per, rho):
     size, names = (33, 41), ("a", "b", "c")
     draw = torch.Generator().manual_seed(1)
     images = torch.randint(256, (3, 3, *size), dtype=torch.uint8, generator=draw)
     logits = torch.randn((2, 3, tiny.CLASSES, *size), generator=draw) + torch.randn((3, tiny.CLASSES, 1, 1))
     tau = round(float(tiny.still(tiny.model("rrn")).region_scores(logits, images).quantile(0.6)), 4)
-    rule = {"by": by, "keep": keep, "fraction": 0.6, "tau": tau}
+    rule = {"by": by, "per": per, "keep": keep, "fraction": 0.6, "tau": tau}
     network = tiny.still(tiny.model("rrn", {"method": {"filter": rule, "rho": rho}}))
     predicted = torch.cat([logits.argmax(2), logits.softmax(2).mean(0).argmax(1)[None]])
     batch = WholeBatch(images, torch.randint(tiny.CLASSES, (3, *size), generator=draw), names)
