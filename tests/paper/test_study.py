@@ -205,12 +205,12 @@ def test_several_partitions_are_set_against_each_other(make):
 def test_scores_are_those_of_all_classes_together_of_every_run_and_step(make):
     study = make()
     scores = study.scores().set_index(["partition", "method", "seed", "step", "split", "score"])
-    assert scores.index.is_unique and len(scores) == 3 * 2 * 2 * 2 * 5
+    assert scores.index.is_unique and len(scores) == 3 * 2 * 2 * 2 * 6
     row = scores.loc[("1of16", "rrn", 1, 80, "val", "confidence")]
     assert (row["auroc"], row["accuracy_kept"]) == (pytest.approx(0.72), pytest.approx(0.82))
     last = study.last_scores()
     assert last.loc[("1of16", "rrn", "val", "confidence"), "auroc"] == pytest.approx(0.72)
-    assert len(last) == 3 * 2 * 5
+    assert len(last) == 3 * 2 * 6
 
 
 def test_the_same_runs_give_the_same_bytes(make, tmp_path):
