@@ -218,6 +218,24 @@ def test_each_branch_teaches_the_other():
     torch.testing.assert_close(terms["consistency"], (per_pixel * valid[:, 0]).sum() / valid.sum())
 
 
+def test_students_see_the_strong_views_and_teachers_do_not():
+    """Same labels of the same crops: a student is asked about the mixed strong views of what a teacher labeled."""
+    network, weak = tiny.still(tiny.model("cps_cutmix")), tiny.batch()
+    strong = replace(weak, strong=tuple(255 - half for half in weak.unlabeled))
+    expected, plain = tiny.segmenter_losses(network, weak, 0)
+    terms, step = tiny.segmenter_losses(network, strong, 0)
+    assert torch.equal(step.teacher_logits, plain.teacher_logits) and torch.equal(step.unlabeled, plain.unlabeled)
+    assert torch.equal(terms["supervised"], expected["supervised"])
+    assert not torch.equal(terms["consistency"], expected["consistency"])
+    found, before = (network.pseudo_label(network.begin_step(batch, 0)) for batch in (strong, weak))
+    seen = network.normalize(mix(torch.cat(strong.strong), strong.mix))
+    torch.testing.assert_close(found.images, seen)
+    for name in ("labels", "weights", "valid"):
+        assert torch.equal(getattr(found, name), getattr(before, name))
+    same, _ = tiny.segmenter_losses(network, replace(weak, strong=weak.unlabeled), 0)
+    assert all(torch.equal(same[name], value) for name, value in expected.items())
+
+
 # ---- Which regions are kept --------------------------------------------------------------------------------------
 
 

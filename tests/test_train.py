@@ -111,14 +111,29 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(whole, warm):
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
-def test_averages_that_teach_come_back_with_a_resume_and_leave_no_file(warm):
-    ema = {"method": {"teacher": "ema", "labels_from": "ensemble_below_tau"}}
-    list(train.run(*KEY, warm / "ema", ema))
-    stop_after(3, *KEY, warm / "ema_resumed", ema)
-    list(train.run(*KEY, warm / "ema_resumed", ema))
-    assert contents(warm / "ema") == contents(warm / "ema_resumed")
-    assert "segmenters.safetensors" in contents(warm / "ema") and "teachers.safetensors" not in contents(warm / "ema")
-    finished.load_finished(warm / "ema")
+STRONG = {"jitter": 0.5, "gray": 0.2, "blur": 0.5}
+EMA = {"teacher": "ema", "labels_from": "ensemble_below_tau"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimizer": {"kind": "adamw", "lr": 0.001, "head": 10.0}}, {"method": {"strong": STRONG}}, {"method": EMA}],
+    ids=["adamw", "strong", "ema"],
+)
+def test_a_resume_is_exact_with_other_settings_too(whole, warm, tmp_path, changes):
+    runs = tmp_path / "whole", tmp_path / "resumed"
+    list(train.run(*KEY, runs[0], changes))
+    stop_after(3, *KEY, runs[1], changes)
+    list(train.run(*KEY, runs[1], changes))
+    assert contents(runs[1]) == contents(runs[0])
+    assert contents(runs[0])["segmenters.safetensors"] != contents(whole)["segmenters.safetensors"]
+    assert contents(runs[0]).keys() == contents(whole).keys(), "averages that teach leave no file"
+
+
+def test_a_warmup_does_not_depend_on_strong_views(warm):
+    both = (None, {"method": {"strong": STRONG}})
+    plain, strong = (train.job("warmup", "1of4", None, 0, warm / "out", changes) for changes in both)
+    assert strong.settings.method.strong is None and strong.identity() == plain.identity()
 
 
 def test_other_settings_are_refused_until_the_user_begins_anew(warm, monkeypatch):
@@ -559,6 +574,44 @@ def test_norms_and_biases_are_not_decayed_and_every_parameter_learns():
     learning = [p for optimizer in built.values() for group in optimizer.param_groups for p in group["params"]]
     assert {id(p) for p in learning} == {id(p) for p in model.parameters()}
     assert list(learner.optimizers(tiny.model("cps"), tiny.settings("cps"))) == ["segmenters"]
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_heads_learn_at_a_rate_of_their_own(kind):
+    changes = {"optimizer": {"kind": kind, "head": 10.0}}
+    settings, model = tiny.settings("rrn", changes), tiny.model("rrn", changes)
+    optimizer = learner.optimizers(model, settings)["segmenters"]
+    encoders = {id(p) for name, p in model.segmenters.named_parameters() if ".network.encoder." in name}
+    found = {}
+    for group in optimizer.param_groups:
+        inside = {id(p) in encoders for p in group["params"]}
+        assert len(inside) == 1 and {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}
+        found[inside.pop(), group["weight_decay"]] = group["factor"]
+    decay = settings.optimizer.weight_decay
+    assert found == {(True, decay): 1.0, (True, 0.0): 1.0, (False, decay): 10.0, (False, 0.0): 10.0}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.segmenters.parameters()))
+    run = learner.Learner(model, settings, settings.train, decay=True)
+    run.step(tiny.batch(), 3)
+    rate = run.rate(3)
+    assert rate == learner.learning_rate(3, settings.optimizer, settings.train, True)
+    rates = [group["lr"] for group in run.optimizers["segmenters"].param_groups]
+    assert rates == [rate, rate, 10 * rate, 10 * rate]
+
+
+def test_a_head_of_factor_1_is_no_group_of_its_own():
+    settings = tiny.settings("rrn")
+    model = tiny.model("rrn")
+    groups = learner.optimizers(model, settings)["segmenters"].param_groups
+    ordered = [p for flat in (False, True) for p in model.segmenters.parameters() if (p.ndim <= 1) == flat]
+    assert [id(p) for group in groups for p in group["params"]] == [id(p) for p in ordered] and len(groups) == 2
+
+
+def test_adamw_has_betas_of_its_own_and_no_momentum():
+    changes = {"optimizer": {"kind": "adamw", "lr": 0.001, "momentum": 0.5, "weight_decay": 0.01}}
+    optimizer = learner.optimizers(tiny.model("rrn"), tiny.settings("rrn", changes))["segmenters"]
+    assert type(optimizer) is torch.optim.AdamW and optimizer.defaults["betas"] == (0.9, 0.999)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0]
+    assert type(learner.optimizers(tiny.model("rrn"), tiny.settings("rrn"))["segmenters"]) is torch.optim.SGD
 
 
 def test_half_precision_runs(warm):

@@ -74,6 +74,8 @@ METHOD_STYLE: dict[str, Look] = {
     "rrn": Look("#EE6677", "RRN", "o", SOLID),
     "confidence_filter": Look("#228833", "confidence filter", "P", MIXED),
     "random_filter": Look("#AA3377", "random filter", "X", LONG),
+    "cps_strong": Look("#AA4499", "CPS + CutMix, strong views", "s", LONG),
+    "cps_strong_rrn": Look("#661100", "RRN, strong views", "p", LONG),
     "rrn_product": Look("#EE7733", "RRN, product", "o", DASHED),
     "rrn_mean": Look("#0077BB", "RRN, mean", "o", DOTTED),
     "rrn_votes": Look("#117733", "RRN, votes", "o", MIXED),

@@ -110,6 +110,18 @@ def _partition(value: Any) -> str:
     return text
 
 
+def require_shares(key: str, images: int, nproc: int) -> None:
+    """Refuse a batch, of the name `key`, that processes cannot share evenly, or that leaves one a single image."""
+    if images % nproc:
+        fitting = max(2, -(-images // nproc)) * nproc
+        raise ValueError(f"{key}: {images} is not a multiple of nproc: {nproc}; take {fitting}, or lower nproc")
+    if images // nproc < 2:
+        raise ValueError(
+            f"{key}: {images} gives fewer than 2 images to each of nproc: {nproc}, and batch norm needs 2; "
+            "raise it or lower the other"
+        )
+
+
 def near(name: str, known: Any) -> str | None:
     """Return the known name that is nearest, letter case aside; None if none is near."""
     folded = {str(k).casefold(): str(k) for k in known}

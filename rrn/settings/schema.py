@@ -32,6 +32,7 @@ from rrn.settings.limits import (
     Side,
     Text,
     nearest,
+    require_shares,
 )
 from rrn.settings.rows import Method
 
@@ -287,25 +288,11 @@ class Settings(Section):
             raise ValueError(
                 f"device: {self.device} is one GPU, and nproc: {self.nproc} needs one each; set device: cuda"
             )
-        self._divide_batch()
+        for key in ("labeled", "unlabeled"):
+            require_shares(f"batch.{key}", getattr(self.batch, key), self.nproc)
         named = [("methods", name) for name in self.ablation.methods]
         named += [("explore", self.ablation.explore)] if self.ablation.explore else []
         for key, name in named:
             if name not in self.methods:
                 raise ValueError(f"ablation.{key}: {name!r} is no row of methods:{nearest(name, self.methods)}")
         return self
-
-    def _divide_batch(self) -> None:
-        """Refuse a batch that processes cannot share evenly, or that leaves one of them a single image."""
-        for key in ("labeled", "unlabeled"):
-            images = getattr(self.batch, key)
-            if images % self.nproc:
-                fitting = max(2, -(-images // self.nproc)) * self.nproc
-                raise ValueError(
-                    f"batch.{key}: {images} is not a multiple of nproc: {self.nproc}; take {fitting}, or lower nproc"
-                )
-            if images // self.nproc < 2:
-                raise ValueError(
-                    f"batch.{key}: {images} gives fewer than 2 images to each of nproc: {self.nproc}, and batch norm "
-                    "needs 2; raise it or lower the other"
-                )

@@ -424,6 +424,14 @@ def test_settings_without_effect_do_not_count():
     assert tables.differing(make_settings(["local_filter", "votes"], [0], rows=votes))["votes"] == {"rho": "votes"}
 
 
+def test_a_row_without_strong_views_differs_from_one_with():
+    rows = {"strong": {"strong": {"jitter": 0.5, "gray": 0.2, "blur": 0.0}}}
+    found = tables.differing(make_settings(["supervised", "cps_cutmix", "strong"], [0], rows=rows))
+    shifts = {row: (values["strong.jitter"], values["strong.gray"]) for row, values in found.items()}
+    assert shifts == {"supervised": ("", ""), "cps_cutmix": ("0.0", "0.0"), "strong": ("0.5", "0.2")}
+    assert not {"strong", "strong.blur"} & set(found["strong"])
+
+
 def test_variants_by_hand():
     methods = ["cps_cutmix", "grid_2", "grid_4"]
     table = make_variants(GRID, methods, {"cps_cutmix": (50, 52), "grid_2": (51, 53), "grid_4": (49, 53)})

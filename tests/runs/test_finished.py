@@ -57,10 +57,11 @@ def test_a_card_of_an_earlier_version_is_read(tmp_path):
 
 
 def test_a_card_from_before_a_setting_has_its_default(tmp_path):
-    held = json.loads(CARD.model_dump_json())["networks"]
-    del held["method"]["labels_from"], held["method"]["filter"]["per"]
-    networks = finished.read_card(changed(tmp_path, networks=held)).networks
-    assert (networks.method.labels_from, networks.method.filter.per) == ("other", "batch")
+    networks = json.loads(CARD.model_dump_json())["networks"]
+    later = ("strong", "labels_from", "teacher", "teacher_decay")
+    assert [networks["method"].pop(key) for key in later] == [None, "other", "current", 0.99]
+    assert [networks["method"]["filter"].pop(key) for key in ("per", "floor")] == ["batch", 0.0]
+    assert finished.read_card(changed(tmp_path, networks=networks)) == CARD
 
 
 @pytest.mark.parametrize("number", [1, config.IGNORE_INDEX])

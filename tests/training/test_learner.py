@@ -229,8 +229,9 @@ def spoil(of, step_, what):
 @pytest.mark.parametrize(
     ("what", "text"), [("gradient", "a gradient is not finite"), ("consistency", "loss 'consistency' is nan")]
 )
-def test_from_a_bad_step_on_no_update_is_applied(what, text):
-    of = learner_of("rrn")
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_from_a_bad_step_on_no_update_is_applied(what, text, kind):
+    of = learner_of("rrn", {"optimizer": {"kind": kind}})
     spoil(of, 1, what)
     history, states = [], []
     for step in range(3):
@@ -292,7 +293,7 @@ def test_after_a_bad_loss_nothing_is_updated_in_half_precision_either():
 
 
 def test_a_fused_optimizer_skips_a_bad_step_on_its_device():
-    for kind, options in ((torch.optim.SGD, {"momentum": 0.9}), (torch.optim.Adam, {})):
+    for kind, options in ((torch.optim.SGD, {"momentum": 0.9}), (torch.optim.Adam, {}), (torch.optim.AdamW, {})):
         weight = nn.Parameter(torch.ones(3))
         optimizer = kind([weight], lr=0.1, fused=True, **options)
         for bad in (0.0, 1.0):
@@ -301,6 +302,13 @@ def test_a_fused_optimizer_skips_a_bad_step_on_its_device():
             vars(optimizer).update(grad_scale=None, found_inf=torch.tensor(bad))
             optimizer.step()
             assert torch.equal(weight, before) == bool(bad), kind
+
+
+def test_adamw_is_fused_on_every_device_with_values(monkeypatch):
+    settings = tiny.settings("cps", {"optimizer": {"kind": "adamw"}})
+    for device, fused in (("cpu", True), ("cuda", True), ("meta", False)):
+        monkeypatch.setattr(RRN, "device", property(lambda _, device=device: torch.device(device)))
+        assert learner.optimizers(tiny.model("cps"), settings)["segmenters"].defaults["fused"] == fused
 
 
 def test_which_optimizers_are_fused(monkeypatch):
@@ -375,13 +383,18 @@ def test_statistics_stay_those_before_the_first_spoiled_step():
 def as_on_a_gpu(of):
     """Let a learner on the CPU take the ways of a GPU: nothing is asked, optimizers are fused."""
     of.device = torch.device("cuda")
-    parameters = [p for group in of.optimizers["segmenters"].param_groups for p in group["params"]]
-    of.optimizers["segmenters"] = torch.optim.SGD(parameters, lr=0.05, momentum=0.9, fused=True)
+    plain = of.optimizers["segmenters"]
+    if isinstance(plain, torch.optim.SGD):
+        parameters = [p for group in plain.param_groups for p in group["params"]]
+        groups = [{"params": parameters, "factor": 1.0}]
+        of.optimizers["segmenters"] = torch.optim.SGD(groups, lr=0.05, momentum=0.9, fused=True)
+    assert all(optimizer.defaults["fused"] for optimizer in of.optimizers.values())
     return of
 
 
-def test_statistics_are_kept_without_asking_too():
-    of = as_on_a_gpu(learner_of("rrn"))
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_statistics_and_weights_are_kept_without_asking_too(kind):
+    of = as_on_a_gpu(learner_of("rrn", {"optimizer": {"kind": kind}}))
     first = {name: value.clone() for name, value in of.model.state_dict().items()}
     of.step(tiny.batch(seed=0), 0)
     before = {name: value.clone() for name, value in of.model.state_dict().items()}

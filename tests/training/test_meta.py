@@ -22,6 +22,7 @@ CONTROLS = {
     "accuracy": ("rrn", {"discriminator": {"objective": "accuracy", "feature_matching": 0.0}}),
     "hard": ("rrn", {"discriminator": {"maps": "hard", "feature_matching": 0.0}}),
     "threshold": ("confidence_filter", {"filter": {"keep": "threshold"}}),
+    "adamw": ("rrn", {}),
     "running": ("cps_cutmix", {"teacher_statistics": "running"}),
     **dict.fromkeys(SPEEDS, ("rrn", {})),
     **{rho: ("rrn", {"rho": rho}) for rho in ("product", "mean", "votes", "divergence", "probability")},
@@ -48,7 +49,10 @@ def test_a_step_reads_nothing_back(name):
     row, changes = ROWS[name]
     rows = {} if name in CONTROLS else {"methods": OURS}
     speed = SPEEDS.get(name, {})
-    settings = config.resolve(tiny.params() | rows, row, {"device": "meta", "method": changes, "speed": speed})
+    optimizer = {"kind": "adamw", "head": 10.0} if name == "adamw" else {}
+    settings = config.resolve(
+        tiny.params() | rows, row, {"device": "meta", "method": changes, "speed": speed, "optimizer": optimizer}
+    )
     run = learner_of(settings)
     for step in range(2):
         terms = run.step(tiny.batch().to(META), step)
