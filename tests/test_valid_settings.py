@@ -70,6 +70,9 @@ changes = st.fixed_dictionaries(
         "augment": st.fixed_dictionaries({"crop": st.sampled_from([16, 17, 24, 33])}),
         "batch": st.fixed_dictionaries({"labeled": st.integers(2, 4), "unlabeled": st.integers(2, 4)}),
         "speed": st.fixed_dictionaries({"merged": st.booleans(), "checkpointing": st.booleans()}),
+        "optimizer": st.fixed_dictionaries(
+            {"kind": st.sampled_from(["sgd", "adamw"]), "head": st.sampled_from([1.0, 10.0])}
+        ),
         "evaluate": looks,
         "method": methods,
     }
