@@ -213,19 +213,23 @@ def differing(settings: config.Settings) -> dict[str, dict[str, str]]:
 
 def _in_effect(method: Any) -> dict[str, str]:
     """Return the settings of a row that have an effect: dotted name -> text."""
-    unused: list[str] = []
-    if not method.consistency:
-        unused += ["cutmix", "strong", "lambda_u", "teacher_statistics", "filter", "rho"]
-    if method.filter.by == "none":
-        unused += ["filter.keep", "filter.tau", "filter.fraction", "filter.start", "grid", "discriminator"]
-    if method.filter.keep == "threshold":
-        unused += ["filter.fraction"]
-    elif method.rho != "votes":
-        unused += ["filter.tau"]
+    rule, filtered = method.filter, method.filter.by != "none"
+    asks_tau = (filtered and rule.keep == "threshold") or method.rho == "votes" or method.labels_from.endswith("tau")
+    without_effect = {
+        ("cutmix", "strong", "lambda_u", "labels_from", "teacher", "filter", "rho"): not method.consistency,
+        ("filter.keep",): not filtered,
+        ("filter.per", "filter.fraction"): not filtered or rule.keep != "fraction",
+        ("filter.floor",): not filtered or rule.keep != "soft",
+        ("filter.tau",): not asks_tau,
+        ("filter.start", "grid"): not filtered and method.rho == "none",
+        ("discriminator",): not method.uses_discriminators,
+        ("teacher_decay",): method.teacher == "current",
+    }
+    unused = tuple(name for names, without in without_effect.items() if without for name in names)
     values = method.model_dump(mode="json")
     values["strong"] = values["strong"] or config.Strong().model_dump()  # null: nothing is changed
     values = _flat(values)
-    return {name: text for name, text in values.items() if not name.startswith(tuple(unused))}
+    return {name: text for name, text in values.items() if not name.startswith(unused)}
 
 
 def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, str]:

@@ -73,6 +73,7 @@ METHOD_STYLE: dict[str, Look] = {
     "local_filter": Look("#CCBB44", "local filter", "D", DASHED),
     "rrn": Look("#EE6677", "RRN", "o", SOLID),
     "confidence_filter": Look("#228833", "confidence filter", "P", MIXED),
+    "probability_filter": Look("#009988", "probability filter", "P", DASHED),
     "random_filter": Look("#AA3377", "random filter", "X", LONG),
     "cps_strong": Look("#AA4499", "CPS + CutMix, strong views", "s", LONG),
     "cps_strong_rrn": Look("#661100", "RRN, strong views", "p", LONG),

@@ -2,7 +2,6 @@
 
 import io
 from dataclasses import replace
-from typing import get_args
 
 import evidences
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
-from rrn.schema import Method
 
 from rrn.data.batches import WholeBatch
 from rrn.evaluation import region_tables
@@ -23,6 +21,7 @@ from rrn.models import regions
 from rrn.reliability import measures, selection
 from rrn.reliability.evidence import About, Evidence, EvidenceError
 from rrn.reliability.scores import LATER, RANKED, SCORES
+from rrn.reliability.selection import RHOS
 
 COLUMNS = ["id", "segmenter", "row", "column", *evidences.KNOWN, "pixels", "right"]
 HAND = pd.DataFrame(
@@ -125,7 +124,7 @@ def test_votes_follow_the_threshold_of_the_region_score():
     assert analysis.rho(held(HAND), replace(choice, by="confidence"))[:2].tolist() == [0.5, 1.0]
 
 
-@pytest.mark.parametrize("rho", get_args(Method.model_fields["rho"].annotation))
+@pytest.mark.parametrize("rho", RHOS)
 @pytest.mark.parametrize("size", [(32, 48), (33, 41)])
 def test_weights_are_those_of_the_method(rho, size):
     draw = torch.Generator().manual_seed(1)
