@@ -43,15 +43,15 @@ SUITES = {
     "rrn/data/splits.py": ("tests/data/test_splits.py",),
     "rrn/data/transforms.py": ("tests/data/test_transforms.py",),
     "rrn/method.py": ("tests/test_method.py", "tests/training/test_learner.py"),
+    "rrn/models/pseudo_label_scores.py": ("tests/test_method.py",),
     "rrn/runs/finished.py": ("tests/runs/test_finished.py", "tests/test_predict.py"),
     "rrn/runs/resume.py": ("tests/runs/test_resume.py",),
 }
 """Test files by module: fast ones that execute every line that can be executed in this process."""
 PACKAGES = ("torchvision", "torchmetrics", "timm", "segmentation_models_pytorch", "scipy.stats")  # once is enough
-SEED = 0
-SLOWEST = 10.0  # seconds; tests that take longer in the plain run are left out
-PATIENCE = (30.0, 10.0)  # a mutant has so many seconds, and so many times as long as its tests take in the plain run
-OPTIONS = ("-q", "-x", "-p", "no:cacheprovider")
+SEED, OPTIONS = 0, ("-q", "-x", "-p", "no:cacheprovider")
+SLOWEST, PATIENCE = 10.0, (30.0, 10.0)
+"""Seconds: slower tests are left out; what a mutant has, and how many times as long as its tests take without it."""
 Seconds, Executing = dict[str, float], dict[int, set[str]]  # by test; tests by line, "" for the import
 
 

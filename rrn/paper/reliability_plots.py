@@ -82,7 +82,8 @@ def reliability_diagram(regions: pd.DataFrame) -> Figure:
     heights = {"height_ratios": [3, 1], "sharex": True, "sharey": "row"}
     fig, axes = subplot_grid(2, len(looks), (PAGE if len(looks) > 2 else COLUMN, 2.5), **heights)
     middles = (np.arange(measures.BINS) + 0.5) / measures.BINS
-    place: dict[str, Any] = {"loc": "upper left", "borderaxespad": 0.1, "handlelength": 1.2, "handletextpad": 0.4}
+    place: dict[str, Any] = {"loc": "upper left", "borderaxespad": 0.1}
+    place |= {"handlelength": 0, "handletextpad": 0, "markerscale": 0}  # text alone: the title says whose it is
     for (upper, lower), (score, look) in zip(axes.T, looks.items(), strict=True):
         upper.plot([0, 1], [0, 1], color="black", ls=":", lw=0.8)
         mean_band(upper, middles, _over_seeds(regions, score, _accuracy), look, markersize=2.5)
