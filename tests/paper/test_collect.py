@@ -5,6 +5,7 @@ import tomllib
 
 import pandas as pd
 import pytest
+from pydantic import BaseModel
 from studies import ROOT, make_settings, write_run
 
 from rrn import config
@@ -85,7 +86,7 @@ def test_a_study_of_other_settings_does_not_stand_beside(study, tmp_path):
 
 
 class LaterFilter(config.Filter):
-    per: str = "image"
+    shape: str = "square"
     sides: tuple[int, int] = (2, 3)
 
 
@@ -114,8 +115,8 @@ def test_a_key_that_an_older_study_lacks_counts_as_its_default(study, tmp_path):
     (tmp_path / "results/main/settings.json").write_text(json.dumps(about))
     assert set(collect.collect(runs, later(settings))["name"]) == {"study", "main"}
     method = settings.method.model_dump(mode="json")
-    changed = later(settings, method=method | {"filter": method["filter"] | {"per": "batch"}})
-    with pytest.raises(SettingsError, match=r"other settings, method: .*'per': 'image'.*, here .*'per': 'batch'"):
+    changed = later(settings, method=method | {"filter": method["filter"] | {"shape": "round"}})
+    with pytest.raises(SettingsError, match=r"other settings, method: .*'shape': 'square'.*, here .*'shape': 'round'"):
         collect.collect(runs, changed)
     del about["params"]["method"]["filter"]["tau"]  # has no default
     (tmp_path / "results/main/settings.json").write_text(json.dumps(about))
@@ -123,12 +124,22 @@ def test_a_key_that_an_older_study_lacks_counts_as_its_default(study, tmp_path):
         collect.collect(runs, later(settings))
 
 
+class Inner(BaseModel):
+    by: str
+    sides: tuple[int, int] = (2, 3)
+
+
+class Outer(BaseModel):
+    inner: Inner
+    memory: Inner | None = None
+
+
 def test_defaults_fill_what_is_missing_and_nothing_else():
-    held = {"name": "study", "method": {"filter": {"by": "none", "per": "batch"}, "other": 1}}
+    held = {"inner": {"by": "none", "per": "batch"}, "other": 1}
     full = {"by": "none", "per": "batch", "sides": [2, 3]}
-    expected = {"name": "study", "method": {"filter": full, "memory": None, "other": 1}}
-    assert collect.with_defaults(held, LaterSettings) == expected
-    assert held["method"]["filter"] == {"by": "none", "per": "batch"}
+    assert collect.with_defaults(held, Outer) == {"inner": full, "memory": None, "other": 1}
+    assert held["inner"] == {"by": "none", "per": "batch"}
+    assert collect.with_defaults({}, Outer) == {"memory": None}
     assert collect.with_defaults({}, LaterSettings) == {}
 
 
