@@ -102,7 +102,7 @@ def test_a_slider_moves_the_picture(server):
         assert changed(view, before)
         scores = ["confidence", "probability by both segmenters", "certainty", "agreement"]
         offered = lab.control(view, "keep by").locator("option")
-        wait(view, lambda: offered.all_inner_texts()[1:] == scores)
+        wait(view, lambda: [" ".join(words.split()) for words in offered.all_inner_texts()[1:]] == scores)
         assert view.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
         view.screenshot(path=SHOTS / "run.png")
     assert all((SHOTS / name).stat().st_size > 10_000 for name in ("slider.png", "run.png"))
