@@ -75,6 +75,17 @@ def test_feature_matching_moves_segmenters_only():
     assert all(p.requires_grad for p in network.parameters())
 
 
+def test_feature_matching_is_nothing_where_a_student_predicts_what_labels_look_like():
+    network, batch = tiny.model("local_filter", {"method": {"discriminator": {"sees_image": False}}}), tiny.batch()
+    labels = batch.labels.clamp(max=tiny.CLASSES - 1)  # none is void
+    step = network.begin_step(replace(batch, labels=labels), 0)
+    pseudo = method.PseudoLabels(step.images, labels, labels, torch.ones(len(labels), 1, *labels.shape[1:]))
+    for k in range(2):
+        right, wrong = (100 * one_hot(predicted, tiny.CLASSES) for predicted in (labels, (labels + 1) % tiny.CLASSES))
+        assert network.feature_matching(k, right, pseudo, step) < 1e-6
+        assert network.feature_matching(k, wrong, pseudo, step) > 1e-4
+
+
 def test_teachers_get_no_gradient():
     # with the students' weights fixed, only a teacher could carry a gradient
     network, _, step = losses("rrn")
