@@ -133,7 +133,7 @@ def attempt(values: dict[str, Any], base: dict[str, Any], seed: int) -> pd.DataF
     settings, root = config.load(None, {"method": method}), config.find_root()
     torch.set_num_threads(settings.threads)
     runs, dataset = root / "runs" / settings.name, ImageSet.open(settings, root)
-    split = splits.read_split(runs / "prepare" / "1of16")
+    split = splits.read_split(runs / "prepare" / f"1of16-{seed}")
     model = RRN(settings, len(split.classes), seed)
     finished.read_segmenters(model, runs / "train" / f"1of16-cps_cutmix-{seed}")
     others = unseen(split)

@@ -45,7 +45,7 @@ class Repository:
     Attributes:
         root: its folder.
         data: name of the data set.
-        partition: that is prepared.
+        partition: that is prepared; the same images are labeled for all seeds.
     """
 
     root: Path
@@ -58,16 +58,24 @@ class Repository:
         Raises:
             SettingsError, DataError: as of `rrn.train.run`.
         """
+        self.prepare(seed)
         with contextlib.chdir(self.root):  # where the settings are looked for
             return Training(job(stage, self.partition, row, seed, self._out(stage, row, seed), changes))
 
     def skip_warmup(self, seed: int) -> None:
         """Leave initial segmenters where the warmup of a seed would leave its own: speed does not depend on them."""
         settings = config.load(root=self.root)
-        classes = splits.read_split(self.root / "runs" / NAME / "prepare" / self.partition).classes
+        classes = self.prepare(seed).classes
         out = self._out("warmup", None, seed)
         out.mkdir(parents=True)
         finished.write_weights(RRN(settings, len(classes), seed), out)
+
+    def prepare(self, seed: int) -> splits.Split:
+        """Leave what the prepare stage would leave for a seed, and return it."""
+        prepared = self.root / "runs" / NAME / "prepare"
+        split = splits.read_split(prepared / self.partition)
+        splits.write_split(split, prepared / f"{self.partition}-{seed}")
+        return split
 
     def _out(self, stage: Stage, row: str | None, seed: int) -> Path:
         """Return the folder of a run."""

@@ -266,7 +266,7 @@ def test_an_unknown_key_anywhere_is_refused(section, key, value):
 
 
 LATER = [
-    *(("optimizer", "kind"), ("optimizer", "head"), ("method", "strong")),
+    *(("dataset", "scenes"), ("log", "regions"), ("optimizer", "kind"), ("optimizer", "head"), ("method", "strong")),
     *(("method", "filter", "per"), ("method", "filter", "floor")),
     *(("method", "labels_from"), ("method", "teacher"), ("method", "teacher_decay")),
 ]
@@ -300,6 +300,7 @@ def test_a_missing_key_is_named(path):
 def test_settings_of_earlier_versions_say_what_these_did():
     values = copy.deepcopy(VALUES)
     values["methods"] = {row: changes for row, changes in values["methods"].items() if "strong" not in changes}
+    values["log"]["regions"] = None
     expected = config.resolve(values, "rrn")
     for path in LATER:
         del at(values, path[:-1])[path[-1]]
@@ -387,7 +388,9 @@ def test_a_text_that_is_no_settings_is_refused_with_its_place(root, text, messag
 
 
 def test_yaml_1_2_is_taken_as_dvc_takes_it(root):
-    text = TEXT.replace("threads: 1 ", "threads: 010 ").replace("lr: 0.1", "lr: 1e-1").replace("seed: 0", "seed: 0o10")
+    text = (
+        TEXT.replace("threads: 1 ", "threads: 010 ").replace("lr: 0.1", "lr: 1e-1").replace("seed: null", "seed: 0o10")
+    )
     settings = load(root, "\ufeff" + text.replace("flip: true", "flip: &yes true").replace("flip: false", "flip: *yes"))
     assert (settings.threads, settings.optimizer.lr, settings.split.seed) == (10, 0.1, 8)
     assert settings.augment.flip and settings.evaluate.flip

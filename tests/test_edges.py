@@ -59,7 +59,7 @@ def prepare(tmp_path, monkeypatch):
         report = verified(dataset)
         report.require()
         split = partitions.make(dataset, settings, partition, report)
-        splits.write_split(split, tmp_path / "runs" / "tiny" / "prepare" / partition)
+        splits.write_split(split, tmp_path / "runs" / "tiny" / "prepare" / f"{partition}-0")
         return dataset, split
 
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import pandas as pd
 import pytest
@@ -65,7 +66,7 @@ def reported(tmp_path):
     def run(row, changes=None):
         folder = tiny.repository(tmp_path / "repository", changes)
         chosen = config.load(row, root=folder)
-        split = splits.read_split(folder / "runs" / "tiny" / "prepare" / "1of4")
+        split = splits.read_split(folder / "runs" / "tiny" / "prepare" / "1of4-0")
         model = tiny.RRN(chosen, len(split.classes), 0)
         extra = {"partition": "1of4", "method": row, "seed": 0}
         out = tmp_path / "out"
@@ -110,6 +111,19 @@ def test_where_test_is_val_the_images_are_looked_at_once(reported):
 def test_no_pictures_where_none_are_wanted(reported):
     _, out, _ = reported("rrn", {"log": {"evidence": 0}})
     assert not any(evidence.Evidence.read(out / evidence.NAME).about.images.values())
+
+
+def test_regions_are_judged_of_so_many_images_and_mIoU_is_of_all(reported, tmp_path):
+    metrics, out, split = reported("rrn")
+    everything = {name: (out / name).read_bytes() for name in ("metrics.json", "per_class.csv")}
+    shutil.rmtree(tmp_path / "repository")
+    fewer, out, _ = reported("rrn", {"log": {"regions": 2, "evidence": 64}})
+    assert fewer == metrics and everything == {name: (out / name).read_bytes() for name in everything}
+    read = evidence.Evidence.read(out / evidence.NAME)
+    for name, ids in (("val", split.val), ("test", split.test)):
+        assert len(ids) > 2
+        shown = splits.evenly_spaced(ids, 2)
+        assert set(read.regions.loc[read.regions["split"] == name, "id"]) == set(shown) == set(read.ids(name))
 
 
 def test_report_looks_at_images_as_evaluate_says(reported, tmp_path):

@@ -161,7 +161,7 @@ def test_other_code_is_refused_and_may_be_accepted(warm, whole, monkeypatch):
 
 
 WARMED = "runs/tiny/warmup/1of4-0/segmenters.safetensors"
-PREPARED = "runs/tiny/prepare/1of4/split.json"
+PREPARED = "runs/tiny/prepare/1of4-0/split.json"
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def flat(value):
 
 
 def test_labels_of_unlabeled_images_are_never_needed(warm, whole):
-    split = json.loads((warm / "runs" / "tiny" / "prepare" / "1of4" / "split.json").read_text(encoding="utf-8"))
+    split = json.loads((warm / "runs" / "tiny" / "prepare" / "1of4-0" / "split.json").read_text(encoding="utf-8"))
     hidden = warm / "hidden"
     hidden.mkdir()
     labels = warm / "data" / "labels" / "train"

@@ -20,6 +20,8 @@ KINDS: dict[str, type[Layout]] = {"folder": Folder, "voc": VOC, "cityscapes": Ci
 """`dataset.kind` -> how the files of such a data set lie."""
 EMBEDDED = "data/shapes"
 """The data set that ships, which `data.dvc` tracks."""
+RENDERED = "build/shapes"
+"""The same with more val and test scenes, which the stage `render` makes."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class ImageSet:
         """
         data = settings.dataset
         path = (root / data.path).resolve()
-        hint = "run `dvc pull data.dvc`, or " if path == (root / EMBEDDED).resolve() else ""
+        made = {root / EMBEDDED: "run `dvc pull data.dvc`, or ", root / RENDERED: "run `dvc repro render`, or "}
+        hint = next((advice for folder, advice in made.items() if path == folder.resolve()), "")
         require_folder(path, "dataset.path", f"{hint}set it to where the data set lies, see docs/data.md")
         layout, names = KINDS[data.kind].open(data, path, hint), (data.train, data.val, data.test)
         decoded = places.scratch(root / ".scratch") / "decoded"

@@ -24,13 +24,16 @@ import psutil
 
 from rrn import config
 from rrn.data.decoding import DataError
-from rrn.data.image_set import ImageSet
+from rrn.data.image_set import RENDERED, ImageSet
 from rrn.pipeline import buildable, fetch, git, scheduler
 from rrn.runtime import atomic_io, locking, tracking
 
 KEYS = ["name", "partition", "method"]
 TOLERANCE = 2.0
 """Default of --tolerance, in points of IoU: a few times the deviation between seeds."""
+
+SEEDED = ("prepare", "warmup")
+"""Stages that run once for a partition and a seed, whatever the row."""
 
 DVC = fetch.DVC
 
@@ -92,8 +95,7 @@ def set_aside(root: Path, settings: config.Settings) -> list[Path]:
     full = {"-".join(key) for key in itertools.product(partitions, lists.methods, seeds)}
     runs = root / "runs" / settings.name
     listed = {
-        runs / "prepare": set(partitions),
-        runs / "warmup": {"-".join(key) for key in itertools.product(partitions, seeds)},
+        **{runs / stage: {"-".join(key) for key in itertools.product(partitions, seeds)} for stage in SEEDED},
         runs / "train": full,
         runs / "evaluate": full,
         tracking.run_folder(root, settings.name): {f"{key}.json" for key in full},
@@ -155,7 +157,8 @@ def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: li
         fetch.FetchError, DataError: the data is not there; nothing was run or moved.
     """
     fetch.fetch(DVC, root)
-    ImageSet.open(settings, root)  # dvc would say less of data that are not there
+    if (root / settings.dataset.path).resolve() != (root / RENDERED).resolve():
+        ImageSet.open(settings, root)  # dvc would say less of data that are not there
     for folder in set_aside(root, settings):
         print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
     for path in () if "--dry" in rest else keep_changes(root, settings.name):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from rrn import config
 from rrn.data.decoding import DataError
-from rrn.preparation import download, published_lists
+from rrn.data.formats.base import require_folder
+from rrn.data.image_set import EMBEDDED
+from rrn.preparation import download, published_lists, shapes
 from rrn.preparation.archives import record
 from rrn.runtime import atomic_io
 from rrn.runtime.places import place
@@ -46,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
         )
     verify = commands.add_parser("verify", help="check the data set that params.yaml names")
     verify.add_argument("--out", type=place, metavar="DIR", help="keep what was found there, for the prepare stage")
+    render = commands.add_parser("render", help="render the embedded data with as many scenes as params.yaml says")
+    render.add_argument("--out", type=place, required=True, metavar="DIR", help="a folder for it, which is made anew")
     lists = commands.add_parser("lists", help="fetch the published partition lists")
     lists.add_argument("--root", type=place, required=True, metavar="DIR", help="the folder of dataset.path")
     lists.add_argument("kind", choices=("voc", "cityscapes"))
@@ -65,6 +70,8 @@ def run_command(arguments: argparse.Namespace) -> int:
 
         root = config.find_root()
         return verification.print_verification(config.load(root=root), root, arguments.out)
+    if arguments.command == "render":
+        return _render(config.find_root(), arguments.out)
     root = arguments.root.resolve()
     if arguments.command == "lists":
         print(*published_lists.fetch_all(arguments.kind, root / "lists"), sep="\n")
@@ -75,6 +82,21 @@ def run_command(arguments: argparse.Namespace) -> int:
         OBTAIN[arguments.command](root, (arguments.archives or root).resolve(), known)
     print(f"{arguments.command} is complete: {', '.join(f'{n} {split}' for split, n in known.counts.items())} images")
     print(f"params.yaml: dataset.kind: {arguments.command}, dataset.path: {root}, dataset.void: null")
+    return 0
+
+
+def _render(root: Path, out: Path) -> int:
+    """Write the embedded data with the scenes of `dataset.scenes`; a folder that holds something else stays."""
+    scenes = config.load(root=root).dataset.scenes.model_dump()
+    shipped = root / EMBEDDED
+    require_folder(shipped, "the embedded data", "run `python -m rrn.fetch`")
+    with atomic_io.explain_os_error(out, "name another folder"):
+        out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise DataError(f"{out} is not empty: remove it, or name another folder")
+    with atomic_io.explain_os_error(out, "name another folder"):
+        shapes.write_scenes(shipped, out, scenes)
+    print(f"{out}: {', '.join(f'{count} {split}' for split, count in {**shapes.SPLITS, **scenes}.items())} scenes")
     return 0
 
 

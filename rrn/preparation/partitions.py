@@ -17,7 +17,7 @@ from rrn.preparation import published_lists
 from rrn.preparation.report import Report
 
 
-def make(dataset: ImageSet, settings: Settings, partition: str, report: Report) -> Split:
+def make(dataset: ImageSet, settings: Settings, partition: str, report: Report, seed: int = 0) -> Split:
     """Choose the labeled images, as `split.protocol` says.
 
     Args:
@@ -25,6 +25,7 @@ def make(dataset: ImageSet, settings: Settings, partition: str, report: Report) 
         settings: `split` says who chooses.
         partition: 1of16, 662, or all.
         report: of `rrn.preparation.verification.verify`.
+        seed: of the run, which permutes where `split.seed` is null.
 
     Raises:
         DataError: if a split is empty, val or test lacks a label, the partition asks for more than there is, or
@@ -33,7 +34,8 @@ def make(dataset: ImageSet, settings: Settings, partition: str, report: Report) 
     """
     protocol = settings.split.protocol
     choose = _seeded if protocol == "seeded" else _published
-    labeled, unlabeled, origin = choose(dataset, settings, partition, report)
+    permuted = seed if settings.split.seed is None else settings.split.seed
+    labeled, unlabeled, origin = choose(dataset, settings, partition, report, permuted)
     split = Split(
         partition=partition,
         protocol=protocol,
@@ -83,12 +85,12 @@ Choice = tuple[Iterable[str], Iterable[str], str]
 """Labeled and unlabeled ids, and who chose them."""
 
 
-def _seeded(dataset: ImageSet, settings: Settings, partition: str, report: Report) -> Choice:
+def _seeded(dataset: ImageSet, settings: Settings, partition: str, report: Report, seed: int) -> Choice:
     """Take a prefix of one permutation, so that 1of16 lies in 1of8 lies in 1of4.
 
     Shares and counts are of the train images that have a label file; one without is always unlabeled.
     """
-    images, seed = dataset.ids(dataset.train), settings.split.seed
+    images = dataset.ids(dataset.train)
     labelable = dataset.labeled_ids(dataset.train)
     count = _count(partition, len(labelable))
     if settings.split.stratified:
@@ -128,7 +130,7 @@ def stratified(pixels: ArrayLike, seed: int) -> NDArray[np.int64]:
     return place.argsort(kind="stable")
 
 
-def _published(dataset: ImageSet, settings: Settings, partition: str, report: Report) -> Choice:
+def _published(dataset: ImageSet, settings: Settings, partition: str, report: Report, _: int) -> Choice:
     """Take the lists of a protocol of the literature; together they must name the train images, no more and no less.
 
     All lists of the protocol are fetched at once: another partition adds nothing to the folder that DVC watches.

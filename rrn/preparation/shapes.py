@@ -12,12 +12,15 @@ on the platform's mathematical library.
 
 Typical use::
 
-    python -m rrn.preparation.shapes data/shapes
+    python -m rrn.preparation.shapes data/shapes      # what ships
+    python -m rrn.data render --out build/shapes      # that, and as many more as `dataset.scenes` says
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -73,19 +76,43 @@ def write_shapes(root: Path) -> None:
         root: Target folder; ``images/<split>/<id>.jpg``, ``labels/<split>/<id>.png`` and ``classes.txt`` go there.
     """
     for split, count in SPLITS.items():
-        images, labels = root / "images" / split, root / "labels" / split
-        images.mkdir(parents=True, exist_ok=True)
-        labels.mkdir(parents=True, exist_ok=True)
         for index in range(count):
-            image, label = render(split, index)
-            Image.fromarray(image).save(
-                images / f"{split}_{index:04d}.jpg",
-                quality=JPEG_QUALITY,
-                subsampling=0,
-                optimize=True,
-            )
-            Image.fromarray(label).save(labels / f"{split}_{index:04d}.png", optimize=True)
+            _write_scene(root, split, index)
     (root / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
+
+
+def write_scenes(shipped: Path, root: Path, counts: Mapping[str, int]) -> None:
+    """Write a data set of other sizes: scenes that ship are copied, those beyond them rendered.
+
+    Args:
+        shipped: the data set that ships.
+        root: Target folder, as of ``write_shapes``.
+        counts: Scenes by split; of a split that it does not name, as many as ship.
+    """
+    for split, known in SPLITS.items():
+        for index in range(counts.get(split, known)):
+            if index < known:
+                for name in _files(split, index):
+                    (root / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(shipped / name, root / name)
+            else:
+                _write_scene(root, split, index)
+    shutil.copyfile(shipped / "classes.txt", root / "classes.txt")
+
+
+def _files(split: str, index: int) -> tuple[str, str]:
+    """Names the image and the label of a scene, relative to the data set."""
+    return f"images/{split}/{split}_{index:04d}.jpg", f"labels/{split}/{split}_{index:04d}.png"
+
+
+def _write_scene(root: Path, split: str, index: int) -> None:
+    """Renders a scene into its two files."""
+    files = [root / name for name in _files(split, index)]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    image, label = render(split, index)
+    Image.fromarray(image).save(files[0], quality=JPEG_QUALITY, subsampling=0, optimize=True)
+    Image.fromarray(label).save(files[1], optimize=True)
 
 
 def _cast(rng: np.random.Generator) -> list[str]:

@@ -74,8 +74,8 @@ class Job:
 
     @property
     def prepared(self) -> Path:
-        """Folder of what the prepare stage has left of this partition."""
-        return self.runs / "prepare" / self.partition
+        """Folder of what the prepare stage has left of this partition and seed."""
+        return self.runs / "prepare" / f"{self.partition}-{self.seed}"
 
     @cached_property
     def split(self) -> Split:

@@ -40,6 +40,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 Processes = Annotated[int, Field(ge=0, le=1024, strict=True)]
 """Workers, threads, processes: more are not to be had, and asking for them may stop the machine."""
 Images = Annotated[int, Field(ge=1, le=65536, strict=True)]
+Scene = Annotated[int, Field(ge=1, le=10000, strict=True)]
 Side = Annotated[int, Field(ge=1, le=65535, strict=True)]
 """Of an image, in pixels."""
 Channels = Annotated[int, Field(ge=1, le=16384, strict=True)]

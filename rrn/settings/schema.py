@@ -27,6 +27,7 @@ from rrn.settings.limits import (
     PositiveInt,
     Processes,
     Scale,
+    Scene,
     Section,
     Seed,
     Side,
@@ -49,6 +50,13 @@ class Loading(Section):
     evaluation_pixels: PositiveInt
 
 
+class Scenes(Section):
+    """How many val and test scenes build/shapes has; the first of them are those that ship."""
+
+    val: Scene
+    test: Scene
+
+
 class Dataset(Section):
     """Where the images lie and how they are read."""
 
@@ -60,6 +68,7 @@ class Dataset(Section):
     val: Folder
     test: Folder
     size: tuple[Side, Side] | None
+    scenes: Scenes = Scenes(val=512, test=2048)
 
     @model_validator(mode="after")
     def _possible(self) -> Dataset:
@@ -84,7 +93,7 @@ class SplitSettings(Section):
     """Who is labeled."""
 
     protocol: Literal["seeded", "cps", "u2pl", "classic"]
-    seed: Seed
+    seed: Seed | None
     stratified: Flag
 
     @model_validator(mode="after")
@@ -194,6 +203,7 @@ class Log(Section):
     evaluate: PositiveInt
     checkpoint: PositiveInt
     diagnose: NaturalInt
+    regions: PositiveInt | None = None
     evidence: NaturalInt
 
     @model_validator(mode="after")

@@ -87,7 +87,7 @@ def test_prepare_warm_up_and_train(tmp_path, monkeypatch):
     runs = tmp_path / "runs" / "camvid"
     chosen = config.load(root=tmp_path)
     split = partitioned(ImageSet.open(chosen, tmp_path), chosen, "1of16")
-    splits.write_split(replace(split, val=split.val[:8], test=split.test[:8]), runs / "prepare" / "1of16")
+    splits.write_split(replace(split, val=split.val[:8], test=split.test[:8]), runs / "prepare" / "1of16-0")
     list(train.run("warmup", "1of16", None, 0, runs / "warmup" / "1of16-0"))
     rows = list(train.run("train", "1of16", "rrn", 0, runs / "train" / "1of16-rrn-0"))
     assert [row["step"] for row in rows] == [1, 2] and 0 < rows[-1]["miou_mean"] < 100

@@ -253,7 +253,7 @@ def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, mon
     runs = tmp_path / "runs" / settings.name
     dataset = ImageSet.open(settings, tmp_path)
     split = partitions.make(dataset, settings, "1of4", report_of(dataset, tmp_path))
-    splits.write_split(split, runs / "prepare" / "1of4")
+    splits.write_split(split, runs / "prepare" / "1of4-0")
     list(train.run("warmup", "1of4", None, 0, runs / "warmup" / "1of4-0"))
     rows = list(train.run("train", "1of4", "rrn", 0, runs / "train" / "1of4-rrn-0"))
     assert rows[-1]["step"] == 2

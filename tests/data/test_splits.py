@@ -54,6 +54,21 @@ def test_nested_and_seeded(shared: tuple[ImageSet, Settings]) -> None:
     assert set(partitioned(dataset, other, "9").labeled) != made[3]
 
 
+def test_without_a_seed_of_its_own_the_permutation_is_that_of_the_run(shared: tuple[ImageSet, Settings]) -> None:
+    dataset, settings = shared
+    free = settings.model_copy(update={"split": settings.split.model_copy(update={"seed": None})})
+    report = verified(dataset)
+    made = [partitions.make(dataset, free, "9", report, seed) for seed in (3, 4)]
+    assert made[0] == partitions.make(dataset, settings, "9", report, 4), "split.seed is above the seed of the run"
+    assert made[0].labeled != made[1].labeled and made[1].origin.endswith("seed 4")
+
+
+def test_a_sample_is_spread_evenly_and_all_where_there_is_no_limit() -> None:
+    ids = tuple("abcdefgh")
+    assert splits.sample(ids, 4) == ("a", "c", "e", "g")
+    assert splits.sample(ids, 9) == splits.sample(ids, None) == ids
+
+
 def test_images_without_labels_are_unlabeled(own: tuple[ImageSet, Settings]) -> None:
     dataset, settings = own
     for name in dataset.ids("train")[:8]:

@@ -165,7 +165,7 @@ def course(row: str, changes: dict[str, Any], steps: int, fixed: bool = False) -
     """
     world, folder = distributed.world(), Path.cwd()
     settings = config.load(row, changes | {"nproc": world, "train": {"steps": 20}}, folder)
-    split = splits.read_split(folder / "runs/tiny/prepare/1of4")
+    split = splits.read_split(folder / "runs/tiny/prepare/1of4-0")
     share = {"rank": distributed.rank(), "world": world, "unlabeled": settings.method.consistency}
     data = TrainingData(ImageSet.open(settings, folder), split, settings, 0, "train", **share)
     network = tiny.still(RRN(settings, len(split.classes), seed=0))

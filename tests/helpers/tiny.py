@@ -160,6 +160,10 @@ def still(network: RRN) -> RRN:
     return network.eval()
 
 
+SEEDS = (0, 1, 2)
+"""Seeds for which `repository` prepares; all with the same images labeled."""
+
+
 def repository(folder: Path, changes: dict[str, Any] | None = None, partition: str = "1of4") -> Path:
     """Write params.yaml, dvc.yaml, data and a prepared partition into `folder`."""
     values = params(changes)
@@ -170,7 +174,8 @@ def repository(folder: Path, changes: dict[str, Any] | None = None, partition: s
     write_folder(folder / "data")
     resolved = config.load(root=folder)
     split = partitioned(ImageSet.open(resolved, folder), resolved, partition)
-    splits.write_split(split, folder / "runs" / resolved.name / "prepare" / partition)
+    for seed in SEEDS:
+        splits.write_split(split, folder / "runs" / resolved.name / "prepare" / f"{partition}-{seed}")
     return folder
 
 

@@ -46,12 +46,13 @@ def write_evidence(folder, settings, method, seed, splits, pictures):
             writer.add(split, table, dict.fromkeys(ids, shown))
 
 
-def prepare(runs, settings, data=EMBEDDED):
+def prepare(runs, settings, data=EMBEDDED[0]):
     """Write what the prepare stage leaves, of a data set with this checksum."""
     for partition in settings.ablation.partitions:
         lists = {"labeled": ("a",), "unlabeled": ("b",), "val": ("c",), "test": ("d",)}
         split = splits.Split(partition, "seeded", "a permutation", data, tuple(CLASSES), (), **lists)
-        splits.write_split(split, runs / "study" / "prepare" / partition)
+        for seed in settings.ablation.seeds:
+            splits.write_split(split, runs / "study" / "prepare" / f"{partition}-{seed}")
 
 
 @pytest.fixture

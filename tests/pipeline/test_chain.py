@@ -16,7 +16,7 @@ ROW = ["train@1of16-rrn-0", "evaluate@1of16-rrn-0", "ablation"]
 
 DRAWN = {"prepare", "evaluate", "ablation"}
 TRAINED = {"warmup", "train", "evaluate"}
-COMPUTED = {"verify", "prepare", "warmup", "train", "evaluate", "ablation", "report"}
+COMPUTED = {"render", "verify", "prepare", "warmup", "train", "evaluate", "ablation", "report"}
 """Stages that depend on a figure, on the method, and on what all share; `--dry` names no others that read theirs."""
 
 pytestmark = pytest.mark.chain
@@ -77,7 +77,7 @@ def test_runs_hold_what_the_architecture_says(repository):
     runs = repository / "runs" / "smoke"
     expected = {
         "verify": {"report.json"},
-        "prepare/1of16": {"split.json", "frequencies.csv"},
+        "prepare/1of16-0": {"split.json", "frequencies.csv"},
         "warmup/1of16-0": {"segmenters.safetensors", "run.json", "history.csv"},
         "train/1of16-rrn-0": {"discriminators.safetensors", "reliability.csv", "history.csv"},
         "evaluate/1of16-rrn-0": {"metrics.json", "per_class.csv", "reliability.csv", "evidence.zip"},

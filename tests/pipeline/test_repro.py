@@ -79,8 +79,8 @@ def test_runs_that_are_no_longer_listed_are_set_aside(tmp_path):
     runs = tmp_path / "runs" / settings.name
     seed, method = settings.ablation.seeds[0], settings.ablation.methods[0]
     partition = settings.ablation.partitions[0]
-    kept = [f"train/{partition}-{method}-{seed}", f"warmup/{partition}-{seed}", f"prepare/{partition}"]
-    stale = ["prepare/1of3", "warmup/1of3-0", f"evaluate/{partition}-gone-{seed}"]
+    kept = [f"train/{partition}-{method}-{seed}", f"warmup/{partition}-{seed}", f"prepare/{partition}-{seed}"]
+    stale = ["prepare/1of3-0", "warmup/1of3-0", f"evaluate/{partition}-gone-{seed}"]
     for folder in (*kept, *stale, "ablation"):
         (runs / folder).mkdir(parents=True)
     for place in (runs, runs / "aside"):
@@ -93,8 +93,8 @@ def test_runs_that_are_no_longer_listed_are_set_aside(tmp_path):
     assert repro.set_aside(tmp_path, settings) == []
     (runs / stale[0]).mkdir()
     repro.set_aside(tmp_path, settings)
-    assert sorted(path.name for path in (runs / "aside/prepare").iterdir()) == ["1of3", "1of3.2", "1of3.3"]
-    first, second = ((runs / "aside/prepare" / name / "which").read_text() for name in ("1of3", "1of3.2"))
+    assert sorted(path.name for path in (runs / "aside/prepare").iterdir()) == ["1of3-0", "1of3-0.2", "1of3-0.3"]
+    first, second = ((runs / "aside/prepare" / name / "which").read_text() for name in ("1of3-0", "1of3-0.2"))
     assert (first, second) == ("aside", settings.name)
 
 

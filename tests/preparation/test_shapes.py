@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,14 @@ import pytest
 from conftest import python
 from PIL import Image
 
+from rrn import config
+from rrn.data.image_set import ImageSet
+from rrn.paper import study
 from rrn.preparation import shapes
+from rrn.preparation.verification import verify
 
-ROOT = Path(__file__).resolve().parents[2] / "data" / "shapes"
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROOT = REPOSITORY / "data" / "shapes"
 SAMPLE = [
     ("train", 0),
     ("train", 137),
@@ -113,3 +119,77 @@ def test_a_wrong_command_line_shows_the_usage_and_writes_nothing(tmp_path: Path,
     assert result.returncode != 0
     assert "usage: python -m rrn.preparation.shapes DIR" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of the embedded study: `dataset.scenes` of params.yaml."""
+    folder = tmp_path_factory.mktemp("scenes")
+    shapes.write_scenes(ROOT, folder, config.load(root=REPOSITORY).dataset.scenes.model_dump())
+    return folder
+
+
+PIXELS = {
+    "val": (512, "919294bcdfb07b3196e1883effb81b7cf4645667fcc31f9e6f6837ee70886e82"),
+    "test": (2048, "e93202e6fee603dbb092b51be0530de251a6a93f85c9f5cd271f2ca924151bb6"),
+}
+"""Number of scenes, and SHA-256 of their decoded pixels, each image before its labels."""
+
+
+@pytest.mark.parametrize("split", list(PIXELS))
+def test_the_scenes_of_the_study_are_these_pixels(rendered: Path, split: str) -> None:
+    """Another version of Pillow, numpy or of the renderer would be seen here before it is seen in a table."""
+    seen, paths = hashlib.sha256(), sorted((rendered / "images" / split).iterdir())
+    for path in paths:
+        for file in (path, rendered / "labels" / split / f"{path.stem}.png"):
+            with Image.open(file) as image:
+                seen.update(np.asarray(image).tobytes())
+    assert (len(paths), seen.hexdigest()) == PIXELS[split]
+
+
+def test_scenes_that_ship_are_the_first_of_the_study(rendered: Path) -> None:
+    for path in [*sorted(ROOT.glob("*/*/*")), ROOT / "classes.txt"]:
+        assert (rendered / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
+    assert len(list((rendered / "images/train").iterdir())) == shapes.SPLITS["train"]
+
+
+def test_further_scenes_are_rendered_ones_and_fewer_are_the_first(tmp_path: Path) -> None:
+    shapes.write_scenes(ROOT, tmp_path, {"val": 2, "test": 129})
+    assert [path.name for path in sorted((tmp_path / "images/val").iterdir())] == ["val_0000.jpg", "val_0001.jpg"]
+    with Image.open(tmp_path / "labels/test/test_0128.png") as label:
+        np.testing.assert_array_equal(np.asarray(label), shapes.render("test", 128)[1])
+
+
+def test_a_picture_of_the_study_may_be_shown(rendered: Path) -> None:
+    settings = config.load(overrides={"dataset": {"path": str(rendered)}}, root=REPOSITORY)
+    assert verify(ImageSet.open(settings, REPOSITORY), workers=1).checksum == study.EMBEDDED[0]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A folder with settings of a small data set, and with the embedded data where they belong."""
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
+    text = (tmp_path / "params.yaml").read_text().replace("{val: 512, test: 2048}", "{val: 1, test: 2}")
+    (tmp_path / "params.yaml").write_text(text)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/shapes").symlink_to(ROOT)
+    return tmp_path
+
+
+def test_the_command_renders_what_the_settings_say_and_overwrites_nothing(repository: Path) -> None:
+    words = ("-m", "rrn.data", "render", "--out", "made")
+    done = python(repository, *words)
+    assert (done.returncode, done.stdout) == (0, "made: 512 train, 1 val, 2 test scenes\n"), done.stderr
+    before = sorted(path for path in (repository / "made").rglob("*"))
+    done = python(repository, *words)
+    assert (done.returncode, done.stderr) == (1, "error: made is not empty: remove it, or name another folder\n")
+    assert sorted(path for path in (repository / "made").rglob("*")) == before
+
+
+def test_without_the_embedded_data_the_command_says_how_to_get_them(repository: Path) -> None:
+    (repository / "data/shapes").unlink()
+    done = python(repository, "-m", "rrn.data", "render", "--out", "made")
+    assert done.returncode == 1 and not (repository / "made").exists()
+    assert done.stderr.startswith("error: the embedded data: there is no folder ")
+    assert done.stderr.endswith("data/shapes; run `python -m rrn.fetch`\n")

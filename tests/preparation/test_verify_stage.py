@@ -36,7 +36,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert python(copy, "-m", "rrn.preset", *items).returncode == 0
     done = reproduce(copy, "prepare")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert set(ran(done)) == {"notebooks", "verify", "prepare@1of4"}
+    assert set(ran(done)) == {"notebooks", "verify", "prepare@1of4-0"}
     return copy
 
 
@@ -48,16 +48,16 @@ def test_a_second_prepare_on_unchanged_data_runs_nothing(repository: Path) -> No
 
 def test_what_was_found_reaches_the_split(repository: Path) -> None:
     found = json.loads((repository / "runs/mine/verify/report.json").read_text())
-    split = json.loads((repository / "runs/mine/prepare/1of4/split.json").read_text())
+    split = json.loads((repository / "runs/mine/prepare/1of4-0/split.json").read_text())
     assert split["data"] == found["checksum"] and len(found["pixels"]["train"]) == 16
-    assert "per cent of the labeled pixels" in (repository / "runs/mine/prepare/1of4/notebook.ipynb").read_text()
+    assert "per cent of the labeled pixels" in (repository / "runs/mine/prepare/1of4-0/notebook.ipynb").read_text()
 
 
 def test_a_changed_label_runs_both(repository: Path) -> None:
     path = repository.parent / "data/labels/train/train000.png"
     before = path.read_bytes()
     Image.new("L", (WIDTH, HEIGHT), 1).save(path)
-    assert ran(reproduce(repository, "prepare")) == ["verify", "prepare@1of4"]
+    assert ran(reproduce(repository, "prepare")) == ["verify", "prepare@1of4-0"]
     path.write_bytes(before)
     assert reproduce(repository, "prepare").returncode == 0
 

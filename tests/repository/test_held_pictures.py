@@ -17,6 +17,7 @@ from rrn import config
 from rrn.data.image_set import ImageSet
 from rrn.paper import study
 from rrn.pipeline import fetch
+from rrn.preparation import shapes
 from rrn.preparation.verification import verify
 from rrn.reliability import evidence
 from rrn.reliability.evidence import About, Evidence, Pictures
@@ -101,13 +102,24 @@ def data():
     return ROOT / fetch.EMBEDDED
 
 
-def test_the_embedded_data_is_known_by_what_verify_finds(data):
-    settings = config.load(overrides={"dataset": {"path": str(data)}}, root=ROOT)
-    assert verify(ImageSet.open(settings, ROOT), workers=1).checksum == study.EMBEDDED
+@pytest.fixture(scope="module")
+def rendered(data, tmp_path_factory):
+    """The data of the studies: as they ship, and all val scenes."""
+    folder = tmp_path_factory.mktemp("rendered")
+    shapes.write_scenes(data, folder, {"val": config.load(root=ROOT).dataset.scenes.val})
+    return folder
 
 
-def test_results_show_images_of_the_embedded_data_alone(data):
-    assert strange_pictures(ROOT / "results", data) == []
+def test_the_embedded_data_is_known_by_what_verify_finds(data, tmp_path):
+    scenes = config.read(ROOT / "presets/smoke.yaml")["dataset"]["scenes"]
+    shapes.write_scenes(data, tmp_path, scenes)
+    for folder, checksum in zip((tmp_path, data), study.EMBEDDED[1:], strict=True):
+        settings = config.load(overrides={"dataset": {"path": str(folder)}}, root=ROOT)
+        assert verify(ImageSet.open(settings, ROOT), workers=1).checksum == checksum
+
+
+def test_results_show_images_of_the_embedded_data_alone(rendered):
+    assert strange_pictures(ROOT / "results", rendered) == []
 
 
 def test_the_page_shows_figures_of_results_alone():
