@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rrn.config import Settings
 from rrn.data.batches import WholeImages, diagnosis_ids
 from rrn.data.image_set import ImageSet
-from rrn.data.splits import Split, evenly_spaced
+from rrn.data.splits import Split, evenly_spaced, sample
 from rrn.evaluation import region_tables
 from rrn.evaluation.inference import Predictor, SegmentationModel, require_fit
 from rrn.evaluation.metrics import Evaluation, evaluate
@@ -56,12 +56,14 @@ def evaluate_run(
     for batches in images.values():
         require_fit(settings.evaluate, batches.sizes)
     evaluations, scores = {}, []
-    about = about_run(settings, split, {name: batches.ids for name, batches in images.items()}, extra)
+    judged = {name: sample(batches.ids, settings.log.regions) for name, batches in images.items()}
+    about = about_run(settings, split, judged, extra)
     with evidence.EvidenceWriter(out / evidence.NAME, about) as writer:
         for name, batches in images.items():
             tables: list[pd.DataFrame] = []
             predictions = region_tables.predict_batches(predictor, batches)
-            evaluations[name] = evaluate(_noted(predictor, predictions, name, writer, tables), split.classes)
+            noted = _noted(predictor, predictions, name, set(judged[name]), writer, tables)
+            evaluations[name] = evaluate(noted, split.classes)
             table = summarize(region_tables.concat(tables, split.classes), settings.method.filter)
             scores.append(table.assign(split=name))
     everything = {**extra, **cost(model.segmenters[0], crop, crop)}
@@ -107,13 +109,16 @@ def _noted(
     model: SegmentationModel,
     predictions: Iterable[Predictions],
     split: str,
+    judged: Collection[str],
     writer: evidence.EvidenceWriter,
     tables: list[pd.DataFrame],
 ) -> Iterator[Predictions]:
-    """Hand on predictions; on the way write their pictures, and append their region tables to `tables`."""
+    """Hand on predictions; on the way write pictures of `judged` images, and append their region tables to `tables`."""
     for batch in predictions:
-        tables.append(region_tables.region_table(model, batch, writer.about.classes))
-        writer.add(split, tables[-1], _pictures(batch))
+        shown = batch.of(judged)
+        if shown.batch.ids:
+            tables.append(region_tables.region_table(model, shown, writer.about.classes))
+            writer.add(split, tables[-1], _pictures(shown))
         yield batch
 
 

@@ -99,6 +99,11 @@ def read_split(folder: Path) -> Split:
         raise DataError(f"{path}: {said}") from error
 
 
+def sample(ids: Sequence[str], limit: int | None) -> tuple[str, ...]:
+    """Return at most `limit` ids, spread evenly over a list; None: all."""
+    return evenly_spaced(ids, len(ids) if limit is None else limit)
+
+
 def evenly_spaced(ids: Sequence[str], count: int) -> tuple[str, ...]:
     """Return `count` ids, spread evenly over a list, or all if there are fewer."""
     count = min(count, len(ids))

@@ -7,7 +7,7 @@ as `evaluate:` in params.yaml says. No number depends on how the images are batc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,16 @@ class Predictions:
     logits: Tensor
     probabilities: Tensor
     predicted: Tensor
+
+    def of(self, ids: Collection[str]) -> Predictions:
+        """Return what is said of the images that `ids` names, in their order here; maybe of none."""
+        places = [place for place, name in enumerate(self.batch.ids) if name in ids]
+        if len(places) == len(self.batch.ids):
+            return self
+        batch = WholeBatch(
+            self.batch.images[places], self.batch.labels[places], tuple(self.batch.ids[place] for place in places)
+        )
+        return Predictions(batch, self.logits[:, places], self.probabilities[:, places], self.predicted[:, places])
 
 
 def predict_batches(model: SegmentationModel, batches: Iterable[WholeBatch]) -> Iterator[Predictions]:

@@ -5,7 +5,7 @@ Labels that training never sees are read for it. Each process looks at its own s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 from rrn import config
 from rrn.data.batches import WholeImages, diagnosis_ids
 from rrn.data.image_set import ImageSet
-from rrn.data.splits import Split
+from rrn.data.splits import Split, sample
 from rrn.evaluation import metrics, region_tables
 from rrn.evaluation.inference import Predictor, require_fit
 from rrn.reliability.measures import summarize
@@ -45,6 +45,7 @@ class Diagnosis:
         self.val = self._images(settings.dataset.val, split.val)
         known = diagnosis_ids(dataset, split, settings.log.diagnose)
         self.unlabeled = self._images(settings.dataset.train, known) if known else None
+        self.judged_of_val = set(sample(split.val, settings.log.regions))
 
     def measure(self, step: int, between: Callable[[], None]) -> tuple[Row, list[Row]]:
         """Look at val, and where pseudo-labels are measured at unlabeled images with known labels.
@@ -57,7 +58,7 @@ class Diagnosis:
             miou_1, miou_2, miou_mean and miou_ensemble in per cent; rows of reliability.csv.
         """
         tables = list[pd.DataFrame]()
-        evaluation = metrics.evaluate(self._predictions(self.val, tables, between), self.classes)
+        evaluation = metrics.evaluate(self._predictions(self.val, self.judged_of_val, tables, between), self.classes)
         device = self.predictor.device
         matrices = {n: distributed.all_reduce_sum(m.to(device)).cpu() for n, m in evaluation.matrices.items()}
         reliability: list[Row] = []
@@ -65,7 +66,7 @@ class Diagnosis:
             reliability += self._reliability("val", step, tables)
             if self.unlabeled is not None:
                 tables = []
-                for _ in self._predictions(self.unlabeled, tables, between):
+                for _ in self._predictions(self.unlabeled, set(self.unlabeled.ids), tables, between):
                     pass
                 reliability += self._reliability("unlabeled", step, tables)
         values = replace(evaluation, matrices=matrices).metrics()
@@ -78,13 +79,14 @@ class Diagnosis:
         return images
 
     def _predictions(
-        self, images: WholeImages, tables: list[pd.DataFrame], between: Callable[[], None]
+        self, images: WholeImages, judged: Collection[str], tables: list[pd.DataFrame], between: Callable[[], None]
     ) -> Iterator[region_tables.Predictions]:
-        """Yield predictions batch by batch; append the region table of each where pseudo-labels are measured."""
+        """Yield predictions batch by batch; append the regions of `judged` where pseudo-labels are measured."""
         for seen in region_tables.predict_batches(self.predictor, images):
             between()
-            if self.pseudo_labels:
-                tables.append(region_tables.region_table(self.predictor, seen, self.classes))
+            shown = seen.of(judged)
+            if self.pseudo_labels and shown.batch.ids:
+                tables.append(region_tables.region_table(self.predictor, shown, self.classes))
             yield seen
 
     def _reliability(self, split: str, step: int, tables: list[pd.DataFrame]) -> list[Row]:

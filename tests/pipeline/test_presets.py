@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -10,7 +11,7 @@ from rrn import config
 from rrn.data.batches import _equal_sizes
 from rrn.evaluation.inference import scaled
 from rrn.models.segmenter import Segmenter
-from rrn.paper import tables
+from rrn.paper import collect, tables
 from rrn.pipeline import presets
 from rrn.runtime import memory
 
@@ -233,18 +234,18 @@ STUDIES = {
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_studies_have_results_and_a_budget_of_their_own(name):
-    values = laid([name])
+    values = laid(["short", name])
     assert values["name"] == STUDIES[name][0]
     assert values["ablation"]["seeds"] == [0, 1] and values["ablation"]["beside"] == []
     assert "cps_cutmix" in values["ablation"]["methods"], "differences are paired within the study"
     assert values["ablation"]["explore"] is None and values["log"]["evidence"] == 24
-    usual = config.read(ROOT / "params.yaml")
-    assert all(values[section] == usual[section] for section in ("warmup", "train", "method", "dataset"))
+    usual = config.merge(config.read(ROOT / "params.yaml"), config.read(ROOT / "presets/short.yaml"))
+    assert all(values[section] == usual[section] for section in ("warmup", "train", "method", "dataset", "split"))
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("sweep")])
 def test_rows_of_a_sweep_differ_in_what_it_is_about(name):
-    settings = config.resolve(laid([name]))
+    settings = config.resolve(laid(["short", name]))
     found = tables.differing(settings)
     assert found.pop("cps_cutmix")["filter.by"] == "none"
     assert {row.pop("filter.by") for row in found.values()} == {"region_score"}
@@ -301,5 +302,25 @@ def test_without_arguments_it_lists_the_presets(here, capsys):
     assert presets.main([]) == 2
     assert (
         "presets: camvid, camvid_controls, camvid_public, cityscapes, controls, lite0, partitions, resnet101, "
-        "resnet50, smoke, sweep-grid, sweep-objective, sweep-threshold, voc" in capsys.readouterr().err
+        "resnet50, short, smoke, sweep-grid, sweep-objective, sweep-threshold, voc" in capsys.readouterr().err
     )
+
+
+MADE_BY = {
+    "sweep_grid": ["short", "sweep-grid"],
+    "sweep_objective": ["short", "sweep-objective"],
+    "sweep_threshold": ["short", "sweep-threshold"],
+    "partitions": ["short", "partitions"],
+    "camvid": ["lite0", "camvid"],
+}
+
+
+@pytest.mark.parametrize("name", MADE_BY)
+def test_what_git_holds_of_a_study_is_what_its_presets_ask_for(name):
+    """In the sections in which studies must be alike; a key of a later version counts as its default."""
+    asked = config.resolve(laid([*MADE_BY[name], "dataset.path=../elsewhere"]))
+    held = json.loads((ROOT / "results" / name / "settings.json").read_text())["params"]
+    theirs, ours = collect.with_defaults(config.up_to_date(held), config.Settings), collect.about(asked)["params"]
+    assert [section for section in collect.COMMON if theirs[section] != ours[section]] == []
+    assert theirs["ablation"]["methods"] == ours["ablation"]["methods"]
+    assert theirs["ablation"]["seeds"] == ours["ablation"]["seeds"]
