@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -50,15 +51,18 @@ def run(
     Args:
         stage: warmup (labeled images only, from initial weights) or train (a row, from the warmup of the same seed).
         partition: name of the prepared partition, such as 1of16.
-        method: row of the ablation table; None for a warmup.
+        method: row of the ablation table; None for a warmup, but for the own one of a row that has `warmup: own`.
         seed: of this run.
-        out: folder for segmenters.safetensors, discriminators.safetensors, run.json, history.csv, reliability.csv.
+        out: folder for segmenters.safetensors, discriminators.safetensors, run.json, history.csv, reliability.csv, and
+            for the folder warmup, where the row has its own.
         overrides: differences to params.yaml, for a quick try.
 
     Raises:
         SettingsError, DataError, ResumeError, LossError: with a message for the user.
     """
     run_job = job(stage, partition, method, seed, out, overrides)
+    if stage == "train" and run_job.settings.method.warmup == "own":
+        deque(run("warmup", partition, method, seed, out / "warmup", overrides), maxlen=0)
     if not launch.needed(run_job.settings.nproc):
         yield from Training(run_job).fit()
         return

@@ -388,8 +388,8 @@ def test_rows_start_from_the_warmup_of_their_seed(warm):
 
 
 def test_training_without_a_warmup_says_what_to_run(warm):
-    with pytest.raises(SettingsError, match=r"1of4-5 has no segmenters.safetensors: run `dvc repro` for that stage"):
-        next(train.run("train", "1of4", "rrn", 5, warm / "none"))
+    with pytest.raises(SettingsError, match=r"1of4-2 has no segmenters.safetensors: run `dvc repro` for that stage"):
+        next(train.run("train", "1of4", "rrn", 2, warm / "none"))
 
 
 def explode(monkeypatch, at):
@@ -478,6 +478,37 @@ def test_a_warmup_is_supervised_whatever_the_defaults(warm):
     training = train.Training(run)
     seen = {name for batch in training.batches(0, 8) for name in batch.labeled_ids}
     assert seen <= set(training.split.labeled)
+
+
+OWN = ("train", "1of4", "supervised_all", 0)
+
+
+def test_a_row_with_its_own_warmup_learns_from_its_labels_there_and_begins_with_it(warm):
+    changes = {"method": {"warmup": "own"}}
+    inner = train.Training(train.job("warmup", *OWN[1:], warm / "own" / "warmup", changes))
+    seen = {name for batch in inner.batches(0, 8) for name in batch.labeled_ids}
+    assert not seen <= set(inner.split.labeled) and inner.job.key == "1of4-supervised_all-0"
+    rows = list(train.run(*OWN, warm / "own", changes))
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6], "those of its warmup are not among them"
+    assert len(pd.read_csv(warm / "own" / "warmup" / "history.csv")) == 2
+    own = load_file(warm / "own" / "warmup" / "segmenters.safetensors")
+    start = train.Training(train.job(*OWN, warm / "own", changes)).model.segmenters.state_dict()
+    assert all(torch.equal(start[name], own[name]) for name in own)
+    list(train.run(*OWN, warm / "shared"))
+    shared = load_file(warm / "shared" / "segmenters.safetensors")
+    ended = load_file(warm / "own" / "segmenters.safetensors")
+    assert not all(torch.equal(shared[name], ended[name]) for name in shared)
+    assert not (warm / "shared" / "warmup").exists()
+
+
+def test_a_resume_of_an_own_warmup_is_refused_for_other_labels(warm):
+    jobs = [
+        train.job("warmup", *OWN[1:], warm / "own", {"method": {"warmup": "own", "labels": labels}})
+        for labels in ("all", "partition")
+    ]
+    assert jobs[0].identity()["inputs"] != jobs[1].identity()["inputs"]
+    common = train.job("warmup", "1of4", None, 0, warm / "none")
+    assert set(common.identity()["inputs"]) == {"data", "split.json"}
 
 
 @pytest.mark.parametrize(("rule", "coverage"), [({"fraction": 0.25}, 0.25), ({"keep": "threshold", "tau": 0.0}, 1.0)])

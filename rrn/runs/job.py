@@ -19,8 +19,10 @@ from rrn.runtime import source
 PACKAGE = Path(__file__).parents[1]
 Stage = Literal["warmup", "train"]
 
+SHARED = {"labels": "partition", "warmup": "shared"}
+"""What rows may change of a warmup: where they do not, all rows begin with the same one."""
 SUPERVISED_ONLY = {
-    **{"labels": "partition", "consistency": False, "filter": {"by": "none", "per": "batch", "keep": "fraction"}},
+    **{"consistency": False, "filter": {"by": "none", "per": "batch", "keep": "fraction"}},
     **{"strong": None, "rho": "none", "labels_from": "other", "teacher": "current"},
 }
 ELSEWHERE: dict[str, bool | set[str]] = {
@@ -41,7 +43,8 @@ How images are evaluated trains nothing, but is in: a history is of one protocol
 class Job:
     """Which run: a stage and its coordinates, what it reads and where it writes.
 
-    `key` names it; `start` is the folder of the warmed-up segmenters that training begins with.
+    `key` names it; `start` is the folder of the warmed-up segmenters that training begins with. A warmup has a `method`
+    only where a row asks for its own.
     """
 
     stage: Stage
@@ -65,7 +68,11 @@ class Job:
     @property
     def start(self) -> Path | None:
         """Folder of the warmup that training starts from; a warmup starts from nothing."""
-        return self.runs / "warmup" / f"{self.partition}-{self.seed}" if self.stage == "train" else None
+        if self.stage == "warmup":
+            return None
+        if self.settings.method.warmup == "own":
+            return self.out / "warmup"
+        return self.runs / "warmup" / f"{self.partition}-{self.seed}"
 
     @property
     def schedule(self) -> config.Schedule:
@@ -90,6 +97,8 @@ class Job:
         inputs = {"data": self.split.data, "split.json": digest(self.prepared / splits.NAME)}
         if self.start:
             inputs["warmup"] = digest(self.start / "segmenters.safetensors")
+        elif self.method:
+            inputs["labels"] = self.settings.method.labels
         return {
             "settings": self.settings.model_dump(mode="json", exclude=NOT_READ[self.stage]),
             "classes": list(self.split.classes),
@@ -101,11 +110,11 @@ class Job:
 def job(
     stage: Stage, partition: str, method: str | None, seed: int, out: Path, overrides: dict[str, Any] | None = None
 ) -> Job:
-    """Resolve the settings of a run; a warmup is supervised, whatever the row."""
+    """Resolve the settings of a run; a warmup is supervised, and its labels are the row's own only if it has one."""
     root = config.find_root()
     if stage == "warmup":
         overrides = dict(overrides or {})
-        overrides["method"] = {**overrides.get("method", {}), **SUPERVISED_ONLY}
+        overrides["method"] = {**overrides.get("method", {}), **SUPERVISED_ONLY, **({} if method else SHARED)}
     settings = config.load(method, overrides, root)
     return Job(stage, partition, method, seed, Path(out), settings, root)
 

@@ -80,6 +80,7 @@ class Method(Section):
     """One row of the ablation table, complete."""
 
     labels: Literal["partition", "all"]
+    warmup: Literal["shared", "own"] = "shared"
     consistency: Flag
     cutmix: Flag
     strong: Strong | None = None

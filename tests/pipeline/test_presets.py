@@ -14,6 +14,7 @@ from rrn.models.segmenter import Segmenter
 from rrn.paper import collect, tables
 from rrn.pipeline import presets
 from rrn.runtime import memory
+from rrn.settings.rows import Method
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +313,13 @@ MADE_BY = {
     "sweep_threshold": ["short", "sweep-threshold"],
     "partitions": ["short", "partitions"],
     "camvid": ["lite0", "camvid"],
+    "camvid_controls": ["lite0", "camvid", "camvid_controls"],
 }
+
+
+def _rows(method, methods):
+    """Return each row as it is: what it changes, laid on the defaults."""
+    return {row: Method.model_validate(config.merge(method, changes)) for row, changes in methods.items()}
 
 
 @pytest.mark.parametrize("name", MADE_BY)
@@ -323,4 +330,6 @@ def test_what_git_holds_of_a_study_is_what_its_presets_ask_for(name):
     theirs, ours = collect.with_defaults(config.up_to_date(held), config.Settings), collect.about(asked)["params"]
     assert [section for section in collect.COMMON if theirs[section] != ours[section]] == []
     assert theirs["ablation"]["methods"] == ours["ablation"]["methods"]
+    both = [_rows(one["method"], one["methods"]) for one in (theirs, ours)]
+    assert both[0] == both[1]
     assert theirs["ablation"]["seeds"] == ours["ablation"]["seeds"]
