@@ -161,6 +161,7 @@ class RRN(SegmenterPair):
         if self.row.labels_from == "ensemble":
             step.labels = self.ensemble_labels(step)
         weights = self.region_weights(step)
+        step.labels = self.corrected_labels(step)
         boxes, strong = self.boxes(step.batch), step.batch.strong
         labels, weights = (torch.stack([mix(v, boxes) for v in both]) for both in (step.labels, weights))
         seen = self.normalize(torch.cat(strong)) if strong else step.unlabeled  # by the students
@@ -264,10 +265,6 @@ class RRN(SegmenterPair):
         pixels = one_hot(step.labels[k].squeeze(1), self.classes) * step.valid
         return regions.region_sum(pixels, self.side).argmax(1)
 
-    def doubted(self, step: Step) -> Tensor:
-        """Mark the regions whose filter score is below tau: bool [2, N, rows, columns]."""
-        return as_probability(self.row.filter.by, step.ranking) < self.row.filter.tau
-
     # ---- 3. Dynamic region loss: the networks' diversity rates what is kept --------------------------------------
 
     def region_weights(self, step: Step) -> Tensor:
@@ -284,9 +281,6 @@ class RRN(SegmenterPair):
                 weight = kept.float()
             if row.rho != "none" or row.filter.keep == "soft":
                 weight = regions.normalized(self.ratings(step, candidates), kept, area)
-            if row.labels_from == "ensemble_below_tau":
-                doubted = self.to_pixels(self.doubted(step).unsqueeze(2), step)
-                step.labels = torch.where(doubted, self.ensemble_labels(step), step.labels)
         step.measures = {
             "coverage": kept.sum() / (2 * (divide.unlabeled_regions if self.side == self.region else divide.unlabeled)),
             "weight": (weight * area).sum() / (2 * divide.unlabeled),
@@ -317,6 +311,17 @@ class RRN(SegmenterPair):
     def ensemble_labels(self, step: Step) -> Tensor:
         """Return the class of the mean of both teachers' probabilities, for both branches [2, 2B', 1, H, W] [ours]."""
         return step.teacher_logits.softmax(2).mean(0).argmax(1, keepdim=True).expand_as(step.labels)
+
+    def corrected_labels(self, step: Step) -> Tensor:
+        """Return what students are asked for, where a row says so the ensemble's labels of what is below tau [ours].
+
+        After `region_weights`, which ranks and weighs the teachers' own. int64 [2, 2B', 1, H, W].
+        """
+        rule = self.row.filter
+        if self.row.labels_from != "ensemble_below_tau" or step.number < rule.start:
+            return step.labels
+        doubted = as_probability(rule.by, step.ranking) < rule.tau  # [2, 2B', rows, columns]
+        return torch.where(self.to_pixels(doubted.unsqueeze(2), step), self.ensemble_labels(step), step.labels)
 
     @property
     def side(self) -> int:

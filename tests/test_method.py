@@ -942,19 +942,32 @@ def test_both_learn_the_ensembles_labels_where_the_row_says_so():
 def test_doubted_regions_get_the_ensembles_labels_and_the_others_keep_theirs(by):
     rule = {"by": by, "keep": "fraction", "fraction": 1.0}
     tau = {"region_score": 0.5, "probability": 0.45}[by]
-    _, step, _ = weighed({"filter": {**rule, "tau": tau}, "labels_from": "ensemble_below_tau"})
+    network, step, _ = weighed({"filter": {**rule, "tau": tau}, "labels_from": "ensemble_below_tau"})
+    labels = network.corrected_labels(step)
     score = step.ranking.sigmoid() if by == "region_score" else step.ranking
     doubted = regions.to_pixels((score < tau).unsqueeze(2), 8, 32, 32)
     own = step.teacher_logits.argmax(2, keepdim=True)
     ensemble = step.teacher_logits.softmax(2).mean(0).argmax(1, keepdim=True)
-    assert torch.equal(step.labels, torch.where(doubted, ensemble, own))
-    assert not torch.equal(step.labels, own) and 0 < doubted.float().mean() < 1
+    assert torch.equal(labels, torch.where(doubted, ensemble, own))
+    assert not torch.equal(labels, own) and 0 < doubted.float().mean() < 1
+    assert torch.equal(step.labels, own), "labels are weighed before they are corrected"
 
 
 def test_nothing_is_filtered_weighed_or_corrected_before_its_start():
     rule = {"by": "probability", "keep": "soft", "start": 2, "tau": 1.0}
-    _, step, weights = weighed({"filter": rule, "rho": "agreement", "labels_from": "ensemble_below_tau"}, number=1)
-    assert (weights == 1).all() and torch.equal(step.labels, step.teacher_logits.argmax(2, keepdim=True))
+    changes = {"filter": rule, "rho": "agreement", "labels_from": "ensemble_below_tau"}
+    network, step, weights = weighed(changes, number=1)
+    own = step.teacher_logits.argmax(2, keepdim=True)
+    assert (weights == 1).all() and torch.equal(network.corrected_labels(step), own)
+
+
+def test_students_learn_the_corrected_labels():
+    changes = {"rho": "none", "labels_from": "ensemble_below_tau", "filter": {"by": "probability", "tau": 1.0}}
+    network, batch = tiny.still(tiny.model("rrn", {"method": changes})), tiny.batch()
+    step = network.begin_step(batch, 0)
+    pseudo = network.pseudo_label(step)
+    assert torch.equal(step.labels, network.ensemble_labels(step)) and not torch.equal(*step.teacher_logits.argmax(2))
+    assert torch.equal(pseudo.labels, torch.stack([mix(labels, batch.mix) for labels in step.labels]))
 
 
 def test_averages_teach_where_the_row_says_so():
