@@ -77,9 +77,9 @@ class Step:
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """What each teacher asks of its student on mixed images."""
+    """What each teacher asks of its student on mixed images, the same of every view."""
 
-    images: Tensor  # mixed, normalized [B', 3, H, W]
+    images: Tensor  # mixed, normalized, view by view [views * B', 3, H, W]
     labels: Tensor  # int64 [2, B', 1, H, W]
     weights: Tensor  # W, at least 0 [2, B', 1, H, W]
     valid: Tensor  # float [B', 1, H, W]
@@ -142,9 +142,13 @@ class RRN(SegmenterPair):
                 yield k, segmenter(images)
 
     def _consistency(self, k: int, student: Tensor, pseudo: PseudoLabels, step: Step) -> Losses:
-        """Return what segmenter k, the `student`, learns from the other one: logits [B', C, H, W] of mixed images."""
-        labels, weight = pseudo.labels[1 - k], pseudo.weights[1 - k]
-        loss = weighted_cross_entropy(student, labels, weight, pseudo.valid, step.denominators.mixed)
+        """Return what segmenter k, the `student`, learns from the other one, the mean over all views [UniMatch].
+
+        student: logits [views * B', C, H, W] of mixed images.
+        """
+        asked = (pseudo.labels[1 - k], pseudo.weights[1 - k], pseudo.valid, step.denominators.mixed)
+        views = student.split(len(pseudo.valid))
+        loss = torch.stack([weighted_cross_entropy(view, *asked) for view in views]).mean()
         losses = {"consistency": self.row.lambda_u * ramp(step.number, self.row.lambda_u_ramp) * loss}
         strength = self.row.discriminator.feature_matching
         if self.discriminators and strength:
@@ -162,10 +166,11 @@ class RRN(SegmenterPair):
             step.labels = self.ensemble_labels(step)
         weights = self.region_weights(step)
         step.labels = self.corrected_labels(step)
-        boxes, strong = self.boxes(step.batch), step.batch.strong
+        boxes, strong = self.boxes(step.batch), step.batch.strong or ()
         labels, weights = (torch.stack([mix(v, boxes) for v in both]) for both in (step.labels, weights))
-        seen = self.normalize(torch.cat(strong)) if strong else step.unlabeled  # by the students
-        return PseudoLabels(mix(seen, boxes), labels, weights, mix(step.valid, boxes))
+        views = [self.normalize(torch.cat(halves)) for halves in zip(strong[::2], strong[1::2], strict=True)]
+        seen = torch.cat([mix(view, boxes) for view in views or [step.unlabeled]])  # by the students
+        return PseudoLabels(seen, labels, weights, mix(step.valid, boxes))
 
     @torch.no_grad()
     def teacher_logits(self, images: Tensor) -> Tensor:
@@ -384,7 +389,7 @@ class RRN(SegmenterPair):
         """Pull discriminator k's mean features of segmenter k's predictions to those of labels [released].
 
         The only gradient a segmenter gets through a discriminator; the discriminator, frozen, gets none.
-        `student`: logits [B', C, H, W] of the mixed images, with gradient.
+        `student`: logits [views * B', C, H, W] of the mixed images, with gradient; the first view is looked at.
         """
         reals, real_images, fake_at, valid = pair_real_and_fake(step, pseudo.valid, self.classes)
         discriminator = self.discriminators[k]

@@ -164,7 +164,7 @@ def test_every_row_of_every_preset_loads(preset, root):
         ({"methods": {"rrn": {"strong": {"grey": 0.2}}}}, "no setting 'method.strong.grey'; did you mean 'gray'?"),
         (
             {"methods": {"rrn": {"strong": 0.5}}},
-            "methods.rrn: method.strong is 0.5: expected a section with keys ['blur', 'gray', 'jitter'], or null",
+            "method.strong is 0.5: expected a section with keys ['blur', 'gray', 'jitter', 'views'], or null",
         ),
         (
             {"methods": {"rrn": {"consistency": False}}},

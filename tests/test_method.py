@@ -247,6 +247,20 @@ def test_students_see_the_strong_views_and_teachers_do_not():
     assert all(torch.equal(same[name], value) for name, value in expected.items())
 
 
+def test_the_loss_is_the_mean_over_the_strong_views():
+    """A second view has the labels, weights and padding of the first."""
+    network, weak = tiny.still(tiny.model("local_filter")), tiny.batch()
+    views = [tuple(255 - half for half in weak.unlabeled), tuple(half // 2 for half in weak.unlabeled)]
+    terms = [tiny.segmenter_losses(network, replace(weak, strong=seen), 0)[0] for seen in (*views, views[0] + views[1])]
+    first, second, both = (found["consistency"] for found in terms)
+    assert not torch.isclose(first, second)
+    torch.testing.assert_close(both, (first + second) / 2)
+    assert torch.equal(terms[2]["supervised"], terms[0]["supervised"])
+    torch.testing.assert_close(terms[2]["feature_matching"], terms[0]["feature_matching"])
+    merged, _ = tiny.segmenter_losses(network, replace(weak, strong=views[0] + views[1]), 0, merged=True)
+    torch.testing.assert_close(merged["consistency"], both)
+
+
 # ---- Which regions are kept --------------------------------------------------------------------------------------
 
 

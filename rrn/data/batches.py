@@ -67,7 +67,8 @@ class Batch:
         mix: CutMix boxes, bool [B', 1, H, W], True = from u1.
         labeled_ids: ids of `images`.
         unlabeled_ids: ids of u0 and of u1; in no position the same.
-        strong: `unlabeled` as students see them, 0 in padding; None where a row has `strong: null`.
+        strong: `unlabeled` as students see them, u0 and u1 of a view and then of the next, 0 in padding; None where a
+            row has `strong: null`.
     """
 
     images: Tensor
@@ -77,7 +78,7 @@ class Batch:
     mix: Tensor
     labeled_ids: tuple[str, ...]
     unlabeled_ids: tuple[tuple[str, ...], tuple[str, ...]]
-    strong: tuple[Tensor, Tensor] | None = None
+    strong: tuple[Tensor, ...] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return a copy on `device`; out of pinned memory it is made without waiting."""
@@ -233,17 +234,17 @@ class TrainingData(Dataset[Batch]):
         boxes = [cutmix_boxes(1, crop, crop, self.settings.cutmix, self._draw("cutmix", step, i)) for i in mine]
         return halves, torch.cat([torch.zeros(0, 1, crop, crop, dtype=torch.bool), *boxes])
 
-    def _strong(self, halves: tuple[_Crops, _Crops], step: int) -> tuple[Tensor, Tensor] | None:
-        """Return the students' views of both halves, if the row has any, uint8 [B', 3, H, W] each."""
+    def _strong(self, halves: tuple[_Crops, _Crops], step: int) -> tuple[Tensor, ...] | None:
+        """Return the students' views of both halves, view by view, if the row has any, uint8 [B', 3, H, W] each."""
         how = self.settings.method.strong
         if how is None or not self.unlabeled:
             return None
-        views = [torch.zeros_like(half.images) for half in halves]
-        for number, (half, view) in enumerate(zip(halves, views, strict=True)):
+        views = [torch.zeros_like(half.images) for half in how.views * halves]
+        for number, (half, view) in enumerate(zip(how.views * halves, views, strict=True)):
             for i, image in enumerate(half.images):
                 draw = self._draw(f"strong {number}", step, self.rank + i * self.world)
                 view[i] = strong_view(image, half.valid[i], how, draw)
-        return views[0], views[1]
+        return tuple(views)
 
     def _crops(self, places: Sequence[int], with_labels: bool, what: str, step: int, indices: range) -> _Crops:
         """Read and cut the images at `places` of the list, which stand at the global `indices` of the batch."""

@@ -5,7 +5,7 @@ What they mean stands beside each key in params.yaml, under `method:`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -59,6 +59,7 @@ class Strong(Section):
     jitter: Fraction = 0.0
     gray: Fraction = 0.0
     blur: Fraction = 0.0
+    views: Annotated[int, Field(ge=1, le=2, strict=True)] = 1
 
 
 class Discriminator(Section):

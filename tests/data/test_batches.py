@@ -93,14 +93,14 @@ def test_batches_move_as_a_whole(shared: Data) -> None:
     assert whole.to("meta").labels.device.type == "meta"
 
 
-@pytest.mark.parametrize("strong", [False, True])
+@pytest.mark.parametrize("views", [0, 1, 2])
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_same_for_any_number_of_workers_and_processes(
-    shared: Data, strong: bool, kept: bool, workers: int, world: int
+    shared: Data, views: int, kept: bool, workers: int, world: int
 ) -> None:
-    shared = _strong(shared) if strong else shared
+    shared = _strong(shared, jitter=0.5, gray=0.5, blur=0.5, views=views) if views else shared
     expected = _batches(_with(shared, cache=False, workers=0))
     ranks = [_batches(_with(shared, kept, workers), rank=rank, world=world) for rank in range(world)]
     for step, batch in enumerate(expected):
@@ -116,7 +116,7 @@ def _with(data: Data, cache: bool, workers: int) -> Data:
     return dataset, split, settings.model_copy(update={"loading": changed})
 
 
-def _strong(data: Data, **values: float) -> Data:
+def _strong(data: Data, **values: Any) -> Data:
     """Let students see strong views of the unlabeled images."""
     dataset, split, settings = data
     strong = Strong(**(values or {"jitter": 0.5, "gray": 0.5, "blur": 0.5}))
@@ -146,6 +146,21 @@ def test_strong_views_differ_by_image_half_step_and_seed(shared: Data) -> None:
     assert gray.shape == (10, 2, 4)
     assert all(len({tuple(row.flatten().tolist()) for row in gray.unbind(axis)}) > 1 for axis in range(3))
     assert not torch.equal(gray[:5], gray[5:])
+
+
+def test_a_second_strong_view_leaves_the_first_as_it_is_and_has_draws_of_its_own(shared: Data) -> None:
+    how = {"jitter": 0.5, "gray": 0.5, "blur": 0.5}
+    single, double = (_batches(_strong(shared, views=views, **how)) for views in (1, 2))
+    for one, two in zip(single, double, strict=True):
+        _assert_same(replace(two, strong=two.strong[:2]), one)
+        assert len(two.strong) == 4
+        for first, second, valid in zip(two.strong[:2], two.strong[2:], two.unlabeled_valid, strict=True):
+            assert not torch.equal(first, second)
+            assert torch.all(second[~valid.expand_as(second)] == 0)
+    gray = torch.stack([_is_gray(torch.stack(batch.strong)) for batch in double])
+    assert len({tuple(draws.flatten().tolist()) for draws in gray.unbind(1)}) == 4
+    for batch in _batches(_strong(shared, jitter=0.0, views=2), 1):
+        _assert_same(batch.strong, 2 * batch.unlabeled)
 
 
 def _is_gray(images: torch.Tensor) -> torch.Tensor:
