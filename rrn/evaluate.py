@@ -63,7 +63,7 @@ def evaluate_run(
             tables: list[pd.DataFrame] = []
             predictions = region_tables.predict_batches(predictor, batches)
             noted = _noted(predictor, predictions, name, set(judged[name]), writer, tables)
-            evaluations[name] = evaluate(noted, split.classes)
+            evaluations[name] = evaluate(noted, split.classes, settings.method.students)
             table = summarize(region_tables.concat(tables, split.classes), settings.method.filter)
             scores.append(table.assign(split=name))
     everything = {**extra, **cost(model.segmenters[0], crop, crop)}

@@ -54,7 +54,7 @@ class Step:
     number: int  # in the stage, from 0
     denominators: Denominators
     images: Tensor  # labeled, normalized [B, 3, H, W]
-    labeled_logits: list[Tensor] = field(default_factory=list)  # of each segmenter, in turn [B, C, H, W]
+    labeled_logits: list[Tensor] = field(default_factory=list)  # of each student, in turn [B, C, H, W]; its teacher's
     unlabeled: Tensor = field(init=False)  # un-mixed, u0 before u1, normalized [2B', 3, H, W]
     valid: Tensor = field(init=False)  # 0 in their padding, float [2B', 1, H, W]
     teacher_logits: Tensor = field(init=False)  # both segmenters' of them [2, 2B', C, H, W]
@@ -136,19 +136,16 @@ class RRN(SegmenterPair):
         return {"supervised": supervised_loss(logits, step.batch.labels, step.denominators.labeled)}
 
     def _passes(self, images: Tensor, dropout: str, step: Step) -> Iterator[tuple[int, Tensor]]:
-        """Yield each segmenter's number and its logits [N, C, H, W]; the draws of `dropout` go on between the two."""
+        """Yield each student's number and its logits [N, C, H, W]; the draws of `dropout` go on between the two."""
         with seeding.fork(self.seed, dropout, step.number, distributed.rank()):
-            for k, segmenter in enumerate(self.segmenters):
+            for k, segmenter in enumerate(self.students):
                 yield k, segmenter(images)
 
     def _consistency(self, k: int, student: Tensor, pseudo: PseudoLabels, step: Step) -> Losses:
-        """Return what segmenter k, the `student`, learns from the other one, the mean over all views [UniMatch].
-
-        student: logits [views * B', C, H, W] of mixed images.
-        """
+        """Return what segmenter k, the `student`, learns from the other one: logits [views * B', C, H, W], the mean."""
         asked = (pseudo.labels[1 - k], pseudo.weights[1 - k], pseudo.valid, step.denominators.mixed)
-        views = student.split(len(pseudo.valid))
-        loss = torch.stack([weighted_cross_entropy(view, *asked) for view in views]).mean()
+        views = student.split(len(pseudo.valid))  # of the mixed images
+        loss = torch.stack([weighted_cross_entropy(view, *asked) for view in views]).mean()  # [UniMatch]
         losses = {"consistency": self.row.lambda_u * ramp(step.number, self.row.lambda_u_ramp) * loss}
         strength = self.row.discriminator.feature_matching
         if self.discriminators and strength:
@@ -172,30 +169,37 @@ class RRN(SegmenterPair):
         seen = torch.cat([mix(view, boxes) for view in views or [step.unlabeled]])  # by the students
         return PseudoLabels(seen, labels, weights, mix(step.valid, boxes))
 
+    @property
+    def students(self) -> nn.ModuleList:
+        """The segmenters that learn: both; or the first, where the second is its teacher [Mean Teacher]."""
+        return self.segmenters[: self.row.students]
+
     @torch.no_grad()
-    def teacher_logits(self, images: Tensor) -> Tensor:
+    def teacher_logits(self, images: Tensor, teachers: nn.ModuleList | None = None) -> Tensor:
         """Return both segmenters' logits [2, N, C, H, W] of un-mixed images, as teachers; or those of `teachers`.
 
         Batch norm uses the statistics of the batch [released] or the running ones [ours]; neither is changed, and
         dropout is off [ours].
         """
         logits = []
-        for teacher in self.teachers or self.segmenters:
+        for teacher in teachers or self.teachers or self.segmenters:
             with teaching(teacher, self.row.teacher_statistics):
                 logits.append(precise(teacher(images)))
         return torch.stack(logits)
 
     def add_teachers(self) -> None:
-        """Let averages of the segmenters over all steps from now on teach, where the row says so [Mean Teacher]."""
-        if self.row.teacher == "ema":
+        """Let averages of the students over all steps from now on teach, where the row says so [Mean Teacher]."""
+        if self.row.students == 1:  # segmenter 2 is the average
+            self.segmenters[1] = copy.deepcopy(self.segmenters[0]).requires_grad_(False)
+        elif self.row.teacher == "ema":
             self.teachers = copy.deepcopy(self.segmenters).requires_grad_(False)
 
     @torch.no_grad()
     def update_teachers(self, number: int, learned: Tensor) -> None:
-        """Move the teachers towards the segmenters of after step `number`, if it `learned` anything (bool scalar)."""
-        if self.teachers:
+        """Move the teachers towards the students of after step `number`, if it `learned` anything (bool scalar)."""
+        if averages := self.teachers or self.segmenters[self.row.students :]:
             decay = min(self.row.teacher_decay, number / (number + 1))  # at first the plain mean [Mean Teacher]
-            move_towards(self.teachers, self.segmenters, (1 - decay) * learned)
+            move_towards(averages, self.students, (1 - decay) * learned)
 
     def boxes(self, batch: Batch) -> Tensor:
         """Return the boxes of CutMix, bool [B', 1, H, W]; all False where the row does not mix."""
@@ -286,9 +290,10 @@ class RRN(SegmenterPair):
                 weight = kept.float()
             if row.rho != "none" or row.filter.keep == "soft":
                 weight = regions.normalized(self.ratings(step, candidates), kept, area)
-        step.measures = {
-            "coverage": kept.sum() / (2 * (divide.unlabeled_regions if self.side == self.region else divide.unlabeled)),
-            "weight": (weight * area).sum() / (2 * divide.unlabeled),
+        n, counted = row.students, divide.unlabeled_regions if self.side == self.region else divide.unlabeled
+        step.measures = {  # of the branches that teach: the last one, where one learns
+            "coverage": kept[-n:].sum() / (n * counted),
+            "weight": (weight * area)[-n:].sum() / (n * divide.unlabeled),
             "agreement": (step.agreement * step.valid).sum() / divide.unlabeled,
         }
         return self.to_pixels(weight.unsqueeze(2), step)
@@ -371,6 +376,8 @@ class RRN(SegmenterPair):
     def _accuracy(self, discriminator: nn.Module, step: Step, _: int) -> Tensor:
         """Binary cross-entropy against the share of right pixels of each region, on labeled images."""
         images, count = step.images, step.denominators.labeled_regions
+        if len(step.labeled_logits) == 1:  # a student's, whose teacher has not been asked yet
+            step.labeled_logits += self.teacher_logits(images, self.segmenters[1:])
         valid = (step.batch.labels != config.IGNORE_INDEX).unsqueeze(1).to(images.dtype)
         branches = zip(self.class_maps(step.logits), step.right, strict=True)
         return sum_over_pair(self._region_loss(discriminator, m, images, valid, r, count) for m, r in branches) / 2

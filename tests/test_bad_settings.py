@@ -271,7 +271,7 @@ LATER = [
     *(("dataset", "scenes"), ("log", "regions"), ("optimizer", "kind"), ("optimizer", "head"), ("method", "strong")),
     ("method", "warmup"),
     *(("method", "filter", "per"), ("method", "filter", "floor")),
-    *(("method", "labels_from"), ("method", "teacher"), ("method", "teacher_decay")),
+    *(("method", "labels_from"), ("method", "teacher"), ("method", "teacher_decay"), ("method", "networks")),
 ]
 """Settings that earlier versions had not: where one is missing, it has the value that changes nothing."""
 NEEDED = [path for path in SETTINGS if path not in LATER]

@@ -53,16 +53,24 @@ def miou(matrix: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Confusion matrices of one data set: one of SEGMENTERS -> int64 [C, C] on the CPU."""
+    """Confusion matrices of one data set.
+
+    Attributes:
+        classes: their names.
+        matrices: one of SEGMENTERS -> int64 [C, C] on the CPU.
+        students: how many segmenters learned, the first or both: miou_mean is the mean of these.
+    """
 
     classes: tuple[str, ...]
     matrices: Mapping[str, Tensor]
+    students: int = 2
 
     def metrics(self) -> dict[str, float]:
-        """Return miou_1, miou_2, their mean; miou_ensemble and its pixel_accuracy; per cent."""
+        """Return miou_1, miou_2, the students' mean; miou_ensemble and its pixel_accuracy; per cent."""
         one, two, both = (100 * miou(self.matrices[name]) for name in SEGMENTERS)
         matrix = self.matrices["ensemble"].double()
-        values = {"miou_1": one, "miou_2": two, "miou_mean": (one + two) / 2, "miou_ensemble": both}
+        mean = (one + two) / 2 if self.students == 2 else one
+        values = {"miou_1": one, "miou_2": two, "miou_mean": mean, "miou_ensemble": both}
         return {**values, "pixel_accuracy": 100 * float(matrix.trace() / matrix.sum())}
 
     def per_class(self) -> pd.DataFrame:
@@ -73,11 +81,17 @@ class Evaluation:
         return pd.DataFrame({"class": list(self.classes), **columns, "pixels": pixels})
 
 
-def evaluate(predictions: Iterable[Predictions], classes: Sequence[str]) -> Evaluation:
-    """Compare both segmenters, and the mean of their probabilities, with the labels of all images."""
+def evaluate(predictions: Iterable[Predictions], classes: Sequence[str], students: int = 2) -> Evaluation:
+    """Compare both segmenters, and the mean of their probabilities, with the labels of all images.
+
+    Args:
+        predictions: of the images, batch by batch.
+        classes: names.
+        students: `Method.students` of the row.
+    """
     count = len(classes)
     total = torch.zeros(3, count, count, dtype=torch.int64)
     for batch in predictions:
         matrices = [confusion_matrix(predicted, batch.batch.labels, count) for predicted in batch.predicted]
         total += torch.stack(matrices).cpu()
-    return Evaluation(tuple(classes), dict(zip(SEGMENTERS, total, strict=True)))
+    return Evaluation(tuple(classes), dict(zip(SEGMENTERS, total, strict=True)), students)

@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from rrn.config import Settings, SettingsError, fingerprint, up_to_date
+from rrn.config import Settings, SettingsError, fingerprint, in_row, up_to_date
 from rrn.runtime.csv_files import read_csv
 
 RUN = ["name", "partition", "method", "seed", "labels"]
@@ -75,8 +75,8 @@ def collect_classes(runs: Path, settings: Settings) -> pd.DataFrame:
 
     Returns:
         one row per run and class: name, partition, method, seed, labels, class, iou_1, iou_2,
-        iou_mean (of both segmenters), iou_ensemble (per cent, NaN where a class is absent), pixels
-        of the truth.
+        iou_mean (of both segmenters; of the student, if one is the teacher), iou_ensemble (per cent,
+        NaN where a class is absent), pixels of the truth.
 
     Raises:
         MissingRunError: see `collect`.
@@ -84,7 +84,8 @@ def collect_classes(runs: Path, settings: Settings) -> pd.DataFrame:
     parts = []
     for folder, run in _finished(runs, settings, "evaluate", "per_class.csv"):
         part = read_csv(folder / "per_class.csv")
-        parts.append(part.assign(iou_mean=part[["iou_1", "iou_2"]].mean(axis=1), **run))
+        students = ["iou_1", "iou_2"][: in_row(settings, run["method"]).students]
+        parts.append(part.assign(iou_mean=part[students].mean(axis=1), **run))
     columns = [*RUN, "class", "iou_1", "iou_2", "iou_mean", "iou_ensemble", "pixels"]
     return pd.concat(parts, ignore_index=True)[columns]
 

@@ -216,14 +216,14 @@ def _in_effect(method: Any) -> dict[str, str]:
     rule, filtered = method.filter, method.filter.by != "none"
     asks_tau = (filtered and rule.keep == "threshold") or method.rho == "votes" or method.labels_from.endswith("tau")
     without_effect = {
-        ("cutmix", "strong", "lambda_u", "labels_from", "teacher", "filter", "rho"): not method.consistency,
+        ("networks", "cutmix", "strong", "lambda_u", "labels_from", "teacher", "filter", "rho"): not method.consistency,
         ("filter.keep",): not filtered,
         ("filter.per", "filter.fraction"): not filtered or rule.keep != "fraction",
         ("filter.floor",): not filtered or rule.keep != "soft",
         ("filter.tau",): not asks_tau,
         ("filter.start", "grid"): not filtered and method.rho == "none",
         ("discriminator",): not method.uses_discriminators,
-        ("teacher_decay",): method.teacher == "current",
+        ("teacher_decay",): method.teacher == "current" and method.students == 2,
     }
     unused = tuple(name for names, without in without_effect.items() if without for name in names)
     values = method.model_dump(mode="json")

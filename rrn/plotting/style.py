@@ -77,6 +77,8 @@ METHOD_STYLE: dict[str, Look] = {
     "random_filter": Look("#AA3377", "random filter", "X", LONG),
     "cps_strong": Look("#AA4499", "CPS + CutMix, strong views", "s", LONG),
     "cps_strong_rrn": Look("#661100", "RRN, strong views", "p", LONG),
+    "unimatch": Look("#BBBBBB", "UniMatch", "p", DOTTED),
+    "unimatch_rrn": Look("#CC3311", "UniMatch, RRN weights", "p", MIXED),
     "rrn_product": Look("#EE7733", "RRN, product", "o", DASHED),
     "rrn_mean": Look("#0077BB", "RRN, mean", "o", DOTTED),
     "rrn_votes": Look("#117733", "RRN, votes", "o", MIXED),

@@ -23,7 +23,7 @@ SHARED = {"labels": "partition", "warmup": "shared"}
 """What rows may change of a warmup: where they do not, all rows begin with the same one."""
 SUPERVISED_ONLY = {
     **{"consistency": False, "filter": {"by": "none", "per": "batch", "keep": "fraction"}},
-    **{"strong": None, "rho": "none", "labels_from": "other", "teacher": "current"},
+    **{"strong": None, "rho": "none", "labels_from": "other", "teacher": "current", "networks": "pair"},
 }
 ELSEWHERE: dict[str, bool | set[str]] = {
     **dict.fromkeys(("name", "ablation", "methods", "loading", "split"), True),

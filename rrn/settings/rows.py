@@ -82,6 +82,7 @@ class Method(Section):
 
     labels: Literal["partition", "all"]
     warmup: Literal["shared", "own"] = "shared"
+    networks: Literal["pair", "student_teacher"] = "pair"
     consistency: Flag
     cutmix: Flag
     strong: Strong | None = None
@@ -101,6 +102,11 @@ class Method(Section):
         """Whether anything of this row depends on region discriminators."""
         return self.filter.by != "none" or self.rho in JUDGED
 
+    @property
+    def students(self) -> int:
+        """How many of the two segmenters learn from losses: both, or the first, of which the second is an average."""
+        return 1 if self.networks == "student_teacher" else 2
+
     @model_validator(mode="after")
     def _possible(self) -> Method:
         judge = self.discriminator
@@ -111,6 +117,8 @@ class Method(Section):
             )
         if not self.consistency:
             self._without_pseudo_labels()
+        if self.networks == "student_teacher":
+            self._with_one_student()
         if self.labels_from == "ensemble_below_tau" and self.filter.by in ("none", "random"):
             raise ValueError(
                 f"labels_from: ensemble_below_tau asks the score of filter.by, and {self.filter.by} is none; "
@@ -142,9 +150,23 @@ class Method(Section):
             )
         meant: dict[str, tuple[str, str]] = {"filter.by": (self.filter.by, "none"), "rho": (self.rho, "none")}
         meant |= {"labels_from": (self.labels_from, "other"), "teacher": (self.teacher, "current")}
+        meant |= {"networks": (self.networks, "pair")}
         for key, (value, off) in meant.items():
             if value != off:
                 raise ValueError(
                     f"{key}: {value} is about the pseudo-labels of the consistency term; "
                     f"set consistency: true, or {key}: {off}"
                 )
+
+    def _with_one_student(self) -> None:
+        """Refuse what needs two segmenters that learn."""
+        if self.teacher != "current":
+            raise ValueError(
+                f"teacher: {self.teacher} is for networks: pair; the teacher of a student is an average already, with "
+                "teacher_decay: set teacher: current, or networks: pair"
+            )
+        if self.labels_from != "other":
+            raise ValueError(
+                f"labels_from: {self.labels_from} is for networks: pair; a student that is half of the ensemble would "
+                "label its own images: set labels_from: other, or networks: pair"
+            )

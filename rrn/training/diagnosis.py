@@ -58,7 +58,8 @@ class Diagnosis:
             miou_1, miou_2, miou_mean and miou_ensemble in per cent; rows of reliability.csv.
         """
         tables = list[pd.DataFrame]()
-        evaluation = metrics.evaluate(self._predictions(self.val, self.judged_of_val, tables, between), self.classes)
+        predictions = self._predictions(self.val, self.judged_of_val, tables, between)
+        evaluation = metrics.evaluate(predictions, self.classes, self.settings.method.students)
         device = self.predictor.device
         matrices = {n: distributed.all_reduce_sum(m.to(device)).cpu() for n, m in evaluation.matrices.items()}
         reliability: list[Row] = []

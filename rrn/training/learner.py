@@ -84,7 +84,7 @@ class Learner:
             distributed.reduce_gradients(getattr(self.model, networks).parameters())
         finite = self._all_finite(values, number)
         self._update(finite)
-        distributed.all_reduce_mean(b for name, b in self.model.segmenters.named_buffers() if "running_" in name)
+        distributed.all_reduce_mean(b for name, b in self.model.students.named_buffers() if "running_" in name)
         if self.device.type != "cpu" or not finite:
             statistics.keep(finite)
         self.model.update_teachers(number, finite)
@@ -251,11 +251,11 @@ def optimizers(model: RRN, settings: config.Settings) -> dict[str, torch.optim.O
 
 
 def _groups(model: RRN, options: config.Optimizer) -> list[dict[str, Any]]:
-    """Group the segmenters' parameters: norms and biases without weight decay, those outside encoders by `head`."""
-    encoders = {p for s in model.segmenters for p in s.get_submodule("network.encoder").parameters()}
+    """Group the students' parameters: norms and biases without weight decay, those outside encoders by `head`."""
+    encoders = {p for s in model.students for p in s.get_submodule("network.encoder").parameters()}
     groups = []
     for factor in dict.fromkeys((1.0, options.head)):
-        here = [p for p in model.segmenters.parameters() if (1.0 if p in encoders else options.head) == factor]
+        here = [p for p in model.students.parameters() if (1.0 if p in encoders else options.head) == factor]
         for decay, flat in ((options.weight_decay, False), (0.0, True)):
             parameters = [p for p in here if (p.ndim <= 1) == flat]
             groups.append({"params": parameters, "weight_decay": decay, "factor": factor})
