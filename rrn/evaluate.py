@@ -1,4 +1,4 @@
-"""What the evaluate stage says of a finished run: its numbers on test, what its scores are worth, and evidence.zip."""
+"""What the evaluate stage says of a finished run: its numbers on test, what its scores are worth, evidence.zip."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rrn.config import Settings
 from rrn.data.batches import WholeImages, diagnosis_ids
 from rrn.data.image_set import ImageSet
 from rrn.data.splits import Split, evenly_spaced, sample
-from rrn.evaluation import region_tables
+from rrn.evaluation import bootstrap, region_tables
 from rrn.evaluation.inference import Predictor, SegmentationModel, require_fit
 from rrn.evaluation.metrics import Evaluation, evaluate
 from rrn.evaluation.region_tables import Predictions
 from rrn.reliability import evidence
 from rrn.reliability.evidence import About, Pictures
 from rrn.reliability.measures import summarize
-from rrn.runtime import atomic_io
+from rrn.runtime import atomic_io, csv_files
 
 
 def evaluate_run(
     model: SegmentationModel, settings: Settings, dataset: ImageSet, split: Split, out: Path, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Evaluate a trained model on the test images, and `write_results` and evidence.zip into `out`.
+    """Evaluate a trained model on the test images; write evidence.zip, bootstrap.csv and `write_results` into `out`.
 
     Args:
         model: of `rrn.runs.finished.load_model`.
@@ -56,18 +56,21 @@ def evaluate_run(
     for batches in images.values():
         require_fit(settings.evaluate, batches.sizes)
     evaluations, scores = {}, []
+    counts: list[Tensor] = []
     judged = {name: sample(batches.ids, settings.log.regions) for name, batches in images.items()}
     about = about_run(settings, split, judged, extra)
     with evidence.EvidenceWriter(out / evidence.NAME, about) as writer:
         for name, batches in images.items():
             tables: list[pd.DataFrame] = []
+            counts = []  # of the last, the test images
             predictions = region_tables.predict_batches(predictor, batches)
-            noted = _noted(predictor, predictions, name, set(judged[name]), writer, tables)
+            noted = _noted(predictor, predictions, name, set(judged[name]), writer, tables, counts)
             evaluations[name] = evaluate(noted, split.classes, settings.method.students)
             table = summarize(region_tables.concat(tables, split.classes), settings.method.filter)
             scores.append(table.assign(split=name))
     everything = {**extra, **cost(model.segmenters[0], crop, crop)}
     last = list(evaluations)[-1]
+    csv_files.write_csv(bootstrap.replicates(counts, settings.method.students), out / "bootstrap.csv")
     return write_results(out, evaluations[last], pd.concat(scores), everything)
 
 
@@ -112,9 +115,11 @@ def _noted(
     judged: Collection[str],
     writer: evidence.EvidenceWriter,
     tables: list[pd.DataFrame],
+    counts: list[Tensor],
 ) -> Iterator[Predictions]:
-    """Hand on predictions; on the way write pictures of `judged` images, and append their region tables to `tables`."""
+    """Hand on predictions and append their `image_counts`; write pictures and region tables of `judged` images."""
     for batch in predictions:
+        counts.append(bootstrap.image_counts(batch, len(writer.about.classes)))
         shown = batch.of(judged)
         if shown.batch.ids:
             tables.append(region_tables.region_table(model, shown, writer.about.classes))

@@ -147,14 +147,15 @@ def found(root: Path, name: str = "") -> dict[str, Path]:
     Raises:
         EvidenceError: there is none.
     """
-    patterns = (f"results/*/{evidence.NAME}", f"runs/*/evaluate/*/{evidence.NAME}")
+    places = "results/row-pictures/*", "results/*", "runs/*/evaluate/*"
+    patterns = [f"{place}/{evidence.NAME}" for place in places]  # results/*: of earlier versions
     paths = [path.relative_to(root) for pattern in patterns for path in sorted(root.glob(pattern))]
     if not paths:
         raise EvidenceError(
             f"there is no {evidence.NAME} in {root}/results or {root}/runs: run `make repro`, "
             "or `git checkout HEAD -- results`"
         )
-    paths.sort(key=lambda path: path.parts[1] != name)
+    paths.sort(key=lambda path: name not in path.parts[1:3])
     return {path.parent.as_posix(): root / path for path in paths}
 
 

@@ -1,6 +1,7 @@
-"""Finished runs to tables and figures of a paper: the ablation stage alone. No torch.
+"""Finished runs to tables and figures of a paper: the ablation and pictures stages alone. No torch.
 
-study: all runs of a study, its tables and figures; collect: runs as DataFrames, what papers report (quoted.csv).
+study: all runs of a study, its tables and figures; pictures: those of images, which need the runs themselves.
+collect: runs as DataFrames, what papers report (quoted.csv).
 statistics: differences of rows paired over seeds, their intervals, who leads beyond noise.
 tables: the tables; table_format: a table as CSV, Markdown and LaTeX.
 comparisons: training curves, gains, sweeps, partitions; reliability_plots: what scores are worth.

@@ -131,14 +131,14 @@ def abouts(presets: Path) -> dict[str, str]:
 
 
 def read_study(folder: Path, about: str) -> StudySection:
-    """Read a folder of results/.
+    """Read a folder of results/, and its pictures.
 
     Raises:
         ReportError: a file in it is not as the ablation stage writes it; says which.
     """
     order = list(TITLES)
     paths = sorted(folder.glob("*.md"), key=lambda path: (order.index(path.stem) if path.stem in order else 99, path))
-    path = folder / "settings.json"
+    path, places = folder / "settings.json", (folder, folder.parent / "row-pictures" / folder.name)
     try:
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         params, versions = config.up_to_date(told.get("params", {})), told.get("versions", {})
@@ -146,14 +146,19 @@ def read_study(folder: Path, about: str) -> StudySection:
             folder.name,
             about,
             [read_table(path) for path in paths],
-            sorted((folder / "figures").glob("*.png")),
+            [path for place in places for path in sorted((place / "figures").glob("*.png"))],
             {row: _flow(values) or "none" for row, values in params.get("methods", {}).items()},
             {name: _flow(value) for name, value in params.items() if name != "methods"},
             told.get("settings", ""),
-            ", ".join(f"{package} {version}" for package, version in versions.items()),
+            ", ".join(f"{package} {_versions(version)}" for package, version in versions.items()),
         )
-    except (json.JSONDecodeError, AttributeError) as error:
+    except (json.JSONDecodeError, AttributeError, TypeError) as error:
         raise ReportError(f"{_place(path)} is not as the ablation stage writes it ({error}): run it again") from error
+
+
+def _versions(found: str | list[str]) -> str:
+    """Return the version of a package, or the different ones that runs of a study were computed with."""
+    return found if isinstance(found, str) else " and ".join(found)
 
 
 def _flow(value: Any) -> str:

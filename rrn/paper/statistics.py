@@ -2,14 +2,17 @@
 
 A difference is taken for each seed that both rows have, since runs of one seed begin alike; its interval is the 95 %
 one of Student's t, and there is none where two rows share fewer than two seeds. Beside it stands what the seeds could
-have found, and, where there are enough of them, a test. No torch, no files.
+have found, and, where there are enough of them, a test. How far other test images would move it, `over_images` says.
+No torch, no files.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import special, stats
 
@@ -29,6 +32,7 @@ TESTED = 8
 """Seeds from which on there is a p value: of fewer, the interval says more."""
 
 INTERVAL = ("difference", "difference_std", "difference_low", "difference_high")
+OVER_IMAGES = ("miou_mean", "image_se", "difference", "difference_image_se")
 GROUP = ["name", "partition", "method"]
 Group = tuple[str, str, str]
 Rows = dict[Group, pd.DataFrame]
@@ -150,3 +154,35 @@ def averages(runs: pd.DataFrame) -> pd.DataFrame:
     averaged = runs.groupby(GROUP, sort=False).agg(labels=("labels", "first"), n=("seed", "size"), **means)
     differences = pd.DataFrame([to_reference(key, rows) for key in rows], averaged.index)
     return averaged.join(differences).assign(best=[key in leaders for key in rows]).reset_index()
+
+
+def over_images(runs: pd.DataFrame, replicates: pd.DataFrame) -> pd.DataFrame:
+    """Say how far the mIoU of rows, and what they differ from cps_cutmix, would move with other test images.
+
+    A standard error is the deviation over draws of test images, mean over seeds: that of one training. A difference is
+    taken draw by draw, since all runs have the same draws.
+
+    Args:
+        runs: of `collect.collect`, of one name.
+        replicates: of `collect.collect_table`, of bootstrap.
+
+    Returns:
+        partition, method, n (seeds), miou_mean, image_se, difference and difference_image_se (to cps_cutmix, over the
+        seeds that both have; NaN where there are none); points of mIoU.
+    """
+    draws = {key: part["miou_mean"].to_numpy() for key, part in replicates.groupby([*GROUP[1:], "seed"])}
+    rows, table = by_row(runs), []
+    for group, part in rows.items():
+        own = {seed: draws[group[1], group[2], seed] for seed in part["seed"]}
+        reference = {seed: draws.get((group[1], REFERENCE, seed)) for seed in own if group[2] != REFERENCE}
+        paired = [own[seed] - values for seed, values in reference.items() if values is not None]
+        means = part["miou_mean"].mean(), _mean_deviation(own.values())
+        differences = _less_reference(group, rows, "miou_mean").mean(), _mean_deviation(paired)
+        table.append((*group[1:], len(own), *means, *differences))
+    return pd.DataFrame(table, columns=[*GROUP[1:], "n", *OVER_IMAGES])
+
+
+def _mean_deviation(each: Iterable[npt.NDArray[np.float64]]) -> float:
+    """Return the mean over seeds of the deviation over draws; NaN where there are none."""
+    deviations = [float(values.std(ddof=1)) for values in each]
+    return float(np.mean(deviations)) if deviations else math.nan

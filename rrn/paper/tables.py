@@ -40,15 +40,16 @@ def ablation(runs: pd.DataFrame, images: str = "test") -> Table:
 
     Returns:
         the table `ablation`. Numbers: name, partition, method, labels, n, miou_mean and miou_std (of
-        the mean of the two segmenters), miou_ensemble, ensemble_std, difference, difference_std,
-        difference_low, difference_high (to cps_cutmix), p_value, p_adjusted, detectable (of it, as
-        `statistics.paired_tests` says), parameters, macs, best (it is bold).
+        the mean of the two segmenters), image_se (standard error of miou_mean over test images, mean over seeds),
+        miou_ensemble, ensemble_std, difference, difference_std, difference_low, difference_high (to cps_cutmix),
+        p_value, p_adjusted, detectable (of it, as `statistics.paired_tests` says), parameters, macs, best (it is bold).
     """
     ensemble = {"miou_ensemble": ("miou_ensemble", "mean"), "ensemble_std": ("miou_ensemble", "std")}
     cost = {"parameters": ("parameters", "first"), "macs": ("macs", "first")}
-    more = runs.groupby(GROUP, sort=False).agg(**ensemble, **cost).reset_index(drop=True)
+    images_se = {"image_se": ("image_se", "mean")}
+    more = runs.groupby(GROUP, sort=False).agg(**ensemble, **images_se, **cost).reset_index(drop=True)
     tested = paired_tests(runs)
-    order = [*GROUP, "labels", "n", *OUTCOME[:2], *ensemble, *INTERVAL, *tested, *cost, "best"]
+    order = [*GROUP, "labels", "n", *OUTCOME[:2], *images_se, *ensemble, *INTERVAL, *tested, *cost, "best"]
     numbers = pd.concat([averages(runs), more, tested], axis=1)[order]
     words = _words(numbers)
     shown = {
@@ -149,8 +150,8 @@ def variants(runs: pd.DataFrame, settings: config.Settings, history: pd.DataFram
     Args:
         runs: of `collect.collect`.
         settings: those of the study, without a row laid on `method`.
-        history: of `collect.collect_curves`, of history.csv.
-        reliability: of `collect.collect_curves`, of reliability.csv.
+        history: of `collect.collect_table`, of history.
+        reliability: of `collect.collect_table`, of reliability.
 
     Returns:
         the table `variants`. Numbers: name, partition, method, a column for each setting of `method`

@@ -1,8 +1,10 @@
-"""The front door: `python -m rrn.repro [--jobs N] [--compare] [arguments of dvc repro]`.
+"""The front door: `python -m rrn.repro [--missing] [--jobs N] [--compare] [arguments of dvc repro]`.
 
 Fetches the data that ships with the repository (`rrn.fetch`), moves runs that params.yaml does not list out of the way,
-and runs the pipeline with the programs of this environment, runs side by side where processors are free. `--compare`
-then states how far the results lie from those that git holds, which is what counts on another kind of machine.
+and runs the pipeline with the programs of this environment, runs side by side where processors are free. `--missing`
+takes the word of git for runs whose pieces lie in results/finished-runs, wherever they were made: it trains the others,
+and makes tables, figures and the page of results from all pieces. `--compare` then states how far the results lie from
+those that git holds, which is what counts on another kind of machine.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,16 @@ import psutil
 from rrn import config
 from rrn.data.decoding import DataError
 from rrn.data.image_set import RENDERED, ImageSet
+from rrn.pieces import store
 from rrn.pipeline import buildable, fetch, git, scheduler
 from rrn.runtime import atomic_io, locking, tracking
 
 KEYS = ["name", "partition", "method"]
 TOLERANCE = 2.0
 """Default of --tolerance, in points of IoU: a few times the deviation between seeds."""
+
+DRAWN = Path("results", "row-pictures")
+"""Pictures of studies, which git holds."""
 
 SEEDED = ("prepare", "warmup")
 """Stages that run once for a partition and a seed, whatever the row."""
@@ -73,12 +79,20 @@ def _stop(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def ahead(root: Path, settings: config.Settings, jobs: int) -> int:
-    """Run the warmups, trainings and evaluations that have changed, `jobs` at a time; return the first bad status."""
+def ahead(root: Path, settings: config.Settings, jobs: int, wanted: Iterable[str] | None = None) -> int:
+    """Run the warmups, trainings and evaluations that have changed, `jobs` at a time; return the first bad status.
+
+    Args:
+        root: the repository.
+        settings: of params.yaml.
+        jobs: stages at a time.
+        wanted: only these stages, and what they wait for; None: all.
+    """
     if status := dvc(root, "repro", "prepare"):
         return status
     waits = scheduler.order(settings.ablation)
-    stages = scheduler.affected(waits, scheduler.changed(DVC, root))
+    chosen = scheduler.needed(waits, waits if wanted is None else wanted)
+    stages = [stage for stage in scheduler.affected(waits, scheduler.changed(DVC, root)) if stage in chosen]
     return scheduler.run_stages(stages, waits, jobs, lambda stage: scheduler.reproduce(DVC, root, stage))
 
 
@@ -145,7 +159,7 @@ def deviations(committed: pd.DataFrame, here: pd.DataFrame) -> pd.DataFrame:
 
 
 def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: list[str]) -> int:
-    """Fetch the data and run the pipeline; return the first bad exit status.
+    """Fetch the data and run the whole pipeline; return the first bad exit status.
 
     Args:
         root: the repository.
@@ -156,15 +170,81 @@ def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: li
     Raises:
         fetch.FetchError, DataError: the data is not there; nothing was run or moved.
     """
+    require_data(root, settings)
+    make_room(root, settings, rest)
+    jobs = 1 if rest else jobs or scheduler.fitting(settings)
+    return (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
+
+
+def require_data(root: Path, settings: config.Settings) -> None:
+    """Fetch the data that ships; raise FetchError or DataError where the data set is not there."""
     fetch.fetch(DVC, root)
     if (root / settings.dataset.path).resolve() != (root / RENDERED).resolve():
         ImageSet.open(settings, root)  # dvc would say less of data that are not there
+
+
+def make_room(root: Path, settings: config.Settings, rest: list[str]) -> None:
+    """Move what stages would mistake or delete out of the way, and say so."""
     for folder in set_aside(root, settings):
         print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
     for path in () if "--dry" in rest else keep_changes(root, settings.name):
         print(f"{path.relative_to(root)} is not as dvc.lock says: moved to runs/{settings.name}/aside/")
+
+
+def completed(root: Path, settings: config.Settings, jobs: int | None, rest: list[str]) -> int:
+    """Run what the runs need whose pieces are missing, then make results of all pieces; return the first bad status.
+
+    Nothing else is trained, though its runs/ may be absent: git has what came of it. Without a missing piece not even
+    the data set is needed.
+
+    Args:
+        root: the repository.
+        settings: of params.yaml.
+        jobs: stages at a time; None: as many as fit.
+        rest: options of `dvc repro`, which then takes one stage at a time.
+
+    Raises:
+        fetch.FetchError, DataError: data are needed, and not there; nothing was run or moved.
+    """
+    lacking, count = store.lacking(root, settings), len(store.listed_runs(settings))
+    stages = [f"evaluate@{key}" for key in lacking]
+    print(f"{count - len(lacking)} of {count} runs lie in {store.piece_folder(settings.name)}")
+    for stage, why in zip(stages, lacking.values(), strict=True):
+        print(f"{stage} is run: {why.partition(': `')[0]}", flush=True)
+    if stages:
+        require_data(root, settings)
+    fetch.allow_no_git(DVC, root)
+    make_room(root, settings, rest)
     jobs = 1 if rest else jobs or scheduler.fitting(settings)
-    return (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
+    if stages and jobs > 1 and (status := ahead(root, settings, jobs, stages)):
+        return status
+    status = dvc(root, "repro", *rest, *(stages or ["notebooks"]))
+    if "--dry" not in rest:
+        (root / DRAWN).mkdir(parents=True, exist_ok=True)  # the page of results reads it
+    for stage in () if status else ("ablation", *drawable(root, settings, lacking), "report"):
+        if status := dvc(root, "repro", "--single-item", *rest, stage):
+            return status
+    return status
+
+
+def drawable(root: Path, settings: config.Settings, made: Collection[str]) -> list[str]:
+    """Return the stage `pictures` where the runs are here that it needs; say so where they are not.
+
+    Args:
+        root: the repository.
+        settings: of params.yaml.
+        made: runs that are, or would be, made here.
+    """
+    paths = {key: path for key, path in store.evidence_of(settings).items() if key not in made}
+    absent = [str(path) for path in paths.values() if not (root / path).is_file()]
+    if not absent:
+        return ["pictures"]
+    print(
+        f"pictures is not run, and {DRAWN / settings.name} stays as it is: {len(absent)} of the runs that it shows were "
+        f"made elsewhere ({absent[0]} is not here); it is run where all of them are",
+        flush=True,
+    )
+    return []
 
 
 def compare(root: Path, name: str, tolerance: float) -> int:
@@ -189,12 +269,15 @@ def compare(root: Path, name: str, tolerance: float) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the first exit status that is not 0; 3 if another one runs, 130 if stopped."""
     parser = argparse.ArgumentParser(prog="python -m rrn.repro", description=__doc__)
+    parser.add_argument("--missing", action="store_true", help="train only what has no piece in results/")
     parser.add_argument("--jobs", type=int, help="stages at a time; by default as many as processors allow")
     parser.add_argument("--compare", action="store_true", help="compare with the committed results")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="in points of IoU")
     args, rest = parser.parse_known_args(argv)
     if args.jobs is not None and (rest or args.jobs < 1):
         parser.error("--jobs wants a number from 1, and no arguments of dvc repro, which takes one stage at a time")
+    if args.missing and any(not word.startswith("-") for word in rest):
+        parser.error("--missing finds its stages itself: leave their names out")
     try:
         root = config.find_root()
         settings = config.load(root=root)
@@ -208,7 +291,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", "")])
     try:
         with locking.exclusive(root / "dvc.lock"), stoppable():
-            status = reproduced(root, settings, args.jobs, rest)
+            status = (completed if args.missing else reproduced)(root, settings, args.jobs, rest)
     except (locking.LockedError, atomic_io.WriteError, fetch.FetchError, git.GitError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 3 if isinstance(error, locking.LockedError) else 1

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import subprocess
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -53,6 +53,17 @@ def affected(waits: Mapping[str, str | None], changed: Collection[str]) -> list[
         if stage in changed or before in found:
             found[stage] = None
     return list(found)
+
+
+def needed(waits: Mapping[str, str | None], stages: Iterable[str]) -> set[str]:
+    """Return stages and all that they wait for."""
+    found: set[str] = set()
+    for stage in stages:
+        before: str | None = stage
+        while before and before not in found:
+            found.add(before)
+            before = waits[before]
+    return found
 
 
 def changed(command: list[str], root: Path, *stages: str) -> dict[str, Any]:

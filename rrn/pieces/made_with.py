@@ -1,0 +1,103 @@
+"""The settings that a run was made with, so far as they matter to its numbers, and how two of them differ. No torch.
+
+Left out is what moves numbers by rounding alone, or not at all: where and how fast a run was computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from rrn import config
+from rrn.config import Settings
+
+ANYWHERE = (
+    *("name", "ablation", "methods", "device", "threads", "nproc", "loading"),
+    *("dataset.path", "speed.compile", "speed.checkpointing", "log.checkpoint", "log.evidence"),
+)
+"""Settings that a piece says nothing of: sections, or keys of one."""
+ABSENT = "absent"
+
+
+def made_with(settings: Settings) -> dict[str, Any]:
+    """Return what a run was made with, as JSON holds it, the same on every machine.
+
+    Args:
+        settings: with the row of the run laid on `method`.
+
+    Returns:
+        sections without what is in `ANYWHERE`; `model.weights` without the folder of its file.
+    """
+    values = settings.model_dump(mode="json")
+    values["model"]["weights"] = without_folder(settings.model.weights)
+    return _without(values)
+
+
+def without_folder(weights: str | None) -> str | None:
+    """Return `model.weights` without the folder of its file: timm@DIR/a.pth -> timm@a.pth."""
+    source, at, file = (weights or "").rpartition("@")
+    if at or file.endswith((".safetensors", ".pth")):
+        return f"{source}{at}{Path(file).name}"
+    return weights
+
+
+def in_row(settings: Settings, method: str) -> Settings:
+    """Return settings with a row of `methods:` laid on `method`."""
+    return settings.model_copy(update={"method": config.in_row(settings, method)})
+
+
+def first_difference(held: Mapping[str, Any], settings: Settings) -> tuple[str, Any, Any] | None:
+    """Return the first key in which a run that was made with `held` differs from one of `settings`, or None.
+
+    Args:
+        held: of `made_with`, perhaps of an earlier version: a key that it lacks counts as its default.
+        settings: with the row of the run laid on `method`.
+
+    Returns:
+        the dotted key, its value there and here; `ABSENT` where one side has no such key.
+    """
+    theirs = dict(_flat(_without(with_defaults(config.up_to_date(held), type(settings)))))
+    ours = dict(_flat(made_with(settings)))
+    for key in [*ours, *(key for key in theirs if key not in ours)]:
+        pair = theirs.get(key, ABSENT), ours.get(key, ABSENT)
+        if pair[0] != pair[1]:
+            return key, *pair
+    return None
+
+
+def with_defaults(held: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
+    """Return settings that an earlier version has written, with the defaults of keys that are new since, at any depth.
+
+    Args:
+        held: as JSON holds them.
+        section: what they are of; a key without a default stays away.
+    """
+    full = dict(held)
+    for key, field in section.model_fields.items():
+        if key not in full and not field.is_required():
+            full[key] = to_jsonable_python(field.get_default(call_default_factory=True))
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel) and key in full:
+            full[key] = with_defaults(full[key], field.annotation)
+    return full
+
+
+def _without(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Return nested settings without what is in `ANYWHERE`."""
+    return {
+        key: _without(value, f"{key}.") if isinstance(value, Mapping) and not where else value
+        for key, value in values.items()
+        if f"{where}{key}" not in ANYWHERE
+    }
+
+
+def _flat(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested settings as dotted key and value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}", value
