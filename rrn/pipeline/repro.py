@@ -211,6 +211,12 @@ def completed(root: Path, settings: config.Settings, jobs: int | None, rest: lis
     print(f"{count - len(lacking)} of {count} runs lie in {store.piece_folder(settings.name)}")
     for stage, why in zip(stages, lacking.values(), strict=True):
         print(f"{stage} is run: {why.partition(': `')[0]}", flush=True)
+    joined = ["ablation", *drawable(root, settings, lacking), "report"]
+    if "--dry" in rest:  # dvc tells of no stage whose input another one has yet to write
+        waits = scheduler.order(settings.ablation)
+        chain = [stage for stage in waits if stage in scheduler.needed(waits, stages)]
+        print(f"as far as something has changed, this runs {', '.join([*(chain and ['prepare']), *chain, *joined])}")
+        return 0
     if stages:
         require_data(root, settings)
     fetch.allow_no_git(DVC, root)
@@ -218,13 +224,9 @@ def completed(root: Path, settings: config.Settings, jobs: int | None, rest: lis
     jobs = 1 if rest else jobs or scheduler.fitting(settings)
     if stages and jobs > 1 and (status := ahead(root, settings, jobs, stages)):
         return status
-    status = dvc(root, "repro", *rest, *(stages or ["notebooks"]))
-    if "--dry" not in rest:
-        (root / DRAWN).mkdir(parents=True, exist_ok=True)  # the page of results reads it
-    for stage in () if status else ("ablation", *drawable(root, settings, lacking), "report"):
-        if status := dvc(root, "repro", "--single-item", *rest, stage):
-            return status
-    return status
+    (root / DRAWN).mkdir(parents=True, exist_ok=True)  # the page of results reads it
+    calls = [[*(stages or ["notebooks"])], *(["--single-item", stage] for stage in joined)]
+    return next((status for call in calls if (status := dvc(root, "repro", *rest, *call))), 0)
 
 
 def drawable(root: Path, settings: config.Settings, made: Collection[str]) -> list[str]:
@@ -240,7 +242,7 @@ def drawable(root: Path, settings: config.Settings, made: Collection[str]) -> li
     if not absent:
         return ["pictures"]
     print(
-        f"pictures is not run, and {DRAWN / settings.name} stays as it is: {len(absent)} of the runs that it shows were "
+        f"pictures is not run, and {DRAWN / settings.name} stays: {len(absent)} of the runs that it shows were "
         f"made elsewhere ({absent[0]} is not here); it is run where all of them are",
         flush=True,
     )
