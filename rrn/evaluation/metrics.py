@@ -74,7 +74,7 @@ class Evaluation:
         return {**values, "pixel_accuracy": 100 * float(matrix.trace() / matrix.sum())}
 
     def per_class(self) -> pd.DataFrame:
-        """Return class, iou_1, iou_2, iou_mean (the students'), iou_ensemble (per cent, NaN if absent), pixels (truth)."""
+        """Return class, iou_1, iou_2, iou_mean of students, iou_ensemble (per cent, NaN if absent), pixels (truth)."""
         one, two, both = (100 * iou(self.matrices[name]).numpy() for name in SEGMENTERS)
         mean = (one + two) / 2 if self.students == 2 else one
         columns = {"iou_1": one, "iou_2": two, "iou_mean": mean, "iou_ensemble": both}
