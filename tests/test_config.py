@@ -182,6 +182,34 @@ def test_every_row_of_every_preset_loads(preset, root):
             "teacher: current",
         ),
         (
+            {"methods": {"supervised": {"consistency": False, "networks": "student_teacher"}}},
+            "networks: student_teacher is about the pseudo-labels of the consistency term; set consistency: true, or "
+            "networks: pair",
+        ),
+        (
+            {"methods": {"cps": {"networks": "student_teacher", "teacher": "ema"}}},
+            "methods.cps: method: teacher: ema is for networks: pair; the teacher of a student is an average already, "
+            "with teacher_decay: set teacher: current, or networks: pair",
+        ),
+        (
+            {"methods": {"cps": {"networks": "student_teacher", "labels_from": "ensemble"}}},
+            "methods.cps: method: labels_from: ensemble is for networks: pair; a student that is half of the ensemble "
+            "would label its own images: set labels_from: other, or networks: pair",
+        ),
+        (
+            {
+                "methods": {
+                    "cps": {
+                        "networks": "student_teacher",
+                        "filter": {"by": "probability"},
+                        "labels_from": "ensemble_below_tau",
+                    }
+                }
+            },
+            "methods.cps: method: labels_from: ensemble_below_tau is for networks: pair; a student",
+        ),
+        ({"method": {"networks": "students"}}, "params.yaml: method.networks is 'students': expected pair or student_"),
+        (
             {"methods": {"cps": {"labels_from": "ensemble_below_tau"}}},
             "methods.cps: method: labels_from: ensemble_below_tau asks the score of filter.by, and none is none; "
             "set filter.by: probability or another, or labels_from: ensemble",

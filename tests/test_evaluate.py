@@ -98,6 +98,13 @@ def test_report_of_a_real_model(row, reported):
     assert described.groupby("segmenter")["pixels"].sum().tolist() == [pixels, pixels]
 
 
+def test_of_a_student_and_its_teacher_the_student_is_scored(reported):
+    metrics, out, _ = reported("rrn", {"methods": {"rrn": {"networks": "student_teacher"}}})
+    assert metrics["miou_mean"] == metrics["miou_1"] != metrics["miou_2"]
+    assert metrics["parameters"] == sum(p.numel() for p in tiny.model("rrn").segmenters[0].parameters())
+    assert set(evidence.Evidence.read(out / evidence.NAME).regions["segmenter"]) == {1, 2}
+
+
 def test_where_test_is_val_the_images_are_looked_at_once(reported):
     metrics, out, split = reported("rrn", {"dataset": {"test": "val"}})
     read = evidence.Evidence.read(out / evidence.NAME)

@@ -1014,3 +1014,72 @@ def test_teachers_are_the_mean_of_the_first_steps_and_then_decay():
         assert mean(name.replace("running_mean", "num_batches_tracked")) == number
     third = 0.6 * 2.5 + 0.4 * 7
     assert seen == pytest.approx([1.0, 2.5, third, 0.6 * third + 0.4 * 2])
+
+
+# ---- One student and its teacher -------------------------------------------------------------------------------------
+
+STUDENT = {"networks": "student_teacher", "teacher_statistics": "running"}
+
+
+def student_of(row="rrn", **changes):
+    """Return a network that stands still, whose second segmenter is the first one's teacher and unlike it."""
+    network = tiny.still(tiny.model(row, {"method": {**STUDENT, **changes}}))
+    other = state(network.segmenters[1])
+    network.add_teachers()
+    assert same(state(network.segmenters[0]), state(network.segmenters[1])), "it begins as its student"
+    network.segmenters[1].load_state_dict(other)
+    return network
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_one_network_learns_and_its_teacher_gets_no_gradient_and_has_no_losses(merged):
+    network, batch = student_of("cps_cutmix"), tiny.batch()
+    terms, step = tiny.segmenter_losses(network, batch, 0, merged)
+    found = gradients(network, terms)
+    assert all((value is not None) == name.startswith("segmenters.0.") for name, value in found.items())
+    assert not any(p.requires_grad for p in network.segmenters[1].parameters()) and not network.teachers
+    student, teacher = (network.logits(images) for images in (batch.images, torch.cat(batch.unlabeled)))
+    entropy = nn.functional.cross_entropy
+    torch.testing.assert_close(terms["supervised"], entropy(student[0], batch.labels, ignore_index=IGNORE_INDEX))
+    labels = mix(teacher[1].argmax(1, keepdim=True), batch.mix)[:, 0]
+    valid, seen = mix(step.valid, batch.mix)[:, 0], network.logits(mix(torch.cat(batch.unlabeled), batch.mix))
+    expected = (entropy(seen[0], labels, reduction="none") * valid).sum() / valid.sum()
+    torch.testing.assert_close(terms["consistency"], expected)
+    assert not torch.equal(*teacher.argmax(2))
+
+
+def test_discriminators_judge_a_student_and_its_teacher():
+    judge = {"objective": "accuracy", "feature_matching": 0.0, "dropout": 0.0}
+    network, batch = student_of("rrn", discriminator=judge), tiny.batch()
+    _, step = tiny.segmenter_losses(network, batch, 0)
+    terms = tiny.discriminator_losses(network, step)
+    torch.testing.assert_close(step.logits, network.logits(batch.images))
+    found = gradients(network, terms)
+    assert all((value is not None) == name.startswith("discriminators") for name, value in found.items())
+    pair = tiny.still(tiny.model("rrn", {"method": {"teacher_statistics": "running", "discriminator": judge}}))
+    _, expected = tiny.segmenter_losses(pair, batch, 0)
+    for name, value in tiny.discriminator_losses(pair, expected).items():
+        torch.testing.assert_close(terms[name], value)
+    assert step.scores.shape == expected.scores.shape == (2, 1, 4, 2, 2)
+
+
+def test_what_is_measured_of_one_student_is_of_the_labels_that_it_learns_from():
+    rule = {"by": "pixel_confidence", "keep": "threshold", "tau": 0.4}
+    network = student_of("cps_cutmix", filter=rule)
+    _, step = tiny.segmenter_losses(network, tiny.batch(), 0)
+    kept = ((step.teacher_logits.softmax(2).amax(2, keepdim=True) >= 0.4) & (step.valid > 0)).flatten(1).sum(1)
+    assert kept[0] != kept[1]
+    for name in ("coverage", "weight"):
+        torch.testing.assert_close(step.measures[name], kept[1] / step.valid.sum())
+    torch.testing.assert_close(step.measures["agreement"], (step.agreement * step.valid).sum() / step.valid.sum())
+
+
+def test_rho_of_a_student_and_its_teacher_is_their_agreement():
+    network = student_of("cps_cutmix", rho="agreement", cutmix=False, grid=4, teacher_statistics="batch")
+    step = network.begin_step(tiny.batch(), 0)
+    pseudo = network.pseudo_label(step)
+    rating = regions.region_mean(step.agreement, step.valid, 8).squeeze(1)
+    area = regions.region_sum(step.valid, 8).squeeze(1)
+    expected = regions.to_pixels(normalized(rating[None], area[None] > 0, area).unsqueeze(2), 8, 32, 32)
+    torch.testing.assert_close(pseudo.weights[1], expected[0].chunk(2)[0])
+    assert len(rating.unique()) > 2

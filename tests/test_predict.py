@@ -31,6 +31,8 @@ def runs(tmp_path_factory):
         tiny.warm_up(folder)
         for row in ("rrn", "cps_cutmix"):
             list(train.run("train", "1of4", row, 0, folder / row, {"train": {"steps": 3}}))
+        student = {"method": {"networks": "student_teacher"}, "train": {"steps": 3}}
+        list(train.run("train", "1of4", "rrn", 0, folder / "student", student))
     return folder
 
 
@@ -391,3 +393,13 @@ def test_pretrained_weights_are_not_asked_for_again(runs, tmp_path):
     assert description.networks.model.weights == "weights/not-here.safetensors"
     expected = load_file(run / "segmenters.safetensors")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.segmenters.state_dict().items())
+
+
+def test_a_student_its_teacher_or_their_ensemble_label(runs, photos, tmp_path):
+    path, probabilities = photos / "a.png", {}
+    for who in ("1", "2", "ensemble"):
+        out = tmp_path / f"out-{who}"
+        assert call(runs / "student", path, out, "--segmenter", who, "--probabilities", "--regions") == 0
+        probabilities[who] = np.load(out / "probabilities" / "a.npz")["probabilities"].astype(float)
+    np.testing.assert_allclose((probabilities["1"] + probabilities["2"]) / 2, probabilities["ensemble"], atol=1e-3)
+    assert not np.allclose(probabilities["1"], probabilities["2"], atol=1e-3)

@@ -115,10 +115,16 @@ STRONG = {"jitter": 0.5, "gray": 0.2, "blur": 0.5}
 EMA = {"teacher": "ema", "labels_from": "ensemble_below_tau"}
 
 
+STUDENT = {"networks": "student_teacher", "strong": {**STRONG, "views": 2}}
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{"optimizer": {"kind": "adamw", "lr": 0.001, "head": 10.0}}, {"method": {"strong": STRONG}}, {"method": EMA}],
-    ids=["adamw", "strong", "ema"],
+    [
+        {"optimizer": {"kind": "adamw", "lr": 0.001, "head": 10.0}},
+        *({"method": method} for method in ({"strong": STRONG}, EMA, STUDENT)),
+    ],
+    ids=["adamw", "strong", "ema", "student"],
 )
 def test_a_resume_is_exact_with_other_settings_too(whole, warm, tmp_path, changes):
     runs = tmp_path / "whole", tmp_path / "resumed"
@@ -130,10 +136,30 @@ def test_a_resume_is_exact_with_other_settings_too(whole, warm, tmp_path, change
     assert contents(runs[0]).keys() == contents(whole).keys(), "averages that teach leave no file"
 
 
-def test_a_warmup_does_not_depend_on_strong_views(warm):
-    both = (None, {"method": {"strong": STRONG}})
+def test_a_warmup_does_not_depend_on_strong_views_or_on_who_learns_later(warm):
+    both = (None, {"method": STUDENT})
     plain, strong = (train.job("warmup", "1of4", None, 0, warm / "out", changes) for changes in both)
     assert strong.settings.method.strong is None and strong.identity() == plain.identity()
+    assert strong.settings.method.networks == "pair"
+
+
+def test_a_student_is_what_is_scored_and_it_is_kept_beside_its_teacher(warm, tmp_path):
+    list(train.run(*KEY, tmp_path / "out", {"method": STUDENT}))
+    history = pd.read_csv(tmp_path / "out" / "history.csv").dropna()
+    assert len(history) == 2 and (history["miou_mean"] == history["miou_1"]).all()
+    weights = load_file(tmp_path / "out" / "segmenters.safetensors")
+    warmed = load_file(warm / "runs" / "tiny" / "warmup" / "1of4-0" / "segmenters.safetensors")
+    assert weights.keys() == warmed.keys()
+    student, teacher = ({n[2:]: w for n, w in weights.items() if n[0] == k} for k in "01")
+    assert not all(torch.equal(student[name], teacher[name]) for name in student)
+
+
+def test_a_student_and_its_teacher_begin_as_the_first_segmenter_of_the_warmup(warm):
+    warmed = load_file(warm / "runs" / "tiny" / "warmup" / "1of4-0" / "segmenters.safetensors")
+    training = train.Training(train.job(*KEY, warm / "none", {"method": STUDENT}))
+    for segmenter in training.model.segmenters:
+        assert all(torch.equal(value, warmed[f"0.{name}"]) for name, value in segmenter.state_dict().items())
+    assert training.model.segmenters[0].training and training.model.segmenters[1].training
 
 
 def test_other_settings_are_refused_until_the_user_begins_anew(warm, monkeypatch):

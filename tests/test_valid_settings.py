@@ -48,6 +48,7 @@ judges = st.fixed_dictionaries(
 methods = st.fixed_dictionaries(
     {
         "cutmix": st.booleans(),
+        "networks": st.sampled_from(["pair", "student_teacher"]),
         "teacher_statistics": st.sampled_from(["batch", "running"]),
         "lambda_u_ramp": st.integers(0, 3),
         "filter": st.fixed_dictionaries(

@@ -66,6 +66,13 @@ def test_ignored_pixels_change_nothing():
         assert torch.equal(first.matrices[name], second.matrices[name])
 
 
+def test_the_mean_is_of_the_segmenters_that_learned():
+    seen = list(predict_batches(Fake(), [random_batch(2)]))
+    pair, student = (ev.evaluate(seen, CLASSES, students).metrics() for students in (2, 1))
+    assert pair["miou_1"] != pair["miou_2"] and pair["miou_mean"] == (pair["miou_1"] + pair["miou_2"]) / 2
+    assert student == pair | {"miou_mean": pair["miou_1"]} and pair == ev.evaluate(seen, CLASSES).metrics()
+
+
 def test_batches_and_their_order_change_nothing():
     batch = random_batch(1, count=6)
     pieces = [

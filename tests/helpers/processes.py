@@ -41,10 +41,12 @@ PLAIN: dict[str, Any] = {
     "augment": {"crop": 16},
     "method": {"discriminator": {"dropout": 0.0}},
 }
+STUDENT = {"networks": "student_teacher", "strong": {"jitter": 0.5, "gray": 0.2, "blur": 0.5, "views": 2}}
 ACCURACY = {"objective": "accuracy", "feature_matching": 0.0, "dropout": 0.0}
 COURSES: dict[str, tuple[str, dict[str, Any]]] = {row: (row, PLAIN) for row in ROWS} | {
     "local_filter": ("local_filter", PLAIN | {"batch": {"labeled": 16, "unlabeled": 8}}),
     "confidence_filter": ("confidence_filter", PLAIN | {"method": {"discriminator": ACCURACY}}),
+    "student": ("rrn", PLAIN | {"method": PLAIN["method"] | STUDENT}),
 }
 """Which row learns, and what it changes: adversarial discriminators with feature matching, unless it says otherwise."""
 

@@ -169,6 +169,14 @@ def test_classes_keep_their_seeds(study):
     assert set(road["iou_mean"]) == {30} and road["iou_1"].isna().all()
 
 
+def test_classes_of_a_student_are_its_own_not_those_of_its_teacher(study):
+    runs, _ = study
+    settings = make_settings(["alone"], [0], rows={"alone": {"networks": "student_teacher"}})
+    write_run(runs, "alone", 0, 60, 70)
+    table = collect.collect_classes(runs, settings)
+    assert table.loc[table["class"] == "sky", "iou_mean"].tolist() == [60]
+
+
 def test_a_class_may_be_called_none(study):
     path = study[0] / "study/evaluate/1of16-rrn-0/per_class.csv"
     path.write_text(path.read_text().replace("sky", "None").replace("road", "7"))

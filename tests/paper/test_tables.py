@@ -432,6 +432,20 @@ def test_a_row_without_strong_views_differs_from_one_with():
     assert not {"strong", "strong.blur"} & set(found["strong"])
 
 
+def test_the_decay_of_a_teacher_counts_where_there_is_one():
+    student = {"networks": "student_teacher"}
+    rows = {"slow": {**student, "teacher_decay": 0.999}, "fast": student, "ema": {"teacher": "ema"}}
+    found = tables.differing(make_settings(["supervised", "cps_cutmix", *rows], [0], rows=rows))
+    shown = {row: (values["networks"], values["teacher_decay"]) for row, values in found.items()}
+    assert shown == {
+        "supervised": ("", ""),
+        "cps_cutmix": ("pair", ""),
+        "slow": ("student_teacher", "0.999"),
+        "fast": ("student_teacher", "0.99"),
+        "ema": ("pair", "0.99"),
+    }
+
+
 def test_variants_by_hand():
     methods = ["cps_cutmix", "grid_2", "grid_4"]
     table = make_variants(GRID, methods, {"cps_cutmix": (50, 52), "grid_2": (51, 53), "grid_4": (49, 53)})

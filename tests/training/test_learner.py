@@ -17,6 +17,7 @@ from rrn.runtime.memory import MemoryShortage
 from rrn.training import learner
 from rrn.training.learner import LossError
 
+STUDENT = {"networks": "student_teacher", "strong": {"jitter": 0.5, "views": 2}}
 PLAIN = {"method": {"teacher_statistics": "running", "discriminator": {"dropout": 0.0}}}
 
 
@@ -258,6 +259,40 @@ def test_teachers_follow_sound_steps_and_are_in_the_state():
     again = learner_of("rrn", {"method": {"teacher": "ema", "teacher_decay": 0.9}})
     again.load(of.state())
     assert same(state(again.model.teachers), state(of.model.teachers))
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_a_teacher_is_the_average_of_its_student_and_nothing_else_moves_it(kind):
+    of = learner_of("rrn", {"method": {**STUDENT, "teacher_decay": 0.6}, "optimizer": {"kind": kind}})
+    student, teacher = of.model.segmenters
+    assert same(state(student), state(teacher)), "it begins as its student"
+    optimized = {p for group in of.optimizers["segmenters"].param_groups for p in group["params"]}
+    assert optimized == set(student.parameters())
+    expected = {name: torch.zeros_like(value) for name, value in student.named_parameters()}
+    running = next(name for name, _ in student.named_buffers() if name.endswith("running_var"))
+    expected[running] = torch.zeros_like(student.get_buffer(running))
+    for step, share in enumerate((1.0, 1 / 2, 0.4, 0.4)):
+        terms = of.step(tiny.batch(seed=step), step)
+        assert all(p.grad is None for p in teacher.parameters()) and all(value.isfinite() for value in terms.values())
+        now, averaged = state(student), state(teacher)
+        for name in expected:
+            expected[name] = expected[name] + share * (now[name] - expected[name])
+            torch.testing.assert_close(averaged[name], expected[name])
+    assert not same(now, averaged)
+    spoil(of, 4, "gradient")
+    before = state(of.model)
+    of.step(tiny.batch(seed=4), 4)
+    assert same(before, state(of.model))
+
+
+def test_a_student_and_its_teacher_go_on_from_a_state_as_they_were():
+    first, again = (learner_of("rrn", {"method": STUDENT}) for _ in range(2))
+    for step in range(2):
+        first.step(tiny.batch(seed=step), step)
+    again.load(copy.deepcopy(first.state()))
+    for of in (first, again):
+        of.step(tiny.batch(seed=2), 2)
+    assert same(state(first.model), state(again.model))
 
 
 def test_good_steps_are_read_back_whole():

@@ -18,6 +18,7 @@ from rrn.training import learner
 
 META = torch.device("meta")
 SPEEDS = {"merged": {"merged": True}, "checkpointing": {"checkpointing": True}}
+OFF = {"feature_matching": 0.0}
 CONTROLS = {
     "accuracy": ("rrn", {"discriminator": {"objective": "accuracy", "feature_matching": 0.0}}),
     "hard": ("rrn", {"discriminator": {"maps": "hard", "feature_matching": 0.0}}),
@@ -33,6 +34,7 @@ CONTROLS = {
     "ensemble": ("cps_cutmix", {"labels_from": "ensemble"}),
     "doubted": ("rrn", {"labels_from": "ensemble_below_tau"}),
     "average": ("cps_cutmix", {"teacher": "ema"}),
+    "student": ("rrn", {"networks": "student_teacher", "discriminator": {"objective": "accuracy", **OFF}}),
 }
 OURS = config.read(tiny.PARAMS)["methods"]
 ROWS = {f"{row} of params.yaml": (row, {}) for row in OURS} | CONTROLS
