@@ -117,9 +117,9 @@ def _noted(
     tables: list[pd.DataFrame],
     counts: list[Tensor],
 ) -> Iterator[Predictions]:
-    """Hand on predictions and append their `image_counts`; write pictures and region tables of `judged` images."""
+    """Hand on predictions and append their `iou_counts`; write pictures and region tables of `judged` images."""
     for batch in predictions:
-        counts.append(bootstrap.image_counts(batch, len(writer.about.classes)))
+        counts.append(bootstrap.iou_counts(batch, len(writer.about.classes)))
         shown = batch.of(judged)
         if shown.batch.ids:
             tables.append(region_tables.region_table(model, shown, writer.about.classes))

@@ -23,7 +23,7 @@ REPLICATES = 200
 PURPOSE = "bootstrap over test images"
 
 
-def image_counts(predictions: Predictions, classes: int) -> Tensor:
+def iou_counts(predictions: Predictions, classes: int) -> Tensor:
     """Count what IoU is made of, image by image.
 
     Args:
@@ -58,7 +58,7 @@ def replicates(counts: Iterable[Tensor], students: int = 2) -> pd.DataFrame:
     """Return the mIoU of each draw of images.
 
     Args:
-        counts: of `image_counts`, one a batch; the images in one order for all runs.
+        counts: of `iou_counts`, one a batch; the images in one order for all runs.
         students: `Method.students` of the row: miou_mean is the mean of these.
 
     Returns:

@@ -33,7 +33,7 @@ COMMON = ("dataset", "split", "model", "augment", "batch", "cutmix", "warmup", "
 
 
 class MissingRunError(FileNotFoundError):
-    """What was asked for is of a run, or a study, that is not finished here."""
+    """A study that stands beside this one is not finished."""
 
 
 def collect(pieces: Sequence[Piece], settings: Settings, results: Path) -> pd.DataFrame:

@@ -15,10 +15,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from rrn.config import Settings
-from rrn.paper.collect import MissingRunError
 from rrn.pieces import store
 from rrn.plotting import qualitative
-from rrn.reliability.evidence import NAME, Evidence
+from rrn.reliability.evidence import NAME, Evidence, EvidenceError
 from rrn.runtime import atomic_io
 
 SHIPPED = ("val", "unlabeled")
@@ -39,7 +38,7 @@ class Gallery:
         settings: without a row laid on `method`; `ablation` lists the runs.
 
     Raises:
-        MissingRunError: the evidence.zip of a run is not here; says which stage leaves it.
+        EvidenceError: the evidence.zip of a run is not here; says which stage leaves it.
         PieceError: as `store.read_piece`.
     """
 
@@ -48,7 +47,7 @@ class Gallery:
         self.paths = {key: root / path for key, path in store.evidence_of(settings).items()}
         for key, path in self.paths.items():
             if not path.is_file():
-                raise MissingRunError(f"{path.relative_to(root)} is missing: run `dvc repro evaluate@{key}`")
+                raise EvidenceError(f"{path.relative_to(root)} is missing: run `dvc repro evaluate@{key}`")
         self.data = store.read_piece(root, settings, next(iter(self.paths))).run.data
 
     def may_show(self, out: Path) -> bool:

@@ -20,7 +20,7 @@ ANYWHERE = (
     *("dataset.path", "speed.compile", "speed.checkpointing", "log.checkpoint", "log.evidence"),
 )
 """Settings that a piece says nothing of: sections, or keys of one."""
-ABSENT = "absent"
+ABSENT = object()
 
 
 def made_with(settings: Settings) -> dict[str, Any]:
@@ -45,28 +45,20 @@ def without_folder(weights: str | None) -> str | None:
     return weights
 
 
-def in_row(settings: Settings, method: str) -> Settings:
+def of_row(settings: Settings, method: str) -> Settings:
     """Return settings with a row of `methods:` laid on `method`."""
     return settings.model_copy(update={"method": config.in_row(settings, method)})
 
 
-def first_difference(held: Mapping[str, Any], settings: Settings) -> tuple[str, Any, Any] | None:
-    """Return the first key in which a run that was made with `held` differs from one of `settings`, or None.
+def first_difference(held: Mapping[str, Any], settings: Settings) -> str:
+    """Say in which key a run that was made with `held` differs from one of `settings`: the first, or nothing.
 
     Args:
         held: of `made_with`, perhaps of an earlier version: a key that it lacks counts as its default.
         settings: with the row of the run laid on `method`.
-
-    Returns:
-        the dotted key, its value there and here; `ABSENT` where one side has no such key.
     """
-    theirs = dict(_flat(_without(with_defaults(config.up_to_date(held), type(settings)))))
-    ours = dict(_flat(made_with(settings)))
-    for key in [*ours, *(key for key in theirs if key not in ours)]:
-        pair = theirs.get(key, ABSENT), ours.get(key, ABSENT)
-        if pair[0] != pair[1]:
-            return key, *pair
-    return None
+    theirs = _without(with_defaults(config.up_to_date(held), type(settings)))
+    return next(_differences(theirs, made_with(settings)), "")
 
 
 def with_defaults(held: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
@@ -94,10 +86,12 @@ def _without(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     }
 
 
-def _flat(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield nested settings as dotted key and value."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{where}{key}.")
-        else:
-            yield f"{where}{key}", value
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], where: str = "") -> Iterator[str]:
+    """Yield `key: value there, here value` for each key in which nested settings differ."""
+    for key in dict.fromkeys([*ours, *theirs]):
+        there, here = theirs.get(key, ABSENT), ours.get(key, ABSENT)
+        if isinstance(there, Mapping) and isinstance(here, Mapping):
+            yield from _differences(there, here, f"{where}{key}.")
+        elif there != here:
+            said = ["absent" if value is ABSENT else config.short(value) for value in (there, here)]
+            yield f"{where}{key}: {said[0]}, here {said[1]}"

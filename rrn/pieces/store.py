@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rrn.config import Settings, short
-from rrn.pieces.made_with import first_difference, in_row
+from rrn.config import Settings
+from rrn.pieces.made_with import first_difference, of_row
 from rrn.pieces.piece import Piece
 from rrn.runtime import atomic_io
 
@@ -80,12 +80,8 @@ def read_piece(root: Path, settings: Settings, key: str) -> Piece:
     of = piece.run.partition, piece.run.method, piece.run.seed
     if (piece.run.name, *of) != (settings.name, *run):
         raise PieceError(f"{place} is the piece of {piece.run.name}, {piece.run.key}: {AGAIN} again")
-    if difference := first_difference(piece.settings, in_row(settings, run[1])):
-        name, theirs, ours = difference
-        raise PieceError(
-            f"{place} was made with other settings, {name}: {short(theirs)}, here {short(ours)}: {AGAIN} again, "
-            "or set that back"
-        )
+    if difference := first_difference(piece.settings, of_row(settings, run[1])):
+        raise PieceError(f"{place} was made with other settings, {difference}: {AGAIN} again, or set that back")
     return piece
 
 

@@ -91,7 +91,7 @@ def ahead(root: Path, settings: config.Settings, jobs: int, wanted: Iterable[str
     if status := dvc(root, "repro", "prepare"):
         return status
     waits = scheduler.order(settings.ablation)
-    chosen = scheduler.needed(waits, waits if wanted is None else wanted)
+    chosen = scheduler.stages_for(waits, waits if wanted is None else wanted)
     stages = [stage for stage in scheduler.affected(waits, scheduler.changed(DVC, root)) if stage in chosen]
     return scheduler.run_stages(stages, waits, jobs, lambda stage: scheduler.reproduce(DVC, root, stage))
 
@@ -214,7 +214,7 @@ def completed(root: Path, settings: config.Settings, jobs: int | None, rest: lis
     joined = ["ablation", *drawable(root, settings, lacking), "report"]
     if "--dry" in rest:  # dvc tells of no stage whose input another one has yet to write
         waits = scheduler.order(settings.ablation)
-        chain = [stage for stage in waits if stage in scheduler.needed(waits, stages)]
+        chain = [stage for stage in waits if stage in scheduler.stages_for(waits, stages)]
         print(f"as far as something has changed, this runs {', '.join([*(chain and ['prepare']), *chain, *joined])}")
         return 0
     if stages:

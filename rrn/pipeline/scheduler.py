@@ -55,7 +55,7 @@ def affected(waits: Mapping[str, str | None], changed: Collection[str]) -> list[
     return list(found)
 
 
-def needed(waits: Mapping[str, str | None], stages: Iterable[str]) -> set[str]:
+def stages_for(waits: Mapping[str, str | None], stages: Iterable[str]) -> set[str]:
     """Return stages and all that they wait for."""
     found: set[str] = set()
     for stage in stages:

@@ -70,6 +70,8 @@ def test_the_mean_is_of_the_segmenters_that_learned():
     seen = list(predict_batches(Fake(), [random_batch(2)]))
     pair, student = (ev.evaluate(seen, CLASSES, students).metrics() for students in (2, 1))
     assert pair["miou_1"] != pair["miou_2"] and pair["miou_mean"] == (pair["miou_1"] + pair["miou_2"]) / 2
+    classes = ev.evaluate(seen, CLASSES, 1).per_class()
+    assert classes["iou_mean"].equals(classes["iou_1"]) and not classes["iou_mean"].equals(classes["iou_2"])
     assert student == pair | {"miou_mean": pair["miou_1"]} and pair == ev.evaluate(seen, CLASSES).metrics()
 
 
@@ -106,7 +108,7 @@ def test_counts_are_whole_numbers_by_segmenter_and_the_accuracy_is_that_of_the_e
     assert all(matrix.dtype == torch.int64 for matrix in result.matrices.values())  # float32 loses count at 2^24 pixels
     assert [int(matrix.trace()) for matrix in result.matrices.values()] == [3, 4, 3]
     assert result.metrics()["pixel_accuracy"] == 75
-    assert list(result.per_class()) == ["class", "iou_1", "iou_2", "iou_ensemble", "pixels"]
+    assert list(result.per_class()) == ["class", "iou_1", "iou_2", "iou_mean", "iou_ensemble", "pixels"]
 
 
 def test_where_the_label_is_void_a_prediction_may_be_anything():

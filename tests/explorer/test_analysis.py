@@ -414,13 +414,14 @@ def test_a_thinned_out_picture_shows_every_second_pixel(tmp_path):
 
 
 def test_files_are_found_shipped_ones_and_the_current_name_first(tmp_path):
-    names = ["runs/b/evaluate/p-m-1", "results/a", "results/b", "runs/b/evaluate/p-m-0", "runs/a/evaluate/p-m-0"]
+    shipped = ["results/row-pictures/a", "results/row-pictures/b", "results/a"]
+    names = ["runs/b/evaluate/p-m-1", *shipped, "runs/b/evaluate/p-m-0", "runs/a/evaluate/p-m-0"]
     for name in names:
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "evidence.zip").touch()
     found = analysis.found(tmp_path, "b")
-    assert list(found) == ["results/b", names[3], names[0], "results/a", names[4]]
-    assert found["results/b"] == tmp_path / "results/b/evidence.zip"
+    assert list(found) == [shipped[1], names[4], names[0], shipped[0], shipped[2], names[5]]
+    assert found[shipped[1]] == tmp_path / shipped[1] / "evidence.zip"
 
 
 def test_without_files_it_says_what_makes_them(tmp_path):
@@ -466,7 +467,8 @@ def test_rho_by_probability_by_hand():
 
 @pytest.mark.parametrize("name", ["shapes", "controls"])
 def test_what_git_ships_can_be_explored(root, name):
-    source = Evidence.read(root / "results" / name / "evidence.zip")
+    places = [root / "results" / part / name / "evidence.zip" for part in ("row-pictures", "")]
+    source = Evidence.read(next(path for path in places if path.exists()))
     for split in source.splits:
         regions = Regions(source, split)
         assert {"region_score", "confidence", "agreement"} <= set(regions.scores)

@@ -11,6 +11,7 @@ from rrn.explorer.analysis import Choice, Regions, class_table, image_regions
 from rrn.paper import reliability_plots
 from rrn.plotting import qualitative
 from rrn.reliability import evidence, measures
+from rrn.reliability.curves import run_curves
 from rrn.reliability.evidence import Evidence
 from rrn.reliability.selection import kept_regions
 
@@ -47,9 +48,9 @@ def test_images_on_which_methods_differ_are_drawn(finished):
 
 def test_what_scores_are_worth_is_drawn_and_packed(finished, tmp_path):
     read = finished["rrn"]
-    regions = read.last().assign(seed=0)
+    regions = read.last()
     assert kept_regions(regions, read.about.rule).mean() == pytest.approx(0.75, abs=0.1)
-    reliability_plots.plot_risk_coverage(regions, 0.75)
+    reliability_plots.plot_risk_coverage([run_curves(regions, read.about.rule)])
     assert read.pack(tmp_path / "packed.zip", read.splits) == 3
     assert Evidence.read(tmp_path / "packed.zip").regions.columns.tolist() == read.regions.columns.tolist()
 

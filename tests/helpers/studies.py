@@ -1,15 +1,21 @@
 """Finished runs made up by hand, for the tests of what reads them."""
 
-import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from rrn import config
+from rrn.pieces import made_with, store
+from rrn.pieces.piece import Origin, Piece, columns_of
+from rrn.reliability.curves import run_curves
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = {"miou_ensemble": 50.0, "pixel_accuracy": 80.0, "parameters": 1_500_000, "macs": 2 * 10**9}
+VERSIONS = {"torch": "2.0.1", "numpy": "2.1.0"}
+DATA = "0123456789abcdef"
+"""Checksum of the data set that pieces are of."""
 METHODS = ("supervised", "cps_cutmix", "rrn")
 SCORES = ("region_score", "product", "confidence", "probability", "certainty", "agreement")
 
@@ -20,15 +26,47 @@ def make_settings(methods, seeds, partitions=("1of16",), rows=None, **more):
     return config.load(overrides={"name": "study", "ablation": lists, "methods": rows or {}}, root=ROOT)
 
 
-def write_run(runs, method, seed, one, two, partition="1of16", **more):
-    """Write what `evaluate` leaves of a run whose segmenters reach `one` and `two`."""
-    folder = runs / "study" / "evaluate" / f"{partition}-{method}-{seed}"
-    folder.mkdir(parents=True)
-    values = {"miou_1": one, "miou_2": two, "miou_mean": (one + two) / 2, **METRICS, **more}
-    (folder / "metrics.json").write_text(json.dumps(values))
-    table = {"class": ["sky", "road"], "iou_1": [one, None], "iou_2": [two, 30.0]}
-    table |= {"iou_ensemble": [40.0, 20.0], "pixels": [7, 9]}
-    pd.DataFrame(table).to_csv(folder / "per_class.csv", index=False)
+def make_piece(settings, method, seed, one, two, partition="1of16", **metrics):
+    """Return the piece of a run whose segmenters reach `one` and `two`; its draws of images have a deviation of 1."""
+    held = made_with.made_with(made_with.of_row(settings, method))
+    values = {"miou_1": one, "miou_2": two, "miou_mean": (one + two) / 2, **METRICS, **metrics}
+    classes = {"class": ["sky", "road"], "iou_1": [one, None], "iou_2": [two, 30.0]}
+    classes |= {"iou_mean": [(one + two) / 2, 30.0], "iou_ensemble": [40.0, 20.0], "pixels": [7, 9]}
+    history = make_history({method: (1.0, 0.9, 0.9, 0.9)}, seeds=[seed])
+    history[["supervised", "consistency", "agreement", "miou_mean"]] = 0.5
+    reliability = make_reliability([method], seeds=[seed]).query("`class` == '(all)'")
+    reliability[["auroc_within", "aurc", "ece", "coverage", "accuracy", "accuracy_dropped"]] = 0.2
+    draws = [values["miou_mean"] + n for n in (-1, 0, 1)]
+    run = {"name": settings.name, "partition": partition, "method": method, "seed": seed}
+    row = config.in_row(settings, method)
+    return Piece(
+        run=Origin(**run, labels=row.labels, data=DATA, settings=config.fingerprint(held)),
+        settings=held,
+        versions=VERSIONS,
+        metrics=values,
+        classes=classes,
+        history=columns_of(history.drop(columns=["partition", "method", "seed"])),
+        reliability=columns_of(reliability.drop(columns=["partition", "method", "seed"])),
+        curves=run_curves(make_regions(seed), row.filter),
+        bootstrap={column: draws for column in ("miou_1", "miou_2", "miou_mean", "miou_ensemble")},
+    )
+
+
+def write_run(root, settings, method, seed, one, two, partition="1of16", **metrics):
+    """Write the piece of `make_piece`; return where it lies."""
+    piece = make_piece(settings, method, seed, one, two, partition, **metrics)
+    path = root / store.piece_folder(settings.name) / f"{piece.run.key}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(piece.text(), encoding="utf-8")
+    return path
+
+
+def make_regions(seed):
+    """Return a region table of two segmenters with four regions each."""
+    draw = np.random.default_rng(seed)
+    table = pd.DataFrame({"segmenter": [1, 2] * 4, "pixels": 64, "right": draw.integers(20, 64, 8)})
+    table[[*SCORES]] = draw.uniform(0.1, 0.9, (8, len(SCORES)))
+    return table
 
 
 def make_runs(means, partition="1of16", labels=None):
@@ -37,7 +75,7 @@ def make_runs(means, partition="1of16", labels=None):
         {
             **{"name": "study", "partition": partition, "method": method, "seed": seed},
             **{"labels": (labels or {}).get(method, "partition")},
-            **{"miou_1": mean - 1, "miou_2": mean + 1, "miou_mean": float(mean), **METRICS},
+            **{"miou_1": mean - 1, "miou_2": mean + 1, "miou_mean": float(mean), **METRICS, "image_se": 0.5},
         }
         for method, values in means.items()
         for seed, mean in enumerate(values)

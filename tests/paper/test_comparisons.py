@@ -21,12 +21,16 @@ from matplotlib.lines import Line2D
 from PIL import Image
 from studies import make_full_history
 
+from rrn.config import Filter
 from rrn.data.palette import palette
 from rrn.paper import comparisons, reliability_plots
 from rrn.plotting import qualitative, style
 from rrn.plotting.style import METHOD_STYLE, SCORE_STYLE
+from rrn.reliability.curves import RunCurves, run_curves
 from rrn.reliability.evidence import About, Evidence, EvidenceWriter, Pictures
 
+HALF_RULE = {"by": "region_score", "keep": "fraction", "tau": 0.6, "fraction": 0.5, "start": 0}
+NO_RULE = HALF_RULE | {"by": "none"}
 CLASSES = ("background", "brick", "grass", "water")
 METHODS = ("supervised", "cps_cutmix", "local_filter", "rrn")
 RULE = {"by": "region_score", "keep": "fraction", "tau": 0.6, "fraction": 0.75, "start": 0}
@@ -45,6 +49,12 @@ def make_regions(seeds: int = 2, scored: bool = True) -> pd.DataFrame:
                 row |= dict.fromkeys(("confidence", "certainty", "agreement"), score)
                 rows.append(row | dict.fromkeys(("region_score", "product"), score if scored else np.nan))
     return pd.DataFrame(rows)
+
+
+def make_curves(seeds: int = 2, scored: bool = True) -> list[RunCurves]:
+    """Curves of these regions, by seed; the rule keeps the better half."""
+    parts = make_regions(seeds, scored).groupby("seed")
+    return [run_curves(part, Filter(**HALF_RULE if scored else NO_RULE)) for _, part in parts]
 
 
 DRAWN = [score for score in SCORE_STYLE if score in make_regions()]
@@ -134,8 +144,8 @@ QUOTED = pd.DataFrame(
 def draw(name: str, folder: Path) -> Figure:
     return {
         "plot_training_curves": lambda: comparisons.plot_training_curves(make_full_history(methods=METHODS)),
-        "plot_risk_coverage": lambda: reliability_plots.plot_risk_coverage(make_regions(), 0.9),
-        "reliability_diagram": lambda: reliability_plots.reliability_diagram(make_regions()),
+        "plot_risk_coverage": lambda: reliability_plots.plot_risk_coverage(make_curves()),
+        "reliability_diagram": lambda: reliability_plots.reliability_diagram(make_curves()),
         "qualitative": lambda: qualitative.qualitative(make_evidences(folder), count=2),
         "per_class_gain": lambda: comparisons.per_class_gain(make_classes()),
         "sweep": lambda: comparisons.sweep(make_variants(grid=("2", "4", "8"))),
@@ -278,28 +288,28 @@ def line_of(axis, score):
 
 
 def test_risk_grows_with_coverage_as_counted_by_hand():
-    axis = reliability_plots.plot_risk_coverage(make_regions(), coverage=0.9).axes[0]
+    axis = reliability_plots.plot_risk_coverage(make_curves()).axes[0]
     coverage, risk = line_of(axis, "region_score").get_data()
     values = dict(zip(np.round(coverage).astype(int), risk, strict=True))
     assert values[50] == pytest.approx(0)
     assert values[100] == pytest.approx((25 + 20) / 2)  # 5 or 4 of 20 pixels are wrong
     assert values[75] == pytest.approx((2.5 + 2.0) / 2 / 15 * 100)  # half of the wrong ones, of 15 pixels
     lines = {line.get_linestyle(): line for line in axis.lines[-2:]}
-    assert lines["--"].get_xdata()[0] == 90
+    assert lines["--"].get_xdata()[0] == 50
     assert lines[":"].get_ydata()[0] == pytest.approx(100 * 9 / 40)
 
 
 def test_scores_that_a_row_lacks_are_not_drawn_and_one_seed_has_no_band():
-    fig = reliability_plots.plot_risk_coverage(make_regions(seeds=1, scored=False))
+    fig = reliability_plots.plot_risk_coverage(make_curves(seeds=1, scored=False))
     names = [text.get_text() for text in fig.legends[0].texts]
-    assert names == ["confidence", "certainty", "agreement", "everything kept"]
+    assert names == ["confidence", "certainty", "agreement", "everything kept", "kept by the row"]
     assert not fig.axes[0].collections
-    assert len(reliability_plots.plot_risk_coverage(make_regions()).axes[0].collections) == len(DRAWN)
-    assert len(reliability_plots.reliability_diagram(make_regions(scored=False)).axes) == 6
+    assert len(reliability_plots.plot_risk_coverage(make_curves()).axes[0].collections) == len(DRAWN)
+    assert len(reliability_plots.reliability_diagram(make_curves(scored=False)).axes) == 6
 
 
 def test_a_reliability_diagram_shows_accuracy_by_bin_and_the_calibration_error():
-    fig = reliability_plots.reliability_diagram(make_regions())
+    fig = reliability_plots.reliability_diagram(make_curves())
     upper, lower = fig.axes[0], fig.axes[len(DRAWN)]
     middles, accuracy = line_of(upper, "region_score").get_data()
     held = np.isfinite(accuracy)
@@ -310,7 +320,7 @@ def test_a_reliability_diagram_shows_accuracy_by_bin_and_the_calibration_error()
     assert [entry.get_text() for entry in upper.get_legend().texts] == [text]
     heights = np.array([bar.get_height() for bar in lower.patches])
     assert heights[[6, 13]] == pytest.approx([50, 50]) and heights.sum() == pytest.approx(100)
-    alone = reliability_plots.reliability_diagram(make_regions(seeds=1)).axes[0].get_legend()
+    alone = reliability_plots.reliability_diagram(make_curves(seeds=1)).axes[0].get_legend()
     assert alone.texts[0].get_text() == "ECE 0.075"
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from PIL import Image
-from studies import make_runs, make_settings
+from studies import VERSIONS, make_runs, make_settings
 
 from rrn.paper import collect, inline, report, table_format, tables
 
@@ -68,8 +68,8 @@ def repository(tmp_path):
         tables.per_class(classes).write(folder)
         table_format.Table("a_table", pd.DataFrame(), ["x|y"], [["p|q"]], 1, "Of bars.").write(folder)
         draw(folder / "figures" / "learning_curves_1of16.png")
-    settings = make_settings(["cps_cutmix", "rrn"], [0, 1, 2])
-    (tmp_path / "results/shapes/settings.json").write_text(json.dumps(collect.about(settings)))
+    settings, versions = make_settings(["cps_cutmix", "rrn"], [0, 1, 2]), VERSIONS | {"numpy": ["2.1.0", "2.2.0"]}
+    (tmp_path / "results/shapes/settings.json").write_text(json.dumps(collect.about(settings) | {"versions": versions}))
     return tmp_path
 
 
@@ -95,11 +95,19 @@ def test_numbers_bold_deviations_and_captions_are_kept(repository):
     assert '<th scope="row">' in text and "<td>p|q</td>" in text
 
 
-def test_metrics_of_single_runs_are_no_study(repository):
+def test_pictures_of_a_study_stand_among_its_figures(repository):
+    before = Page(report.write_report(repository).read_text()).all("img")
+    draw(repository / "results/row-pictures/shapes/figures/qualitative_1of16.png")
+    after = Page(report.write_report(repository).read_text()).all("img")
+    assert len(after) == len(before) + 1
+
+
+def test_metrics_and_pieces_of_single_runs_are_no_study(repository):
     before = report.write_report(repository).read_bytes()
     folder = repository / "results" / "per-run" / "shapes"
     folder.mkdir(parents=True)
     (folder / "1of16-rrn-0.json").write_text('{"miou_mean": 46.0}')
+    shutil.copytree(folder.parent, repository / "results" / "finished-runs")
     assert report.write_report(repository).read_bytes() == before
 
 
@@ -122,7 +130,7 @@ def test_everything_is_escaped(repository):
 def test_settings_and_versions_of_a_study_that_has_them(repository):
     page = Page(report.write_report(repository).read_text())
     said = json.loads((repository / "results/shapes/settings.json").read_text())
-    assert f"Settings {said['settings']}. torch {said['versions']['torch']}, " in page.text
+    assert f"Settings {said['settings']}. torch 2.0.1, numpy 2.1.0 and 2.2.0" in page.text
     assert "filter: {by: region_score}, rho: agreement" in page.text
     assert "steps: 120, lr_ramp: 10" in page.text and "scales: [1.0], flip: false" in page.text
     assert "controls-settings" not in [a.get("id") for a in page.all("h3")]

@@ -1,188 +1,94 @@
-"""A study: which tables and figures there are follows from what was run."""
+"""A study: which tables and figures there are follows from what was run; pieces are all that it needs."""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
-from studies import make_history, make_reliability, make_settings, write_run
+from studies import VERSIONS, make_settings, write_run
 
 from rrn import config
-from rrn.data import splits
 from rrn.paper import comparisons, reliability_plots
-from rrn.paper.study import EMBEDDED, Study
-from rrn.plotting import qualitative
-from rrn.reliability import evidence
-from rrn.reliability.evidence import About, Evidence, Pictures
+from rrn.paper.study import Study
+from rrn.pieces.store import PieceError
 from rrn.runtime import tracking
 
 MEANS = {"cps_cutmix": (40, 42), "rrn": (46, 47), "local_filter": (41, 43)}
-CLASSES = ("sky", "road")
 KEYS = [(method, seed) for method in MEANS for seed in (0, 1)]
-
-
-def write_evidence(folder, settings, method, seed, splits, pictures):
-    """Write evidence of two images of val, unlabeled and test, with two regions each; `pictures`: of how many."""
-    row = config.in_row(settings, method)
-    draw = np.random.default_rng(seed)
-    named = {split: (f"{split}_0", f"{split}_1") for split in splits}
-    images = {split: ids[:pictures] for split, ids in named.items()}
-    about = About(
-        **{"name": "study", "partition": "1of16", "method": method, "seed": seed, "classes": CLASSES, "colours": ()},
-        **{"region": 8, "rule": row.filter, "rho": row.rho, "objective": "accuracy", "images": images},
-    )
-    with evidence.EvidenceWriter(folder / "evidence.zip", about) as writer:
-        for split, ids in named.items():
-            rows = [{"id": name, "segmenter": k, "row": 0, "column": c} for name in ids for k in (1, 2) for c in (0, 1)]
-            table = pd.DataFrame(rows)
-            scores = ("region_score", "other_score", "product", "confidence", "certainty", "agreement", "divergence")
-            table[list(scores)] = draw.uniform(0.1, 0.9, (len(rows), len(scores)))
-            table["pixels"], table["right"] = 64, draw.integers(20, 64, len(rows))
-            maps = draw.integers(0, 2, (4, 8, 16)).astype(np.uint8)
-            shown = Pictures(np.zeros((8, 16, 3), np.uint8), maps[0], maps[1:3], maps[3])
-            writer.add(split, table, dict.fromkeys(ids, shown))
-
-
-def prepare(runs, settings, data=EMBEDDED[0]):
-    """Write what the prepare stage leaves, of a data set with this checksum."""
-    for partition in settings.ablation.partitions:
-        lists = {"labeled": ("a",), "unlabeled": ("b",), "val": ("c",), "test": ("d",)}
-        split = splits.Split(partition, "seeded", "a permutation", data, tuple(CLASSES), (), **lists)
-        for seed in settings.ablation.seeds:
-            splits.write_split(split, runs / "study" / "prepare" / f"{partition}-{seed}")
 
 
 @pytest.fixture
 def make(tmp_path):
-    """Write the runs of a study and return it; `settings` changes what is listed."""
+    """Write the pieces of a study and return it; `lists` changes what is listed."""
 
-    def study(splits=("val", "unlabeled", "test"), pictures=2, **lists):
+    def study(**lists):
         settings = make_settings(list(MEANS), [0, 1], **lists)
-        runs = tmp_path / "runs"
-        prepare(runs, settings)
         for partition in settings.ablation.partitions:
             for method, seed in KEYS:
-                key = f"{partition}-{method}-{seed}"
-                write_run(runs, method, seed, MEANS[method][seed] - 1, MEANS[method][seed] + 1, partition)
-                write_evidence(runs / "study" / "evaluate" / key, settings, method, seed, splits, pictures)
-                trained = runs / "study" / "train" / key
-                trained.mkdir(parents=True)
-                history = make_history({method: (1.0, 0.9, 0.9, 0.9)}, seeds=[seed])
-                history[["supervised", "consistency", "agreement", "miou_mean"]] = 0.5
-                history.drop(columns=["partition", "method", "seed"]).to_csv(trained / "history.csv", index=False)
-                reliability = make_reliability([method], seeds=[seed])
-                reliability[["auroc_within", "aurc", "ece", "coverage", "accuracy", "accuracy_dropped"]] = 0.2
-                reliability.drop(columns=["partition", "method", "seed"]).to_csv(
-                    trained / "reliability.csv", index=False
-                )
-        return Study(runs, settings)
+                mean = MEANS[method][seed]
+                write_run(tmp_path, settings, method, seed, mean - 1, mean + 1, partition)
+        return Study(tmp_path, settings)
 
     return study
 
 
 def drawn(study):
-    return {
-        name: fig for figures in (study.results, study.curves, study.pictures, study.trust) for name, fig in figures()
-    }
+    return {name: fig for figures in (study.results, study.curves, study.trust) for name, fig in figures()}
 
 
-def test_everything_is_written_and_drawn(make, tmp_path):
+def test_everything_is_written_and_drawn_without_any_run_at_hand(make, tmp_path):
     study = make(explore="rrn")
+    assert not (tmp_path / "runs").exists()
     study.write(tmp_path / "out")
     tables = {"ablation", "variants", "per_class", "class_gain"}
     names = {f"{table}.{kind}" for table in tables for kind in ("csv", "md", "tex")}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *names,
-        *("runs.csv", "scores.csv", "settings.json", "evidence.zip"),
+        *("runs.csv", "scores.csv", "bootstrap.csv", "settings.json"),
         *("metrics", "training_curves.csv", "risk_coverage.csv"),
     }
     assert set(drawn(study)) == {
-        *("variants_1of16", "per_class", "per_class_gain", "training_curves_1of16", "qualitative_1of16"),
+        *("variants_1of16", "per_class", "per_class_gain", "training_curves_1of16"),
         *(f"{kind}_1of16_rrn" for kind in ("reliability", "risk_coverage", "calibration")),
     }
-    assert json.loads((tmp_path / "out/settings.json").read_text())["params"]["name"] == "study"
+    said = json.loads((tmp_path / "out/settings.json").read_text())
+    assert said["params"]["name"] == "study" and said["versions"] == VERSIONS
 
 
-def test_what_ships_is_of_the_row_that_is_asked_for_and_without_test_images(make, tmp_path):
-    make(explore="local_filter").write(tmp_path / "out")
-    shipped = Evidence.read(tmp_path / "out" / "evidence.zip")
-    assert (shipped.about.method, shipped.about.seed) == ("local_filter", 0)
-    assert shipped.splits == ("val", "unlabeled")
+def test_a_run_without_a_piece_stops_everything(make, tmp_path):
+    settings = make().settings
+    (tmp_path / "results/finished-runs/study/1of16-rrn-1.json").unlink()
+    with pytest.raises(
+        PieceError, match=r"^results/finished-runs/study/1of16-rrn-1.json is missing: `python -m rrn.re"
+    ):
+        Study(tmp_path, settings)
+
+
+def test_standard_errors_over_images_stand_beside_what_they_are_of(make, tmp_path):
+    make().write(tmp_path)
+    table, runs, over = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("ablation", "runs", "bootstrap"))
+    assert runs["image_se"].tolist() == [1] * 6 and table["image_se"].tolist() == [1] * 3
+    assert over["method"].tolist() == list(MEANS) and over["n"].tolist() == [2] * 3
+    assert over["miou_mean"].tolist() == table["miou_mean"].tolist()
+    assert over["difference"].tolist()[1:] == table["difference"].tolist()[1:]
+    assert over["difference_image_se"].tolist()[1:] == [0, 0], "the same draws"
+    assert over.loc[0, ["difference", "difference_image_se"]].isna().all()
 
 
 @pytest.mark.parametrize("explore", [None, "supervised"])
-def test_nothing_ships_where_no_row_or_one_that_is_not_run_is_named(make, explore, tmp_path):
-    study = make(explore=explore)
-    study.write(tmp_path / "out")
-    assert not (tmp_path / "out" / "evidence.zip").exists()
-    assert not [name for name in drawn(study) if name.startswith(("reliability", "risk", "calibration"))]
+def test_no_score_is_drawn_where_no_row_or_one_that_is_not_run_is_named(make, explore):
+    assert not [
+        name for name in drawn(make(explore=explore)) if name.startswith(("reliability", "risk", "calibration"))
+    ]
 
 
-def test_without_unlabeled_images_that_have_labels_val_ships_alone(make, tmp_path):
-    study = make(explore="rrn", splits=("val", "test"))
-    study.write(tmp_path / "out")
-    assert Evidence.read(tmp_path / "out" / "evidence.zip").splits == ("val",)
-    assert "risk_coverage_1of16_rrn" in drawn(study)
-
-
-def test_without_pictures_there_are_no_figures_of_images_and_nothing_ships(make, tmp_path):
-    study = make(explore="rrn", pictures=0)
-    study.write(tmp_path / "out")
-    assert not (tmp_path / "out" / "evidence.zip").exists()
-    assert "qualitative_1of16" not in drawn(study) and "calibration_1of16_rrn" in drawn(study)
-
-
-def test_pictures_of_other_data_do_not_go_to_results_which_git_holds(make, tmp_path):
-    study = make(explore="rrn")
-    shown = {path.name for path in written(study, tmp_path / "results" / "study")}
-    assert study.picture_folder(tmp_path / "results" / "study") == tmp_path / "results" / "study" / "figures"
-    prepare(tmp_path / "runs", study.settings, data="0123")  # other files in data/shapes, for instance
-    hidden = {path.name for path in written(study, tmp_path / "results" / "other")}
-    assert shown - hidden == {"evidence.zip"} and hidden < shown
-    folder = study.picture_folder(tmp_path / "results" / "other")
-    assert folder == tmp_path / "runs" / "study" / "ablation" / "figures"
-
-
-def test_pictures_of_other_data_go_where_git_does_not_look(make, tmp_path):
-    study = make(explore="rrn")
-    prepare(tmp_path / "runs", study.settings, data="0123")
-    assert "evidence.zip" in {path.name for path in written(study, tmp_path / "scratch")}
-    assert study.picture_folder(tmp_path / "scratch") == tmp_path / "scratch" / "figures"
-
-
-def written(study, out):
-    """Return what a study writes into a folder."""
-    study.write(out)
-    return list(out.iterdir())
-
-
-def test_pictures_and_trust_are_of_the_test_images_and_of_all_seeds(make, monkeypatch):
-    study, asked = make(explore="rrn"), {}
-    monkeypatch.setattr(
-        qualitative,
-        "qualitative",
-        lambda evidences, split, focus: asked.update(split=split, methods=list(evidences), focus=focus),
-    )
-    monkeypatch.setattr(
-        reliability_plots, "plot_risk_coverage", lambda regions, coverage: asked.update(regions=regions, share=coverage)
-    )
-    list(study.pictures()), list(study.trust())
-    assert (asked["split"], asked["methods"], asked["focus"]) == ("test", list(MEANS), "rrn")
-    assert set(asked["regions"]["split"]) == {"test"} and set(asked["regions"]["seed"]) == {0, 1}
-    assert asked["share"] == pytest.approx(1.0)  # nine tenths of four regions are four
-
-
-def test_what_ships_is_of_the_first_partition(make, tmp_path):
-    study = make(explore="rrn", partitions=("1of8", "1of16"))
-    study.write(tmp_path / "out")
-    packed = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Evidence, "pack", lambda evidence, *_: packed.append(evidence.path.parent.name))
-        study.write(tmp_path / "out")
-    assert packed == ["1of8-rrn-0"]
+def test_trust_is_of_all_seeds_of_the_row(make, monkeypatch):
+    study, asked = make(explore="rrn"), []
+    monkeypatch.setattr(reliability_plots, "plot_risk_coverage", asked.append)
+    list(study.trust())
+    assert asked == [[piece.curves for piece in study.pieces if piece.run.method == "rrn"]] and len(asked[0]) == 2
 
 
 def test_variants_are_drawn_against_the_reference_of_a_study_beside(make, monkeypatch):
@@ -200,7 +106,7 @@ def test_several_partitions_are_set_against_each_other(make):
     study = make(partitions=("1of16", "1of8"))
     assert "partitions" in study.tables()
     figures = drawn(study)
-    assert "partitions" in figures and {"qualitative_1of8", "variants_1of8", "risk_coverage_1of8_rrn"} <= set(figures)
+    assert "partitions" in figures and {"variants_1of8", "risk_coverage_1of8_rrn"} <= set(figures)
 
 
 def test_scores_are_those_of_all_classes_together_of_every_run_and_step(make):

@@ -320,7 +320,8 @@ def test_files_are_the_same_bytes_and_read_back(tmp_path):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
     read = pd.read_csv(tmp_path / "first/ablation.csv")
     assert read.columns.tolist() == [
-        *("name", "partition", "method", "labels", "n", "miou_mean", "miou_std", "miou_ensemble", "ensemble_std"),
+        *("name", "partition", "method", "labels", "n", "miou_mean", "miou_std", "image_se"),
+        *("miou_ensemble", "ensemble_std"),
         *("difference", "difference_std", "difference_low", "difference_high"),
         *("p_value", "p_adjusted", "detectable", "parameters", "macs", "best"),
     ]

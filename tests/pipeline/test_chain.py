@@ -11,12 +11,12 @@ from conftest import ROOT, copy_repository, git, python
 from rrn.reliability.evidence import Evidence
 
 METHODS = ["cps_cutmix", "rrn"]
-JOINED = ["ablation", "report"]
-ROW = ["train@1of16-rrn-0", "evaluate@1of16-rrn-0", "ablation"]
+JOINED = ["ablation", "pictures", "report"]
+ROW = ["train@1of16-rrn-0", "evaluate@1of16-rrn-0", "ablation", "pictures"]
 
-DRAWN = {"prepare", "evaluate", "ablation"}
+DRAWN = {"prepare", "evaluate", "ablation", "pictures"}
 TRAINED = {"warmup", "train", "evaluate"}
-COMPUTED = {"render", "verify", "prepare", "warmup", "train", "evaluate", "ablation", "report"}
+COMPUTED = {"render", "verify", "prepare", "warmup", "train", "evaluate", "ablation", "pictures", "report"}
 """Stages that depend on a figure, on the method, and on what all share; `--dry` names no others that read theirs."""
 
 pytestmark = pytest.mark.chain
@@ -65,10 +65,12 @@ def test_results_hold_tables_and_figures(repository):
         "per_class.csv",
         "figures",
     } <= names
-    kinds = "per_class", "training_curves", "qualitative", "reliability", "variants", "risk", "calibration"
+    kinds = "per_class", "training_curves", "reliability", "variants", "risk", "calibration"
     for kind in kinds:
         assert {path.suffix for path in (results / "figures").glob(f"{kind}*")} == {".png", ".pdf"}
-    shipped = Evidence.read(results / "evidence.zip")
+    shown = repository / "results" / "row-pictures" / "smoke"
+    assert {path.suffix for path in (shown / "figures").glob("qualitative*")} == {".png", ".pdf"}
+    shipped = Evidence.read(shown / "evidence.zip")
     assert shipped.about.method == "rrn" and shipped.splits == ("val", "unlabeled") and shipped.ids("val")
     assert "smoke" in (repository / "results" / "report.html").read_text()
 
@@ -80,7 +82,7 @@ def test_runs_hold_what_the_architecture_says(repository):
         "prepare/1of16-0": {"split.json", "frequencies.csv"},
         "warmup/1of16-0": {"segmenters.safetensors", "run.json", "history.csv"},
         "train/1of16-rrn-0": {"discriminators.safetensors", "reliability.csv", "history.csv"},
-        "evaluate/1of16-rrn-0": {"metrics.json", "per_class.csv", "reliability.csv", "evidence.zip"},
+        "evaluate/1of16-rrn-0": {"metrics.json", "per_class.csv", "reliability.csv", "bootstrap.csv", "evidence.zip"},
     }
     for folder, names in expected.items():
         names |= {"notebook.ipynb"} if "/" in folder else set()
@@ -90,7 +92,7 @@ def test_runs_hold_what_the_architecture_says(repository):
 
 def test_executed_notebooks_show_pictures_and_no_paths(repository):
     paths = sorted((repository / "runs").rglob("notebook.ipynb"))
-    assert len(paths) == 2 + 2 * len(METHODS) + 1
+    assert len(paths) == 2 + 2 * len(METHODS) + 2
     for path in paths:
         assert str(repository) not in path.read_text()
         cells = nbformat.read(path, 4).cells
@@ -153,7 +155,8 @@ def test_a_docstring_and_a_comment_run_nothing_but_the_copy(code):
     [
         ("plotting/paper.mplstyle", "lines.linewidth", "lines.markersize: 3\nlines.linewidth", DRAWN),
         ("plotting/figures.py", "\nTERMS = {", "\nMORE = 1\nTERMS = {", DRAWN),
-        ("paper/tables.py", "\n\n\n", "\n\n\nMORE = 1\n", {"ablation", "report"}),
+        ("paper/tables.py", "\n\n\n", "\n\n\nMORE = 1\n", {"ablation", "pictures", "report"}),
+        ("pieces/piece.py", "\n\n\n", "\n\n\nMORE = 1\n", {"evaluate", "ablation", "pictures"}),
         ("explorer/widget.py", "\n\n\n", "\n\n\nMORE = 1\n", set()),
         ("pipeline/stage.py", "\n\n\n", "\n\n\nMORE = 1\n", set()),
         ("method.py", "\n\n\n", "\n\n\nMORE = 1\n", TRAINED),
@@ -174,7 +177,8 @@ def test_changing_a_row_runs_that_row_only(repository, params):
 def test_changing_training_leaves_the_warmup_alone(repository, params):
     params("train.steps=6")
     result = python(repository, "-m", "dvc", "repro", "--dry")
-    assert ran(result.stdout) == [f"train@1of16-{method}-0" for method in METHODS]
+    stages = [f"{stage}@1of16-{method}-0" for stage in ("train", "evaluate") for method in METHODS]
+    assert sorted(ran(result.stdout)) == sorted(stages), "a piece says how long the training was"
 
 
 def test_how_many_images_at_once_trains_nothing_again(repository, params):
@@ -196,6 +200,43 @@ def test_the_results_can_be_compared_with_those_of_git(repository):
     result = python(repository, "-m", "rrn.repro", "--compare", "--tolerance", "0.001")
     assert result.returncode == 0, result.stderr
     assert "within 0.001 points of what git holds" in result.stdout
+
+
+PIECE = "results/finished-runs/smoke/1of16-rrn-0.json"
+
+
+@pytest.fixture
+def clone(repository, tmp_path):
+    """A clone of the results, in which nothing was run."""
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--allow-empty", "--message", "results")
+    git(tmp_path, "clone", "--quiet", str(repository), str(tmp_path / "clone"))
+    return tmp_path / "clone"
+
+
+def test_a_fresh_clone_makes_every_table_from_the_pieces_without_training(clone):
+    before = {path: path.read_bytes() for path in (clone / "results").rglob("*") if path.is_file()}
+    result = python(clone, "-m", "rrn.repro", "--missing")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert ran(result.stdout) == ["notebooks", "ablation"]
+    assert "2 of 2 runs lie in results/finished-runs/smoke" in result.stdout
+    assert "pictures is not run, and results/row-pictures/smoke stays" in result.stdout
+    assert git(clone, "status", "--porcelain") == "" and not (clone / "data").exists()
+    assert {path: path.read_bytes() for path in (clone / "results").rglob("*") if path.is_file()} == before
+
+
+def test_only_the_run_whose_piece_is_missing_is_trained(clone):
+    lock, piece = (clone / "dvc.lock").read_text(), (clone / PIECE).read_bytes()
+    (clone / PIECE).unlink()
+    shown = python(clone, "-m", "rrn.repro", "--missing", "--dry")
+    assert "train@1of16-rrn-0, evaluate@1of16-rrn-0, ablation, report" in shown.stdout
+    assert "cps_cutmix" not in shown.stdout.splitlines()[-1] and not (clone / "runs").exists()
+    result = python(clone, "-m", "rrn.repro", "--missing", "--jobs", "1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    chain = ["notebooks", "verify", "prepare@1of16", "warmup@1of16-0", "train@1of16-rrn-0", "evaluate@1of16-rrn-0"]
+    assert ran(result.stdout) == [*chain, "ablation"]
+    assert (clone / PIECE).read_bytes() == piece and (clone / "dvc.lock").read_text() == lock
+    assert git(clone, "status", "--porcelain") == ""
 
 
 def test_two_people_share_runs_over_a_remote_of_their_own(repository, tmp_path):

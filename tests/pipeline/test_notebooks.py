@@ -46,7 +46,7 @@ def code(notebook):
 
 
 def test_every_stage_has_its_notebook():
-    names = ["1_prepare", "2_warmup", "3_train", "4_evaluate", "5_ablation"]
+    names = ["1_prepare", "2_warmup", "3_train", "4_evaluate", "5_ablation", "6_pictures"]
     assert set(names) <= {path.stem for path in PATHS}
 
 

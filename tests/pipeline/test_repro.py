@@ -6,6 +6,7 @@ import threading
 import pandas as pd
 import pytest
 from conftest import git
+from studies import make_settings, write_run
 
 from rrn import config
 from rrn.pipeline import fetch, repro
@@ -312,3 +313,101 @@ def test_only_stages_that_changed_go_ahead(monkeypatch):
     monkeypatch.setattr(repro.scheduler, "reproduce", lambda command, root, stage: started.append(stage) or 0)
     assert repro.ahead(None, settings, 2) == 0
     assert started == ["train@1of16-rrn-0", "evaluate@1of16-rrn-0"]
+
+
+# ---- only what git lacks
+
+
+@pytest.fixture
+def study(quiet, monkeypatch, tmp_path):
+    """A folder with the pieces of four runs, whose settings `repro` reads; data is there, and dvc runs nothing."""
+    settings = make_settings(["cps_cutmix", "rrn"], [0, 1])
+    for method in settings.ablation.methods:
+        for seed in settings.ablation.seeds:
+            write_run(tmp_path, settings, method, seed, 40, 42)
+            evidence = tmp_path / f"runs/study/evaluate/1of16-{method}-{seed}/evidence.zip"
+            evidence.parent.mkdir(parents=True)
+            evidence.touch()
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(config, "find_root", lambda: tmp_path)
+    monkeypatch.setattr(config, "load", lambda root: settings)
+    monkeypatch.setattr(repro.ImageSet, "open", lambda *_: quiet.append("opened"))
+    return tmp_path
+
+
+def piece_of(study, key):
+    return study / f"results/finished-runs/study/{key}.json"
+
+
+SINGLE = [("repro", "--single-item", stage) for stage in ("ablation", "pictures", "report")]
+
+
+def test_with_all_pieces_nothing_is_trained_and_no_data_is_asked_for(study, quiet, capsys):
+    assert repro.main(["--missing"]) == 0
+    assert quiet == [("repro", "notebooks"), *SINGLE]
+    assert capsys.readouterr().out == "4 of 4 runs lie in results/finished-runs/study\n"
+
+
+@pytest.mark.parametrize(("jobs", "lanes"), [("1", []), ("2", [2])])
+def test_only_runs_without_a_piece_are_trained(study, quiet, capsys, jobs, lanes, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        repro, "ahead", lambda root, settings, jobs, wanted: asked.append(wanted) or quiet.append(jobs) or 0
+    )
+    piece_of(study, "1of16-rrn-1").unlink()
+    assert repro.main(["--missing", "--jobs", jobs]) == 0
+    assert quiet == ["fetch", "opened", *lanes, ("repro", "evaluate@1of16-rrn-1"), *SINGLE]
+    assert asked == [["evaluate@1of16-rrn-1"] for _ in lanes]
+    out = capsys.readouterr().out
+    assert "3 of 4 runs lie in results/finished-runs/study\n" in out
+    assert "evaluate@1of16-rrn-1 is run: results/finished-runs/study/1of16-rrn-1.json is missing\n" in out
+
+
+def test_runs_of_other_settings_are_trained_again(study, quiet, capsys):
+    path = piece_of(study, "1of16-rrn-0")
+    path.write_text(path.read_text().replace('"steps":120', '"steps":7'))
+    assert repro.main(["--missing", "--jobs", "1"]) == 0
+    assert ("repro", "evaluate@1of16-rrn-0") in quiet
+    assert "1of16-rrn-0.json was made with other settings, train.steps: 7, here 120\n" in capsys.readouterr().out
+
+
+def test_pictures_are_left_as_they_are_where_runs_were_made_elsewhere_and_it_is_said(study, quiet, capsys):
+    (study / "runs/study/evaluate/1of16-rrn-1/evidence.zip").unlink()  # pictures are of first seeds
+    assert repro.drawable(study, config.load(root=study), ()) == ["pictures"]
+    (study / "runs/study/evaluate/1of16-rrn-0/evidence.zip").unlink()
+    assert repro.main(["--missing"]) == 0
+    assert quiet == [("repro", "notebooks"), SINGLE[0], SINGLE[2]]
+    assert (study / "results/row-pictures").is_dir()
+    said = "pictures is not run, and results/row-pictures/study stays: 1 of the runs that it shows were made elsewhere"
+    assert said in capsys.readouterr().out
+
+
+def test_a_dry_run_says_what_would_be_run_and_touches_nothing(study, quiet, capsys):
+    piece_of(study, "1of16-rrn-1").unlink()
+    assert repro.main(["--missing", "--dry"]) == 0
+    stages = "prepare, warmup@1of16-1, train@1of16-rrn-1, evaluate@1of16-rrn-1, ablation, pictures, report"
+    assert capsys.readouterr().out.splitlines()[-1] == f"as far as something has changed, this runs {stages}"
+    assert quiet == [] and not (study / "results/row-pictures").exists()
+
+
+def test_a_failure_makes_no_tables(study, quiet, monkeypatch):
+    monkeypatch.setattr(repro, "dvc", lambda root, *arguments: quiet.append(arguments) or 255)
+    assert repro.main(["--missing"]) == 255
+    assert quiet == [("repro", "notebooks")]
+
+
+def test_missing_takes_no_names_of_stages(quiet, capsys):
+    with pytest.raises(SystemExit):
+        repro.main(["--missing", "train@1of16-rrn-0"])
+    assert "--missing finds its stages itself: leave their names out" in capsys.readouterr().err and quiet == []
+
+
+def test_only_wanted_stages_go_ahead(monkeypatch):
+    settings, started = make_settings(["cps_cutmix", "rrn"], [0, 1]), []
+    monkeypatch.setattr(repro, "dvc", lambda root, *arguments: 0)
+    monkeypatch.setattr(
+        repro.scheduler, "changed", lambda command, root: list(repro.scheduler.order(settings.ablation))
+    )
+    monkeypatch.setattr(repro.scheduler, "reproduce", lambda command, root, stage: started.append(stage) or 0)
+    assert repro.ahead(None, settings, 2, ["evaluate@1of16-rrn-1"]) == 0
+    assert started == ["warmup@1of16-1", "train@1of16-rrn-1", "evaluate@1of16-rrn-1"]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from rrn import config
 from rrn.data.image_set import ImageSet
-from rrn.paper import study
+from rrn.paper import pictures
 from rrn.preparation import shapes
 from rrn.preparation.verification import verify
 
@@ -162,7 +162,7 @@ def test_further_scenes_are_rendered_ones_and_fewer_are_the_first(tmp_path: Path
 
 def test_a_picture_of_the_study_may_be_shown(rendered: Path) -> None:
     settings = config.load(overrides={"dataset": {"path": str(rendered)}}, root=REPOSITORY)
-    assert verify(ImageSet.open(settings, REPOSITORY), workers=1).checksum == study.EMBEDDED[0]
+    assert verify(ImageSet.open(settings, REPOSITORY), workers=1).checksum == pictures.EMBEDDED[0]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from small import write_folder
 
 from rrn import config
 from rrn.data.image_set import ImageSet
-from rrn.paper import study
+from rrn.paper import pictures
 from rrn.pipeline import fetch
 from rrn.preparation import shapes
 from rrn.preparation.verification import verify
@@ -52,7 +52,8 @@ def _is_known(path, results, data):
     """Whether a file of results/ shows nothing, or images of the data set alone."""
     if path.suffix in TEXTS or (path.parent.name == "figures" and kind(path) in CHARTS):
         return True
-    study = results / path.relative_to(results).parts[0]
+    name = path.relative_to(results).parts
+    study = results / name[name[0] == "row-pictures"]
     if path.name == evidence.NAME:
         return _is_of(path, data)
     return kind(path) in PICTURES and _classes(study) == (data / "classes.txt").read_text().split("\n")[:-1]
@@ -88,7 +89,7 @@ def strange_in_page(results):
     """Return how many pictures of results/report.html are no figure that lies in results/ (as PNG, larger)."""
     uris = re.findall(r'"data:image/([a-z]+);base64,([^"]+)"', (results / "report.html").read_text())
     drawn = [_small(Image.open(BytesIO(base64.b64decode(text)))) for _, text in uris]
-    known = [_small(Image.open(path)) for path in results.glob("*/figures/*.png")]
+    known = [_small(Image.open(path)) for path in results.glob("**/figures/*.png")]
     return sum(min((np.abs(one - other).mean() for other in known), default=255) > CLOSE for one in drawn)
 
 
@@ -113,7 +114,7 @@ def rendered(data, tmp_path_factory):
 def test_the_embedded_data_is_known_by_what_verify_finds(data, tmp_path):
     scenes = config.read(ROOT / "presets/smoke.yaml")["dataset"]["scenes"]
     shapes.write_scenes(data, tmp_path, scenes)
-    for folder, checksum in zip((tmp_path, data), study.EMBEDDED[1:], strict=True):
+    for folder, checksum in zip((tmp_path, data), pictures.EMBEDDED[1:], strict=True):
         settings = config.load(overrides={"dataset": {"path": str(folder)}}, root=ROOT)
         assert verify(ImageSet.open(settings, ROOT), workers=1).checksum == checksum
 
@@ -126,7 +127,7 @@ def test_the_page_shows_figures_of_results_alone():
     results = ROOT / "results"
     assert strange_in_page(results) == 0
     page = (results / "report.html").read_text()
-    assert page.count("data:image/") == len(list(results.glob("*/figures/*.png"))) == page.count("<img ")
+    assert page.count("data:image/") == len(list(results.glob("**/figures/*.png"))) == page.count("<img ")
 
 
 def test_git_holds_no_other_picture_than_those_of_results_and_of_two_pages():
@@ -164,9 +165,12 @@ def results(tmp_path):
     """Results of a study of a small data set, with all that may lie there."""
     own = write_folder(tmp_path / "own", {"train": 3})
     place = tmp_path / "results" / "n"
-    written(place / evidence.NAME, own, ["train000", "train002"])
-    for name in ("qualitative_1of4.png", "per_class_gain.png", "risk_coverage_1of4_rrn.pdf", "partitions.pdf"):
-        (place / "figures").mkdir(exist_ok=True)
+    written(tmp_path / "results" / "row-pictures" / "n" / evidence.NAME, own, ["train000", "train002"])
+    shown = tmp_path / "results" / "row-pictures" / "n" / "figures"
+    shown.mkdir()
+    (shown / "qualitative_1of4.png").touch()
+    for name in ("per_class_gain.png", "risk_coverage_1of4_rrn.pdf", "partitions.pdf"):
+        (place / "figures").mkdir(exist_ok=True, parents=True)
         (place / "figures" / name).touch()
     pd.DataFrame({"class": ["ground", "disc", "square"]}).to_csv(place / "per_class.csv", index=False)
     return tmp_path / "results"
@@ -192,7 +196,7 @@ def test_a_label_of_another_data_set_and_a_picture_that_is_not_listed_are_recogn
     other = shutil.copytree(results.parent / "own", tmp_path / "other")
     Image.new("L", (28, 20)).save(other / "labels/train/train002.png")
     assert [path.name for path in strange_pictures(results, other)] == [evidence.NAME]
-    with zipfile.ZipFile(results / "n" / evidence.NAME, "a") as archive:
+    with zipfile.ZipFile(results / "row-pictures" / "n" / evidence.NAME, "a") as archive:
         archive.writestr("train/7/image.jpg", b"photograph")
     assert [path.name for path in strange_pictures(results, results.parent / "own")] == [evidence.NAME]
 
@@ -200,7 +204,7 @@ def test_a_label_of_another_data_set_and_a_picture_that_is_not_listed_are_recogn
 def test_a_picture_of_the_page_that_is_no_figure_is_recognized(results):
     draw = np.random.default_rng(0)
     noise = [Image.fromarray(draw.integers(0, 256, (4, 4, 3), np.uint8)).resize((64, 64), 0) for _ in range(2)]
-    for path in results.glob("n/figures/*.png"):
+    for path in results.glob("**/figures/*.png"):
         noise[0].save(path)
     uris = []
     for picture in noise:

@@ -15,18 +15,20 @@ from ruamel.yaml import YAML
 from studies import table_cells
 
 from rrn import config
+from rrn.pieces.made_with import made_with
 
 MODULES = {p.relative_to(ROOT).as_posix(): p for p in sorted((ROOT / "rrn").rglob("*.py"))}
 NOTEBOOKS = {p.name: p for p in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
-WITHOUT_TORCH = {"prepare", "ablation"}
+WITHOUT_TORCH = {"prepare", "ablation", "pictures"}
 LINES = 300
 NOT_OF_THE_STAGE = {
     "prepare": {"ablation", "name"},
     "warmup": {"name", "loading", "cutmix", "train", "method"},
     "train": {"name", "loading", "warmup"},
-    "evaluate": {"name", "cutmix", "batch"},
+    "evaluate": {"name", "ablation"},
     "ablation": {"name"},
+    "pictures": {"name", "model"},
 }
 """Settings that modules of a stage read, but never for this stage, or without effect on results."""
 
@@ -53,10 +55,11 @@ MAY_IMPORT = {
     "predict": "runtime config data models method reliability runs evaluation",
     "training": "runtime config data models method reliability runs evaluation",
     "train": "runtime config data models method reliability runs evaluation training",
+    "pieces": "runtime settings config data reliability",
     "plotting": "runtime config data reliability",
-    "paper": "runtime settings config data reliability plotting",
+    "paper": "runtime settings config data reliability pieces plotting",
     "explorer": "runtime config data reliability plotting",
-    "pipeline": "runtime settings config data preparation",
+    "pipeline": "runtime settings config data preparation pieces",
 }
 """Rooms, and what lies in rrn/ itself, with the rooms that they may import besides themselves."""
 ROOMS_WITH_TORCH = ("models", "method", "runs", "evaluation", "evaluate", "predict", "training", "train")
@@ -232,7 +235,7 @@ def test_the_copies_that_stages_depend_on_are_made_of_all_notebooks_and_all_code
 
 
 def test_no_training_depends_on_how_anything_is_drawn():
-    idle = {f"build/rrn/{name}" for name in ("plotting", "paper", "explorer", "pipeline", "preparation")}
+    idle = {f"build/rrn/{name}" for name in ("plotting", "paper", "pieces", "explorer", "pipeline", "preparation")}
     for stage in ("warmup", "train"):
         assert not code_of_stage(stage) & idle
 
@@ -286,7 +289,15 @@ def test_stages_depend_on_the_settings_their_modules_read(stage):
     read = set().union(sections_read(notebook_of(stage)), *(sections_read(MODULES[name]) for name in modules))
     listed = {name.split(".")[0] for name in STAGES[stage]["params"]}
     assert read - listed == NOT_OF_THE_STAGE[stage]
-    assert listed - read <= {"methods", "method"}
+    stated = set(made_with(config.load("rrn"))) if stage == "evaluate" else set()
+    assert listed - read <= {"methods", "method"} | stated
+
+
+def test_evaluate_depends_on_all_that_a_piece_says_it_was_made_with():
+    """Or else a piece could be of other settings while dvc takes its stage for done."""
+    stated = made_with(config.load("rrn"))
+    parts = {f"log.{key}" for key in stated.pop("log")}
+    assert {*stated, *parts} <= set(STAGES["evaluate"]["params"])
 
 
 def test_what_changes_no_bit_runs_nothing_again_and_what_evidence_shows_no_training():
@@ -338,12 +349,12 @@ def test_no_absolute_path_is_committed():
 
 
 def test_lock_belongs_to_the_pipeline():
-    """It has neither stages that are gone nor, in what ablation reads, runs of rows that are."""
+    """It has neither stages that are gone nor, in what pictures reads, runs of rows that are."""
     lock = YAML(typ="safe", pure=True).load((ROOT / "dvc.lock").read_text())["stages"]
     command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert set(lock) == set(listed.split())
-    for dep in lock["ablation"]["deps"]:
+    for dep in lock["pictures"]["deps"]:
         stage = dep["path"].split("/")[-1]
         runs = [entry for name, entry in lock.items() if name.startswith(f"{stage}@")]
         if runs:

@@ -8,6 +8,8 @@ import pytest
 from studies import make_history
 
 from rrn.paper import reliability_plots
+from rrn.reliability.curves import run_curves
+from rrn.reliability.measures import HALF
 from rrn.runtime import tracking
 
 METRICS = {"partition": "1of16", "method": "rrn", "seed": 2, "miou_1": 50.5, "miou_mean": 51.25, "miou_ensemble": 52.0}
@@ -78,7 +80,8 @@ def test_points_of_risk_are_what_the_figure_draws_means_over_seeds_and_segmenter
     regions = pd.DataFrame({**scores, "region_score": math.nan, "product": math.nan, "pixels": 100})
     regions[["seed", "segmenter"]] = runs
     regions["right"] = [100, 0, 100, 0, 80, 20, 80, 20]
-    points = reliability_plots.risk_points(regions)
+    rule = HALF.model_copy(update={"by": "confidence"})
+    points = reliability_plots.risk_points([run_curves(part, rule) for _, part in regions.groupby("seed")])
     assert set(points["score"]) == {"confidence", "certainty", "agreement"}, (
         "scores that the row does not have are left out"
     )
