@@ -76,10 +76,10 @@ class Evaluation:
     def per_class(self) -> pd.DataFrame:
         """Return class, iou_1, iou_2, iou_mean of students, iou_ensemble (per cent, NaN if absent), pixels (truth)."""
         one, two, both = (100 * iou(self.matrices[name]).numpy() for name in SEGMENTERS)
-        each = pd.DataFrame({"iou_1": one, "iou_2": two})
-        means = {"iou_mean": each.iloc[:, : self.students].mean(axis=1), "iou_ensemble": both}
+        mean = pd.DataFrame([one, two][: self.students]).mean().to_numpy()
+        columns = {"iou_1": one, "iou_2": two, "iou_mean": mean, "iou_ensemble": both}
         pixels = self.matrices["ensemble"].sum(1).numpy()
-        return each.assign(**means, pixels=pixels).set_axis(list(self.classes)).rename_axis("class").reset_index()
+        return pd.DataFrame({"class": list(self.classes), **columns, "pixels": pixels})
 
 
 def evaluate(predictions: Iterable[Predictions], classes: Sequence[str], students: int = 2) -> Evaluation:

@@ -77,10 +77,10 @@ def test_a_piece_that_is_missing_says_what_computes_it(study, tmp_path):
 @pytest.mark.parametrize(
     ("section", "values", "said"),
     [
-        ("train", {"steps": 7}, "train.steps: 7, here 120: `python -m rrn.repro --missing` computes it again, or set"),
+        ("train", {"steps": 7}, "train.steps: 7, here 500: `python -m rrn.repro --missing` computes it again, or set"),
         ("method", {"rho": "mean"}, "method.rho: 'mean', here 'agreement': "),
         ("method", {"strong": {"gray": 0.2}}, "method.strong: {'gray': 0.2}, here null: "),
-        ("log", {"every": 1}, "log.every: 1, here 20: "),
+        ("log", {"every": 1}, "log.every: 1, here 25: "),
         ("log", {"more": 1}, "log.more: 1, here absent: "),
     ],
 )
