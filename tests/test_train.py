@@ -594,7 +594,7 @@ def test_images_are_looked_at_as_evaluate_says(warm, images):
     run = train.Training(train.job(*KEY, warm / "none"))
     run.predictor.protocol = run.predictor.protocol.model_copy(update={"mode": "pad", "window": (20, 27)})
     with pytest.raises(SettingsError, match="an image of 20 x 28 pixels"):
-        list(run.diagnosis._predictions(getattr(run.diagnosis, images), [], lambda: None))
+        list(run.diagnosis._predictions(getattr(run.diagnosis, images), (), [], lambda: None))
 
 
 def test_val_goes_through_the_networks_once_for_miou_and_reliability(warm, monkeypatch):

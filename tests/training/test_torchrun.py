@@ -101,7 +101,7 @@ def test_a_process_that_is_killed_ends_the_training(repository, tmp_path):
     members[1].kill()
     told = account(rows)
     assert told.startswith("rrn.train exited with status 1; its last lines:\nrrn.train FAILED\n")
-    assert re.search(r"Root Cause.*\n(.*\n)+ +rank +: 1 .*\n.*\(SIGKILL\)", told), told
+    assert re.search(r" +rank +: 1 .*\n.*\(SIGKILL\)", told), told  # first or not: whichever torchrun sees first
     assert told.endswith(launch.ADVICE) and "the same command then goes on from the last checkpoint" in told
     assert agents.gone([process.pid for process in (*members, torchrun)])
 
