@@ -202,6 +202,7 @@ def test_the_results_can_be_compared_with_those_of_git(repository):
     assert "within 0.001 points of what git holds" in result.stdout
 
 
+REMOTE = (ROOT / "docs" / "sharing.md").read_text().split("## Two people, one remote")[1]
 PIECE = "results/finished-runs/smoke/1of16-rrn-0.json"
 
 
@@ -241,7 +242,7 @@ def test_only_the_run_whose_piece_is_missing_is_trained(clone):
 
 def test_two_people_share_runs_over_a_remote_of_their_own(repository, tmp_path):
     origin, second = tmp_path / "origin.git", tmp_path / "second"
-    gives, takes = re.findall(r"(?:^    .+\n)+", (ROOT / "docs" / "sharing.md").read_text(), flags=re.MULTILINE)
+    gives, takes = re.findall(r"(?:^    .+\n)+", REMOTE, flags=re.MULTILINE)
     git(tmp_path, "clone", "--quiet", "--bare", str(repository), str(origin))
     git(tmp_path, "clone", "--quiet", str(origin), str(second))
     git(repository, "remote", "add", "origin", str(origin))
