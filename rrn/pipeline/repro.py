@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import io
-import itertools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,18 +27,13 @@ from rrn import config
 from rrn.data.decoding import DataError
 from rrn.data.image_set import RENDERED, ImageSet
 from rrn.pieces import store
-from rrn.pipeline import buildable, fetch, git, scheduler
-from rrn.runtime import atomic_io, locking, tracking
+from rrn.pipeline import aside, buildable, fetch, git, missing, scheduler
+from rrn.preparation.report import Report
+from rrn.runtime import atomic_io, locking
 
 KEYS = ["name", "partition", "method"]
 TOLERANCE = 2.0
 """Default of --tolerance, in points of IoU: a few times the deviation between seeds."""
-
-DRAWN = Path("results", "row-pictures")
-"""Pictures of studies, which git holds."""
-
-SEEDED = ("prepare", "warmup")
-"""Stages that run once for a partition and a seed, whatever the row."""
 
 DVC = fetch.DVC
 
@@ -96,60 +90,6 @@ def ahead(root: Path, settings: config.Settings, jobs: int, wanted: Iterable[str
     return scheduler.run_stages(stages, waits, jobs, lambda stage: scheduler.reproduce(DVC, root, stage))
 
 
-def set_aside(root: Path, settings: config.Settings) -> list[Path]:
-    """Move folders and metrics of runs that the lists of `ablation:` do not name to runs/<name>/aside.
-
-    The ablation stage depends on whole folders; what is left of removed rows would be hashed too.
-
-    Returns:
-        The folders and files as they were called.
-    """
-    lists = settings.ablation
-    partitions, seeds = lists.partitions, [str(seed) for seed in lists.seeds]
-    full = {"-".join(key) for key in itertools.product(partitions, lists.methods, seeds)}
-    runs = root / "runs" / settings.name
-    listed = {
-        **{runs / stage: {"-".join(key) for key in itertools.product(partitions, seeds)} for stage in SEEDED},
-        runs / "train": full,
-        runs / "evaluate": full,
-        tracking.run_folder(root, settings.name): {f"{key}.json" for key in full},
-    }
-    stale = [path for folder, names in listed.items() for path in sorted(folder.glob("*")) if path.name not in names]
-    for path in stale:
-        _move(path, runs / "aside" / (path.parent.name if path.is_dir() else "metrics") / path.name)
-    return stale
-
-
-def keep_changes(root: Path, name: str) -> list[Path]:
-    """Move what was changed or added by hand in outputs of stages to runs/<name>/aside, since dvc would delete it.
-
-    These are single files of runs/<name>, and the whole of results/<name>, of which dvc has no copy.
-
-    Returns:
-        What was moved, as it was called.
-
-    Raises:
-        fetch.FetchError, subprocess.CalledProcessError: dvc failed and has said why.
-    """
-    runs, results = root / "runs" / name, root / "results" / name
-    differing = fetch.by_hand({**fetch.status(DVC, root), "unknown": []})
-    paths = [root / path for part in differing.values() for path in part]
-    moved = {path: runs / "aside" / path.relative_to(runs) for path in paths if path.is_relative_to(runs)}
-    parts = scheduler.changed(DVC, root, "ablation").get("ablation", [])
-    if results.exists() and any(f"results/{name}" in part.get("changed outs", {}) for part in parts):
-        moved[results] = runs / "aside" / "results"
-    for path, target in moved.items():
-        _move(path, target)
-    return list(moved)
-
-
-def _move(path: Path, target: Path) -> None:
-    """Rename a path to `target`, or target.2, target.3, ...: what was moved there before stays."""
-    numbered = (target.with_name(f"{target.name}.{number}") for number in itertools.count(2))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path.rename(next(each for each in itertools.chain([target], numbered) if not os.path.lexists(each)))
-
-
 def deviations(committed: pd.DataFrame, here: pd.DataFrame) -> pd.DataFrame:
     """Return the columns miou_mean* as committed, as here, and the differences; NaN where only one side has the row."""
     keys = [key for key in KEYS if key in committed and key in here]
@@ -171,7 +111,7 @@ def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: li
         fetch.FetchError, DataError: the data is not there; nothing was run or moved.
     """
     require_data(root, settings)
-    make_room(root, settings, rest)
+    aside.make_room(root, settings, rest)
     jobs = 1 if rest else jobs or scheduler.fitting(settings)
     return (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
 
@@ -181,14 +121,6 @@ def require_data(root: Path, settings: config.Settings) -> None:
     fetch.fetch(DVC, root)
     if (root / settings.dataset.path).resolve() != (root / RENDERED).resolve():
         ImageSet.open(settings, root)  # dvc would say less of data that are not there
-
-
-def make_room(root: Path, settings: config.Settings, rest: list[str]) -> None:
-    """Move what stages would mistake or delete out of the way, and say so."""
-    for folder in set_aside(root, settings):
-        print(f"{folder.relative_to(root)} is not listed in params.yaml: moved to aside/")
-    for path in () if "--dry" in rest else keep_changes(root, settings.name):
-        print(f"{path.relative_to(root)} is not as dvc.lock says: moved to runs/{settings.name}/aside/")
 
 
 def completed(root: Path, settings: config.Settings, jobs: int | None, rest: list[str]) -> int:
@@ -206,12 +138,14 @@ def completed(root: Path, settings: config.Settings, jobs: int | None, rest: lis
     Raises:
         fetch.FetchError, DataError: data are needed, and not there; nothing was run or moved.
     """
+    if "--dry" not in rest and (status := take_over(root, settings)):
+        return status
     lacking, count = store.lacking(root, settings), len(store.listed_runs(settings))
     stages = [f"evaluate@{key}" for key in lacking]
     print(f"{count - len(lacking)} of {count} runs lie in {store.piece_folder(settings.name)}")
     for stage, why in zip(stages, lacking.values(), strict=True):
         print(f"{stage} is run: {why.partition(': `')[0]}", flush=True)
-    joined = ["ablation", *drawable(root, settings, lacking), "report"]
+    joined = ["ablation", *missing.drawable(root, settings, lacking), "report"]
     if "--dry" in rest:  # dvc tells of no stage whose input another one has yet to write
         waits = scheduler.order(settings.ablation)
         chain = [stage for stage in waits if stage in scheduler.stages_for(waits, stages)]
@@ -220,33 +154,25 @@ def completed(root: Path, settings: config.Settings, jobs: int | None, rest: lis
     if stages:
         require_data(root, settings)
     fetch.allow_no_git(DVC, root)
-    make_room(root, settings, rest)
+    aside.make_room(root, settings, rest)
     jobs = 1 if rest else jobs or scheduler.fitting(settings)
     if stages and jobs > 1 and (status := ahead(root, settings, jobs, stages)):
         return status
-    (root / DRAWN).mkdir(parents=True, exist_ok=True)  # the page of results reads it
+    (root / missing.DRAWN).mkdir(parents=True, exist_ok=True)  # the page of results reads it
     calls = [[*(stages or ["notebooks"])], *(["--single-item", stage] for stage in joined)]
     return next((status for call in calls if (status := dvc(root, "repro", *rest, *call))), 0)
 
 
-def drawable(root: Path, settings: config.Settings, made: Collection[str]) -> list[str]:
-    """Return the stage `pictures` where the runs are here that it needs; say so where they are not.
-
-    Args:
-        root: the repository.
-        settings: of params.yaml.
-        made: runs that are, or would be, made here.
-    """
-    paths = {key: path for key, path in store.evidence_of(settings).items() if key not in made}
-    absent = [str(path) for path in paths.values() if not (root / path).is_file()]
-    if not absent:
-        return ["pictures"]
-    print(
-        f"pictures is not run, and {DRAWN / settings.name} stays: {len(absent)} of the runs that it shows were "
-        f"made elsewhere ({absent[0]} is not here); it is run where all of them are",
-        flush=True,
-    )
-    return []
+def take_over(root: Path, settings: config.Settings) -> int:
+    """Copy the pieces that other studies have of missing runs, once the data are known; return 0 or a bad status."""
+    if not missing.elsewhere(root, settings):
+        return 0
+    require_data(root, settings)
+    status = dvc(root, "repro", "verify")
+    if not status:
+        report = Report.read(root / "runs" / settings.name / "verify", settings.dataset)
+        missing.adopt(root, settings, report.checksum)
+    return status
 
 
 def compare(root: Path, name: str, tolerance: float) -> int:

@@ -80,6 +80,9 @@ def changed(command: list[str], root: Path, *stages: str) -> dict[str, Any]:
 def run_stages(stages: list[str], waits: Mapping[str, str | None], lanes: int, start: Callable[[str], int]) -> int:
     """Run stages side by side, each after the one that it waits for; after a failure begin no other.
 
+    What a finished stage has made ready comes first, so that a run is evaluated before another is trained: where a long
+    study is stopped, the runs that it has trained are finished ones.
+
     Args:
         stages: which.
         waits: of `order`.
@@ -100,7 +103,7 @@ def run_stages(stages: list[str], waits: Mapping[str, str | None], lanes: int, s
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 graph.done(running.pop(future))
                 status = status or future.result()
-            ready += graph.get_ready()
+            ready = [*graph.get_ready(), *ready]
     return status
 
 

@@ -2,6 +2,7 @@ import os
 import signal
 import sys
 import threading
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -9,7 +10,8 @@ from conftest import git
 from studies import make_settings, write_run
 
 from rrn import config
-from rrn.pipeline import fetch, repro
+from rrn.pieces import store
+from rrn.pipeline import aside, fetch, missing, repro
 from rrn.pipeline import git as held
 from rrn.runtime import locking
 
@@ -87,13 +89,13 @@ def test_runs_that_are_no_longer_listed_are_set_aside(tmp_path):
     for place in (runs, runs / "aside"):
         (place / stale[0]).mkdir(parents=True, exist_ok=True)
         (place / stale[0] / "which").write_text(place.name)
-    moved = repro.set_aside(tmp_path, settings)
+    moved = aside.set_aside(tmp_path, settings)
     assert [str(path.relative_to(runs)) for path in moved] == stale
     assert all((runs / folder).is_dir() for folder in (*kept, "ablation"))
     assert all((runs / "aside" / folder).is_dir() for folder in stale)
-    assert repro.set_aside(tmp_path, settings) == []
+    assert aside.set_aside(tmp_path, settings) == []
     (runs / stale[0]).mkdir()
-    repro.set_aside(tmp_path, settings)
+    aside.set_aside(tmp_path, settings)
     assert sorted(path.name for path in (runs / "aside/prepare").iterdir()) == ["1of3-0", "1of3-0.2", "1of3-0.3"]
     first, second = ((runs / "aside/prepare" / name / "which").read_text() for name in ("1of3-0", "1of3-0.2"))
     assert (first, second) == ("aside", settings.name)
@@ -101,22 +103,22 @@ def test_runs_that_are_no_longer_listed_are_set_aside(tmp_path):
 
 def test_metrics_of_runs_that_are_no_longer_listed_are_set_aside_too(tmp_path):
     settings = config.load(root=None)
-    lists, folder = settings.ablation, tmp_path / "results" / "per-run" / settings.name
-    kept = folder / f"{lists.partitions[0]}-{lists.methods[0]}-{lists.seeds[0]}.json"
-    stale = [folder / f"{lists.partitions[0]}-{name}.json" for name in (f"{lists.methods[0]}-99", "gone-0")]
+    lists, metrics = settings.ablation, tmp_path / "results" / "per-run" / settings.name
+    kept = metrics / f"{lists.partitions[0]}-{lists.methods[0]}-{lists.seeds[0]}.json"
+    stale = [metrics / f"{lists.partitions[0]}-{name}.json" for name in (f"{lists.methods[0]}-99", "gone-0")]
     other = tmp_path / "results" / "per-run" / "other" / "all-gone-0.json"
     for path in (kept, *stale, other):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(path.name)
-    aside = tmp_path / "runs" / settings.name / "aside" / "metrics"
-    aside.mkdir(parents=True)
-    (aside / stale[0].name).write_text("of an earlier time")
-    assert repro.set_aside(tmp_path, settings) == sorted(stale)
-    places = [aside / f"{stale[0].name}.2", aside / stale[1].name]
+    folder = tmp_path / "runs" / settings.name / "aside" / "metrics"
+    folder.mkdir(parents=True)
+    (folder / stale[0].name).write_text("of an earlier time")
+    assert aside.set_aside(tmp_path, settings) == sorted(stale)
+    places = [folder / f"{stale[0].name}.2", folder / stale[1].name]
     assert [path.read_text() for path in places] == [path.name for path in stale]
-    assert (aside / stale[0].name).read_text() == "of an earlier time"
+    assert (folder / stale[0].name).read_text() == "of an earlier time"
     assert kept.exists() and other.exists(), "another study is not touched"
-    assert repro.set_aside(tmp_path, settings) == []
+    assert aside.set_aside(tmp_path, settings) == []
 
 
 def test_arguments_go_on_to_dvc_after_the_data_is_there(quiet):
@@ -129,7 +131,7 @@ def test_data_that_cannot_be_fetched_stops_everything_before_anything_is_moved(q
         raise fetch.FetchError("data/shapes is not as it shipped")
 
     monkeypatch.setattr(fetch, "fetch", refuse)
-    monkeypatch.setattr(repro, "set_aside", lambda root, settings: quiet.append("moved") or [])
+    monkeypatch.setattr(aside, "set_aside", lambda root, settings: quiet.append("moved") or [])
     assert repro.main([]) == 1
     assert capsys.readouterr().err == "error: data/shapes is not as it shipped\n"
     assert quiet == []
@@ -146,7 +148,7 @@ def told(tmp_path, monkeypatch):
     def tell(uncommitted, ablation):
         answers = {"data": {"uncommitted": uncommitted}, "status": ablation}
         program = f"import json, sys; print(json.dumps({answers!r}[sys.argv[1]]))"
-        monkeypatch.setattr(repro, "DVC", [sys.executable, "-c", program])
+        monkeypatch.setattr(fetch, "DVC", [sys.executable, "-c", program])
 
     return tell
 
@@ -166,7 +168,7 @@ def test_what_was_changed_or_added_by_hand_in_outputs_is_kept(told, tmp_path):
     told(
         changed, {"ablation": [{"changed deps": {"rrn/a.py": "modified"}}, {"changed outs": {"results/n": "modified"}}]}
     )
-    moved = [str(path.relative_to(tmp_path)) for path in repro.keep_changes(tmp_path, "n")]
+    moved = [str(path.relative_to(tmp_path)) for path in aside.keep_changes(tmp_path, "n")]
     assert moved == ["runs/n/evaluate/a/notebook.ipynb", "runs/n/train/a/note.txt", "results/n"]
     after = files(tmp_path)
     assert sorted(after.values()) == sorted(before.values())
@@ -178,13 +180,13 @@ def test_what_was_changed_or_added_by_hand_in_outputs_is_kept(told, tmp_path):
 def test_outputs_that_are_as_they_were_written_stay_where_they_are(told, tmp_path, about):
     before = files(tmp_path)
     told({"deleted": ["runs/n/train/b/"]}, about)
-    assert repro.keep_changes(tmp_path, "n") == []
+    assert aside.keep_changes(tmp_path, "n") == []
     assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("arguments", [["--jobs", "1"], ["ablation"], ["train@1of16-rrn-0", "--force"]])
 def test_what_was_kept_is_said(quiet, monkeypatch, root, capsys, arguments):
-    monkeypatch.setattr(repro, "keep_changes", lambda root, name: [root / "results" / name])
+    monkeypatch.setattr(aside, "keep_changes", lambda root, name: [root / "results" / name])
     assert repro.main(arguments) == 0
     assert "results/shapes is not as dvc.lock says: moved to runs/shapes/aside/\n" in capsys.readouterr().out
     assert repro.main(["--dry"]) == 0
@@ -203,10 +205,10 @@ def test_a_data_set_that_is_not_there_is_named_before_any_stage(quiet, monkeypat
 def quiet(monkeypatch):
     """Calls of fetch, of dvc and of the lanes, which run nothing."""
     calls = []
-    monkeypatch.setattr(repro, "keep_changes", lambda root, name: [])
+    monkeypatch.setattr(aside, "keep_changes", lambda root, name: [])
     monkeypatch.setattr(fetch, "fetch", lambda command, root: calls.append("fetch"))
     monkeypatch.setattr(repro, "dvc", lambda root, *arguments: calls.append(arguments) or 0)
-    monkeypatch.setattr(repro, "set_aside", lambda root, settings: [])
+    monkeypatch.setattr(aside, "set_aside", lambda root, settings: [])
     monkeypatch.setattr(repro, "ahead", lambda root, settings, jobs: calls.append(jobs) or 0)
     return calls
 
@@ -356,7 +358,7 @@ def test_only_runs_without_a_piece_are_trained(study, quiet, capsys, jobs, lanes
     )
     piece_of(study, "1of16-rrn-1").unlink()
     assert repro.main(["--missing", "--jobs", jobs]) == 0
-    assert quiet == ["fetch", "opened", *lanes, ("repro", "evaluate@1of16-rrn-1"), *SINGLE]
+    assert quiet == ["fetch", *lanes, ("repro", "evaluate@1of16-rrn-1"), *SINGLE]
     assert asked == [["evaluate@1of16-rrn-1"] for _ in lanes]
     out = capsys.readouterr().out
     assert "3 of 4 runs lie in results/finished-runs/study\n" in out
@@ -365,15 +367,52 @@ def test_only_runs_without_a_piece_are_trained(study, quiet, capsys, jobs, lanes
 
 def test_runs_of_other_settings_are_trained_again(study, quiet, capsys):
     path = piece_of(study, "1of16-rrn-0")
-    path.write_text(path.read_text().replace('"steps":120', '"steps":7'))
+    path.write_text(path.read_text().replace('"steps":500', '"steps":7'))
     assert repro.main(["--missing", "--jobs", "1"]) == 0
     assert ("repro", "evaluate@1of16-rrn-0") in quiet
-    assert "1of16-rrn-0.json was made with other settings, train.steps: 7, here 120\n" in capsys.readouterr().out
+    assert "1of16-rrn-0.json was made with other settings, train.steps: 7, here 500\n" in capsys.readouterr().out
+
+
+@pytest.fixture
+def other(study, monkeypatch, quiet):
+    """The same runs in a study of another name, of which `study` lacks two; verify finds the images of one of them."""
+    settings = config.load(root=study)
+    for seed in (0, 1):
+        piece = store.read_piece(study, settings, f"1of16-rrn-{seed}")
+        run = piece.run.model_copy(update={"name": "another", "data": (piece.run.data, "0000")[seed]})
+        path = study / f"results/finished-runs/another/{run.key}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(piece.model_copy(update={"run": run}).text())
+        piece_of(study, run.key).unlink()
+    first = store.read_piece(study, settings, "1of16-cps_cutmix-0").run.data
+    monkeypatch.setattr(repro.Report, "read", lambda *_: SimpleNamespace(checksum=first))
+    return path
+
+
+@pytest.mark.usefixtures("other")
+def test_the_same_run_of_another_study_is_taken_over_if_its_images_are_the_same(study, quiet, capsys):
+    assert repro.main(["--missing", "--jobs", "1"]) == 0
+    assert quiet[:3] == ["fetch", ("repro", "verify"), "fetch"]
+    assert ("repro", "evaluate@1of16-rrn-1") in quiet, "of other images: trained"
+    said = capsys.readouterr().out
+    assert "1of16-rrn-0 is that of another: its piece is copied\n3 of 4 runs lie in" in said
+    taken = store.read_piece(study, config.load(root=study), "1of16-rrn-0")
+    assert (taken.run.name, taken.metrics["miou_mean"]) == ("study", 41)
+
+
+def test_a_run_of_other_settings_or_a_dry_run_is_taken_over_by_nobody(study, other, quiet):
+    assert repro.main(["--missing", "--dry"]) == 0 and quiet == []
+    for path in other.parent.iterdir():
+        path.write_text(path.read_text().replace('"steps":500', '"steps":7'))
+    assert missing.elsewhere(study, config.load(root=study)) == {}
+    assert repro.main(["--missing", "--jobs", "1"]) == 0
+    assert ("repro", "verify") not in quiet
+    assert ("repro", "evaluate@1of16-rrn-0", "evaluate@1of16-rrn-1") in quiet
 
 
 def test_pictures_are_left_as_they_are_where_runs_were_made_elsewhere_and_it_is_said(study, quiet, capsys):
     (study / "runs/study/evaluate/1of16-rrn-1/evidence.zip").unlink()  # pictures are of first seeds
-    assert repro.drawable(study, config.load(root=study), ()) == ["pictures"]
+    assert missing.drawable(study, config.load(root=study), ()) == ["pictures"]
     (study / "runs/study/evaluate/1of16-rrn-0/evidence.zip").unlink()
     assert repro.main(["--missing"]) == 0
     assert quiet == [("repro", "notebooks"), SINGLE[0], SINGLE[2]]

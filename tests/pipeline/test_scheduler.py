@@ -56,6 +56,15 @@ def test_a_stage_begins_when_the_one_it_waits_for_has_ended_and_two_stand_side_b
     assert sorted(ended) == sorted(WAITS)
 
 
+def test_a_run_is_finished_before_another_begins():
+    """Where a long study is stopped, what was trained is evaluated, too."""
+    waits = {"warmup@0": None, "warmup@1": None, "train@a-0": "warmup@0", "train@b-0": "warmup@0"}
+    waits |= {"evaluate@a-0": "train@a-0", "evaluate@b-0": "train@b-0"}
+    started = []
+    assert scheduler.run_stages(list(waits), waits, 1, lambda stage: started.append(stage) or 0) == 0
+    assert started == ["warmup@0", "train@a-0", "evaluate@a-0", "train@b-0", "evaluate@b-0", "warmup@1"]
+
+
 def test_no_more_stages_than_lanes_run_at_a_time():
     running, most, together = set(), [], threading.Barrier(3, timeout=PATIENCE)
 
