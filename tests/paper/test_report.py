@@ -243,6 +243,6 @@ def test_the_command_writes_the_page(repository):
 
 def test_presets_tell_what_their_studies_are():
     told = report.abouts(ROOT / "presets")
-    assert told["controls"].startswith("What the main rows are measured against: controls, the upper bound,")
+    assert told["controls"].startswith("Variants of rho, of the objective and of the keep rule. The main rows")
     for name in ("sweep_threshold", "sweep_grid", "sweep_objective", "partitions"):
-        assert "Budget: two seeds, the default number of steps" in told[name]
+        assert "Budget: two seeds, the small design" in told[name]
