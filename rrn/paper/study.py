@@ -23,7 +23,7 @@ from rrn.paper.table_format import Table
 from rrn.pieces import store
 from rrn.plotting import figures
 from rrn.reliability.curves import RunCurves
-from rrn.reliability.measures import MEASURES
+from rrn.reliability.measures import EVERYTHING, MEASURES
 from rrn.runtime import atomic_io, csv_files, tracking
 
 Drawn = Iterator[tuple[str, Figure]]
@@ -50,7 +50,7 @@ class Study:
         self.runs = collect.collect(self.pieces, settings, root / "results")
         self.classes = collect.collect_classes(self.pieces)
         self.history = collect.collect_table(self.pieces, "history")
-        self.reliability = collect.collect_table(self.pieces, "reliability")
+        self.reliability = collect.collect_table(self.pieces, "reliability").assign(**{"class": EVERYTHING})
         self.quoted = collect.quoted(settings)
 
     @property

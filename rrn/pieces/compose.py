@@ -14,6 +14,7 @@ from rrn.reliability.curves import run_curves
 from rrn.reliability.evidence import NAME, Evidence
 from rrn.reliability.measures import EVERYTHING
 from rrn.runtime.csv_files import read_csv
+from rrn.runtime.tracking import CURVES
 
 PACKAGES = (
     *("torch", "torchvision", "segmentation-models-pytorch", "timm", "numpy", "pandas", "scipy", "pillow"),
@@ -37,7 +38,8 @@ def compose(trained: Path, evaluated: Path, settings: Settings, split: Split) ->
         EvidenceError: evidence.zip in `evaluated` is damaged.
     """
     told = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
-    reliability = read_csv(trained / "reliability.csv")
+    history, reliability = (read_csv(trained / f"{name}.csv") for name in ("history", "reliability"))
+    together = reliability[reliability["class"] == EVERYTHING].drop(columns="class")
     held = made_with(settings)
     return Piece(
         run=Origin(
@@ -53,8 +55,8 @@ def compose(trained: Path, evaluated: Path, settings: Settings, split: Split) ->
         versions={package: metadata.version(package).split("+")[0] for package in PACKAGES},
         metrics={key: told[key] for key in METRICS},
         classes=columns_of(read_csv(evaluated / "per_class.csv")),
-        history=columns_of(read_csv(trained / "history.csv")),
-        reliability=columns_of(reliability[reliability["class"] == EVERYTHING]),
+        history=columns_of(history[[column for column in ("step", *CURVES) if column in history]]),
+        reliability=columns_of(together),
         curves=run_curves(Evidence.read(evaluated / NAME).last(), settings.method.filter),
         bootstrap=columns_of(read_csv(evaluated / "bootstrap.csv")),
     )

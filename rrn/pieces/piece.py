@@ -53,7 +53,7 @@ class Piece(Section):
         versions: package -> version that computed it.
         metrics: mIoU and accuracy on test in per cent, None where undefined; parameters, macs.
         classes: per_class.csv of the run: class, iou_1, iou_2, iou_ensemble (per cent), pixels.
-        history: history.csv of the training.
+        history: of history.csv of the training the step, and what is drawn against it.
         reliability: of reliability.csv of the training what it says of all classes together.
         curves: what its scores are worth on the test images.
         bootstrap: bootstrap.csv of the run: a row per draw of test images, miou_1, miou_2, miou_mean, miou_ensemble

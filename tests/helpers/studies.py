@@ -46,7 +46,7 @@ def make_piece(settings, method, seed, one, two, partition="1of16", **metrics):
         metrics=values,
         classes=classes,
         history=columns_of(history.drop(columns=["partition", "method", "seed"])),
-        reliability=columns_of(reliability.drop(columns=["partition", "method", "seed"])),
+        reliability=columns_of(reliability.drop(columns=["partition", "method", "seed", "class"])),
         curves=run_curves(make_regions(seed), row.filter),
         bootstrap={column: draws for column in ("miou_1", "miou_2", "miou_mean", "miou_ensemble")},
     )
