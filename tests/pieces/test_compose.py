@@ -17,7 +17,7 @@ def run(tmp_path):
     """Evaluate tiny, untrained networks; return their piece, the folders that it is made from, settings and split."""
     root = tiny.repository(tmp_path / "repository")
     settings = config.load("rrn", root=root)
-    split = splits.read_split(root / "runs/tiny/prepare/1of4")
+    split = splits.read_split(root / "runs/tiny/prepare/1of4-0")
     out, trained = root / "runs/tiny/evaluate/1of4-rrn-0", tmp_path / "trained"
     model = tiny.RRN(settings, len(split.classes), 0)
     key = {"partition": "1of4", "method": "rrn", "seed": 0}
