@@ -58,9 +58,10 @@ class Repository:
         Raises:
             SettingsError, DataError: as of `rrn.train.run`.
         """
-        self.prepare(seed)
         with contextlib.chdir(self.root):  # where the settings are looked for
-            return Training(job(stage, self.partition, row, seed, self._out(stage, row, seed), changes))
+            run = job(stage, self.partition, row, seed, self._out(stage, row, seed), changes)
+            self.prepare(seed)
+            return Training(run)
 
     def skip_warmup(self, seed: int) -> None:
         """Leave initial segmenters where the warmup of a seed would leave its own: speed does not depend on them."""

@@ -79,6 +79,7 @@ METHOD_STYLE: dict[str, Look] = {
     "cps_strong_rrn": Look("#661100", "RRN, strong views", "p", LONG),
     "unimatch": Look("#BBBBBB", "UniMatch", "p", DOTTED),
     "unimatch_rrn": Look("#CC3311", "UniMatch, RRN weights", "p", MIXED),
+    "agreement": Look("#6699CC", "agreement weights", "v", SOLID),
     "rrn_product": Look("#EE7733", "RRN, product", "o", DASHED),
     "rrn_mean": Look("#0077BB", "RRN, mean", "o", DOTTED),
     "rrn_votes": Look("#117733", "RRN, votes", "o", MIXED),

@@ -45,7 +45,7 @@ def write_evidence(folder, settings, method, seed, splits, pictures):
 def make(tmp_path):
     """Write the evidence and the pieces of a study, and return its pictures; `lists` changes what is listed."""
 
-    def gallery(splits=("val", "unlabeled", "test"), pictures=2, data=EMBEDDED, **lists):
+    def gallery(splits=("val", "unlabeled", "test"), pictures=2, data=EMBEDDED[0], **lists):
         settings = make_settings(METHODS, [0, 1], **lists)
         for key, (partition, method, seed) in store.listed_runs(settings).items():
             piece = make_piece(settings, method, seed, 40, 42, partition)

@@ -132,7 +132,7 @@ def test_settings_and_versions_of_a_study_that_has_them(repository):
     said = json.loads((repository / "results/shapes/settings.json").read_text())
     assert f"Settings {said['settings']}. torch 2.0.1, numpy 2.1.0 and 2.2.0" in page.text
     assert "filter: {by: region_score}, rho: agreement" in page.text
-    assert "steps: 120, lr_ramp: 10" in page.text and "scales: [1.0], flip: false" in page.text
+    assert "steps: 500, lr_ramp: 10" in page.text and "scales: [1.0], flip: false" in page.text
     assert "controls-settings" not in [a.get("id") for a in page.all("h3")]
 
 

@@ -138,7 +138,7 @@ def test_region_discriminators_see_crops(monkeypatch):
 
     assert refusal(with_model()) is None
     monkeypatch.setattr(trial, "_judge", narrow)
-    assert "methods.local_filter: method.discriminator does not go with augment.crop: 64" in (
+    assert "methods.probability_filter: method.discriminator does not go with augment.crop: 64" in (
         refusal(with_model()) or ""
     )
 

@@ -33,7 +33,7 @@ def repository(tmp_path_factory):
     git(folder, "commit", "--quiet", "--all", "--message", "smoke")
     result = python(folder, "-m", "rrn.repro")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert len(ran(result.stdout)) == 4 + 2 * len(METHODS) + len(JOINED)
+    assert len(ran(result.stdout)) == 5 + 2 * len(METHODS) + len(JOINED)
     return folder
 
 

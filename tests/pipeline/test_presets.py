@@ -303,7 +303,7 @@ def test_without_arguments_it_lists_the_presets(here, capsys):
     assert presets.main([]) == 2
     assert (
         "presets: camvid, camvid_controls, camvid_public, cityscapes, controls, lite0, partitions, resnet101, "
-        "resnet50, short, smoke, sweep-grid, sweep-objective, sweep-threshold, voc" in capsys.readouterr().err
+        "resnet50, short, smoke, study, sweep-grid, sweep-objective, sweep-threshold, voc" in capsys.readouterr().err
     )
 
 

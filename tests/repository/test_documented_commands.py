@@ -14,7 +14,7 @@ from dvc.cli.parser import get_main_parser
 from ruamel.yaml import YAML
 
 from rrn import config, predict
-from rrn.pipeline import presets, repro
+from rrn.pipeline import aside, presets, repro
 from rrn.preparation import command as data_command
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -125,7 +125,7 @@ def check_repro(arguments, page):
         patch.chdir(ROOT)
         patch.setattr(repro, "dvc", lambda root, *arguments: calls.append(arguments) or 0)
         patch.setattr(repro.scheduler, "fitting", lambda settings: 1)
-        patch.setattr(repro, "set_aside", lambda root, settings: [])
+        patch.setattr(aside, "set_aside", lambda root, settings: [])
         patch.setattr(repro, "compare", lambda root, name, tolerance: 0)
         assert repro.main(arguments) == 0
     check_dvc(list(calls[-1]), page)
