@@ -31,9 +31,12 @@ def git(folder, *arguments):
 
 
 def python(folder, *arguments):
-    """Run this interpreter in `folder`, whose own rrn is imported."""
+    """Run this interpreter in `folder`, whose own rrn is imported; stages that dvc starts find it, too."""
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
 
 
 def copy_repository(target, without=()):

@@ -234,8 +234,8 @@ def test_only_the_run_whose_piece_is_missing_is_trained(clone):
     assert "cps_cutmix" not in shown.stdout.splitlines()[-1] and not (clone / "runs").exists()
     result = python(clone, "-m", "rrn.repro", "--missing", "--jobs", "1")
     assert result.returncode == 0, result.stdout + result.stderr
-    chain = ["notebooks", "verify", "prepare@1of16", "warmup@1of16-0", "train@1of16-rrn-0", "evaluate@1of16-rrn-0"]
-    assert ran(result.stdout) == [*chain, "ablation"]
+    chain = ["notebooks", "render", "verify", "prepare@1of16-0", "warmup@1of16-0", "train@1of16-rrn-0"]
+    assert ran(result.stdout) == [*chain, "evaluate@1of16-rrn-0", "ablation"]
     assert (clone / PIECE).read_bytes() == piece and (clone / "dvc.lock").read_text() == lock
     assert git(clone, "status", "--porcelain") == ""
 
