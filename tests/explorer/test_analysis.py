@@ -131,8 +131,7 @@ def test_weights_are_those_of_the_method(rho, size):
     images = torch.randint(256, (3, 3, *size), dtype=torch.uint8, generator=draw)
     logits = torch.randn((2, 3, tiny.CLASSES, *size), generator=draw) + torch.randn((3, tiny.CLASSES, 1, 1))
     rule = {"by": "region_score", "keep": "fraction", "fraction": 0.6}
-    judge = tiny.still(tiny.model("rrn")).region_scores(logits, images)
-    rule["tau"] = round(float(judge.quantile(0.6)), 4)
+    rule["tau"] = tiny.threshold_in_a_gap(tiny.still(tiny.model("rrn")).region_scores(logits, images))
     network = tiny.still(tiny.model("rrn", {"method": {"filter": rule, "rho": rho}}))
     names, probabilities = ("a", "b", "c"), logits.softmax(2)
     predictions = torch.cat([logits.argmax(2), probabilities.mean(0).argmax(1)[None]])

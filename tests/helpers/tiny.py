@@ -160,6 +160,14 @@ def still(network: RRN) -> RRN:
     return network.eval()
 
 
+def threshold_in_a_gap(scores: Tensor, lowest: float = 0.5, highest: float = 0.7) -> float:
+    """Return the middle of the widest gap between the scores of two quantiles: rounding moves none across it."""
+    ordered = scores.flatten().sort().values
+    near = ordered[int(lowest * len(ordered)) : int(highest * len(ordered))]
+    widest = int(near.diff().argmax())
+    return float(near[widest : widest + 2].mean())
+
+
 SEEDS = (0, 1, 2)
 """Seeds for which `repository` prepares; all with the same images labeled."""
 

@@ -106,7 +106,7 @@ def test_what_is_kept_and_its_weight_are_those_of_the_method(by, keep, per, rho)
     draw = torch.Generator().manual_seed(1)
     images = torch.randint(256, (3, 3, *size), dtype=torch.uint8, generator=draw)
     logits = torch.randn((2, 3, tiny.CLASSES, *size), generator=draw) + torch.randn((3, tiny.CLASSES, 1, 1))
-    tau = round(float(tiny.still(tiny.model("rrn")).region_scores(logits, images).quantile(0.6)), 4)
+    tau = tiny.threshold_in_a_gap(tiny.still(tiny.model("rrn")).region_scores(logits, images))
     rule = {"by": by, "per": per, "keep": keep, "fraction": 0.6, "tau": tau}
     network = tiny.still(tiny.model("rrn", {"method": {"filter": rule, "rho": rho}}))
     predicted = torch.cat([logits.argmax(2), logits.softmax(2).mean(0).argmax(1)[None]])
