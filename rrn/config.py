@@ -23,7 +23,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from rrn.runtime.errors import SettingsError
 from rrn.settings.explain import readable_errors, short
 from rrn.settings.limits import MOVED, PositiveInt, Section, nearest, up_to_date
-from rrn.settings.rows import JUDGED, Discriminator, Filter, Method, Strong
+from rrn.settings.rows import JUDGED, Discriminator, Filter, Method, Negative, Strong
 from rrn.settings.schema import (
     IGNORE_INDEX,
     Augment,
@@ -50,6 +50,7 @@ __all__ = [
     "Loading",
     "Method",
     "Model",
+    "Negative",
     "Networks",
     "Optimizer",
     "Schedule",

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -24,65 +22,13 @@ from torch import Tensor, nn
 from rrn import config
 from rrn.data.batches import Batch
 from rrn.models import regions
-from rrn.models.discriminator import RegionDiscriminator
+from rrn.models.discriminator import build_discriminator
 from rrn.models.functional import logit, move_towards, one_hot, precise, ramp, sum_over_pair
 from rrn.models.modes import evaluating, frozen, teaching
 from rrn.models.pair import SegmenterPair
 from rrn.models.pseudo_label_scores import FILTER_SCORES, RATINGS, Candidates, as_probability
+from rrn.models.step import Answers, Denominators, Losses, PseudoLabels, Step, pair_real_and_fake
 from rrn.runtime import distributed, seeding
-
-Losses = dict[str, Tensor]
-"""Weighted losses by name, scalars; their sum is what is minimized."""
-
-
-@dataclass(frozen=True)
-class Denominators:
-    """What losses and measures are divided by: int64 scalars, summed over all processes, at least 1."""
-
-    labeled: Tensor  # labeled pixels of the labeled images
-    unlabeled: Tensor  # valid pixels of both un-mixed halves
-    mixed: Tensor  # valid pixels of the mixed images
-    labeled_regions: Tensor  # regions with a labeled pixel
-    unlabeled_regions: Tensor  # regions of both halves with a valid pixel
-
-
-@dataclass
-class Step:
-    """What one step knows, without gradient. What has no value at the beginning is left here by who computes it."""
-
-    batch: Batch
-    number: int  # in the stage, from 0
-    denominators: Denominators
-    images: Tensor  # labeled, normalized [B, 3, H, W]
-    labeled_logits: list[Tensor] = field(default_factory=list)  # of each student, in turn [B, C, H, W]; its teacher's
-    unlabeled: Tensor = field(init=False)  # un-mixed, u0 before u1, normalized [2B', 3, H, W]
-    valid: Tensor = field(init=False)  # 0 in their padding, float [2B', 1, H, W]
-    teacher_logits: Tensor = field(init=False)  # both segmenters' of them [2, 2B', C, H, W]
-    labels: Tensor = field(init=False)  # pseudo-labels of them, int64 [2, 2B', 1, H, W]
-    agreement: Tensor = field(init=False)  # 1 where both predict the same class of them, float [2B', 1, H, W]
-    scores: Tensor = field(init=False)  # logits of `score_regions` of them
-    ranking: Tensor = field(init=False)  # by what they are filtered: of FILTER_SCORES [2, 2B', rows, columns]
-    measures: Losses = field(default_factory=dict)  # coverage, weight, agreement; a process's share of the batch's
-
-    @cached_property
-    def logits(self) -> Tensor:
-        """Both segmenters' `labeled_logits` [2, B, C, H, W]."""
-        return torch.stack(self.labeled_logits)
-
-    @cached_property
-    def right(self) -> Tensor:
-        """Where each segmenter is right on the labeled images: float [2, B, 1, H, W], 0 where the label is void."""
-        return (self.logits.argmax(2) == self.batch.labels).unsqueeze(2).to(self.images.dtype)
-
-
-@dataclass(frozen=True)
-class PseudoLabels:
-    """What each teacher asks of its student on mixed images, the same of every view."""
-
-    images: Tensor  # mixed, normalized, view by view [views * B', 3, H, W]
-    labels: Tensor  # int64 [2, B', 1, H, W]
-    weights: Tensor  # W, at least 0 [2, B', 1, H, W]
-    valid: Tensor  # float [B', 1, H, W]
 
 
 class RRN(SegmenterPair):
@@ -103,7 +49,7 @@ class RRN(SegmenterPair):
         self.discriminators = nn.ModuleList()
         for k in range(2 * self.row.uses_discriminators):
             with seeding.fork(seed, "initial discriminator", index=k):
-                self.discriminators.append(RegionDiscriminator(self.row.discriminator, classes))
+                self.discriminators.append(build_discriminator(self.row.discriminator, classes))
         self.teachers = nn.ModuleList()  # averages of the segmenters, where the row asks for them: `add_teachers`
 
     # ---- 1. Consistency: two segmenters teach each other on mixed images -----------------------------------------
@@ -146,7 +92,12 @@ class RRN(SegmenterPair):
         asked = (pseudo.labels[1 - k], pseudo.weights[1 - k], pseudo.valid, step.denominators.mixed)
         views = student.split(len(pseudo.valid))  # of the mixed images
         loss = torch.stack([weighted_cross_entropy(view, *asked) for view in views]).mean()  # [UniMatch]
-        losses = {"consistency": self.row.lambda_u * ramp(step.number, self.row.lambda_u_ramp) * loss}
+        strength_u = self.row.lambda_u * ramp(step.number, self.row.lambda_u_ramp)
+        losses = {"consistency": strength_u * loss}
+        if pseudo.rejected is not None and self.row.negative is not None:
+            rejected = (pseudo.rejected[1 - k], pseudo.valid, step.denominators.mixed)
+            terms = torch.stack([negative_learning(view, *rejected) for view in views])
+            losses["negative"] = strength_u * self.row.negative.weight * terms.mean()
         strength = self.row.discriminator.feature_matching
         if self.discriminators and strength:
             losses["feature_matching"] = strength * self.feature_matching(k, student, pseudo, step)
@@ -164,10 +115,11 @@ class RRN(SegmenterPair):
         weights = self.region_weights(step)
         step.labels = self.corrected_labels(step)
         boxes, strong = self.boxes(step.batch), step.batch.strong or ()
-        labels, weights = (torch.stack([mix(v, boxes) for v in both]) for both in (step.labels, weights))
+        rejected = None if self.row.negative is None else mix_pair(self.rejected_classes(step, weights), boxes)
         views = [self.normalize(torch.cat(halves)) for halves in zip(strong[::2], strong[1::2], strict=True)]
         seen = torch.cat([mix(view, boxes) for view in views or [step.unlabeled]])  # by the students
-        return PseudoLabels(seen, labels, weights, mix(step.valid, boxes))
+        asked = (mix_pair(step.labels, boxes), mix_pair(weights, boxes), mix(step.valid, boxes))
+        return PseudoLabels(seen, *asked, rejected)
 
     @property
     def students(self) -> nn.ModuleList:
@@ -333,6 +285,15 @@ class RRN(SegmenterPair):
         doubted = as_probability(rule.by, step.ranking) < rule.tau  # [2, 2B', rows, columns]
         return torch.where(self.to_pixels(doubted.unsqueeze(2), step), self.ensemble_labels(step), step.labels)
 
+    def rejected_classes(self, step: Step, weights: Tensor) -> Tensor:
+        """Return what a student is told to avoid where a label weighs nothing: bool [2, 2B', C, H, W] [NLNL, ours].
+
+        The classes to which neither teacher gives more than `negative.below`.
+        """
+        assert self.row.negative is not None
+        improbable = step.teacher_logits.softmax(2).amax(0) <= self.row.negative.below  # [2B', C, H, W]
+        return improbable & (weights == 0)
+
     @property
     def side(self) -> int:
         """Side of what the row filters, in pixels: a region, or a pixel."""
@@ -375,21 +336,43 @@ class RRN(SegmenterPair):
 
     def _accuracy(self, discriminator: nn.Module, step: Step, _: int) -> Tensor:
         """Binary cross-entropy against the share of right pixels of each region, on labeled images."""
-        images, count = step.images, step.denominators.labeled_regions
+        known = step.answers = step.answers or self.answers(step)
+        asked = (known.images, known.valid)
+        branches = zip(self.class_maps(known.logits), known.right, strict=True)
+        return sum_over_pair(self._region_loss(discriminator, m, *asked, r, known.count) for m, r in branches) / 2
+
+    def answers(self, step: Step) -> Answers:
+        """Return what both segmenters say of labeled images: of these a discriminator learns where they are right.
+
+        As students they have said it already; or they say it as teachers, as where they are judged, of the images as
+        they are or of CutMixed ones, which no segmenter has learned by heart [all ours].
+        """
+        images, labels, count = step.images, step.batch.labels, step.denominators.labeled_regions
+        if self.row.discriminator.cutmix:
+            boxes = step.batch.mix[torch.arange(len(images), device=images.device) % len(step.batch.mix)]
+            images, labels = (mix(torch.cat([v, v.roll(1, 0)]), boxes) for v in (images, labels.unsqueeze(1)))
+            labels = labels.squeeze(1)
+            marks = regions.any_valid((labels != config.IGNORE_INDEX).unsqueeze(1), self.region)
+            count = distributed.all_reduce_sum(marks.sum()).clamp(min=1)
+        if self.row.discriminator.answers_of == "teachers":
+            return Answers(images, labels, self.teacher_logits(images), count)
         if len(step.labeled_logits) == 1:  # a student's, whose teacher has not been asked yet
             step.labeled_logits += self.teacher_logits(images, self.segmenters[1:])
-        valid = (step.batch.labels != config.IGNORE_INDEX).unsqueeze(1).to(images.dtype)
-        branches = zip(self.class_maps(step.logits), step.right, strict=True)
-        return sum_over_pair(self._region_loss(discriminator, m, images, valid, r, count) for m, r in branches) / 2
+        return Answers(images, labels, torch.stack(step.labeled_logits), count)
 
     def _region_loss(
         self, judge: nn.Module, maps: Tensor, images: Tensor, valid: Tensor, target: Tensor | float, count: Tensor
     ) -> Tensor:
-        """Mean binary cross-entropy of the `count` regions with a valid pixel; a target by pixel is averaged first."""
+        """Mean binary cross-entropy of the `count` regions with a valid pixel; a target by pixel is averaged first.
+
+        Wrong regions weigh `wrong_weight` times as much as right ones [ours].
+        """
         logits = precise(judge(maps, images, valid, self.region)[0])  # [N, rows, columns]
-        wanted = self.region_mean(target, valid) if isinstance(target, Tensor) else torch.full_like(logits, target)
+        wanted = torch.full_like(logits, target) if isinstance(target, float) else self.region_mean(target, valid)
         relevant = regions.any_valid(valid, self.region).squeeze(1).to(logits.dtype)
         losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        if (factor := self.row.discriminator.wrong_weight) != 1:  # errors are few [ELN, ConfidNet]
+            losses = losses * (1 + (factor - 1) * (1 - wanted))
         return (losses * relevant).sum() / count
 
     def feature_matching(self, k: int, student: Tensor, pseudo: PseudoLabels, step: Step) -> Tensor:
@@ -434,14 +417,16 @@ def mix(halves: Tensor, boxes: Tensor) -> Tensor:
     return torch.where(boxes, second, first)
 
 
-def pair_real_and_fake(step: Step, valid: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pair labeled images with unlabeled ones, of `valid` [B', 1, H, W], so that both have the same void and padding.
+def mix_pair(halves: Tensor, boxes: Tensor) -> Tensor:
+    """CutMix what is said by both branches [2, 2B', .., H, W]: [2, B', .., H, W]."""
+    return torch.stack([mix(branch, boxes) for branch in halves])
 
-    The smaller of the two sets is repeated: n is the size of the larger one. Returns label maps [n, C, H, W] and images
-    of the labeled set, indices [n] of the unlabeled one, and what is valid in both.
+
+def negative_learning(logits: Tensor, rejected: Tensor, valid: Tensor, count: Tensor) -> Tensor:
+    """Negative learning: -log(1 - p) of the `rejected` classes of logits [B, C, H, W], bool of that shape [NLNL].
+
+    valid: float [B, 1, H, W]. Summed over classes, and divided by `count`, the number of valid pixels.
     """
-    labels = step.batch.labels
-    index = torch.arange(max(len(labels), len(valid)), device=valid.device)
-    real_at, fake_at = index % len(labels), index % len(valid)
-    labeled = (labels != config.IGNORE_INDEX).unsqueeze(1).to(valid.dtype)
-    return one_hot(labels, classes)[real_at], step.images[real_at], fake_at, labeled[real_at] * valid[fake_at]
+    probability = precise(logits).softmax(1)
+    losses = -torch.log1p(-probability.clamp(max=1 - 1e-6)) * rejected
+    return (valid * losses).sum() / count

@@ -21,7 +21,7 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from rrn import config
-from rrn.data.batches import Batch, training_loader
+from rrn.data.batches import Batch, Purpose, training_loader
 from rrn.data.decoding import DataError
 from rrn.data.image_set import ImageSet
 from rrn.evaluation.inference import EvaluationShortage, Predictor
@@ -113,16 +113,32 @@ class Training:
         """
         with ExitStack() as stack:
             scratch = stack.enter_context(self._scratch()) if distributed.rank() == 0 else None
-            self._resume(scratch)
+            begun = self._resume(scratch)
             yield from list(self.history)
             stack.enter_context(self.signals)
             try:
+                if not begun:
+                    self._pretrain()
                 yield from self._learn(scratch)
             except LossError as error:
                 raise LossError(f"{error}\n{ADVICE}", error.step) from error
             if scratch:
                 self._write()
                 scratch.remove()
+
+    def _pretrain(self) -> None:
+        """Let the discriminators of a row that says so learn before its first step."""
+        row, history = self.settings.method, list[Losses]()
+        steps = row.discriminator.pretrain if self.job.stage == "train" and row.uses_discriminators else 0
+        for number, batch in enumerate(self.batches(0, steps, "pretrain") if steps else ()):
+            if self.signals.asked and distributed.world() == 1:
+                raise Interrupted(
+                    f"{self._name} was asked to stop and did, while its discriminators were pretrained; nothing of "
+                    "that is kept: the same command begins with it again"
+                )
+            history.append(self.learner.pretrain(batch.to(self.device), number))
+        if history:
+            self.learner.require_finite(history, len(history), f"the pretraining of {self._name}")
 
     def _learn(self, scratch: ResumeFolder | None) -> Iterator[Row]:
         """Take the steps that are left; where that ends between two steps, keep all that is computed."""
@@ -166,14 +182,14 @@ class Training:
         if asked:
             raise Interrupted
 
-    def batches(self, first: int, steps: int) -> Iterator[Batch]:
-        """Return the batches of steps first..steps-1 of this process."""
+    def batches(self, first: int, steps: int, purpose: Purpose | None = None) -> Iterator[Batch]:
+        """Return the batches of steps first..steps-1 of this process, drawn for a purpose: unasked, for its stage."""
         row = self.settings.method
         return iter(
             training_loader(
                 self.dataset,
                 self.split,
-                *(self.settings, self.job.seed, first, steps, self.job.stage),
+                *(self.settings, self.job.seed, first, steps, purpose or self.job.stage),
                 rank=distributed.rank(),
                 world=distributed.world(),
                 unlabeled=row.consistency,
@@ -223,14 +239,15 @@ class Training:
             tables = {"history": self.history, "reliability": self.reliability}
             scratch.save({"step": self.done, "learner": self.learner.state(), "pending": self.pending, **tables})
 
-    def _resume(self, scratch: ResumeFolder | None) -> None:
-        """Go back to the last checkpoint, on all processes; stay at the start if there is none."""
+    def _resume(self, scratch: ResumeFolder | None) -> bool:
+        """Go back to the last checkpoint, on all processes, and return True; False at the start, if there is none."""
         state = distributed.broadcast_object(scratch.load() if scratch else None)
         if state is not None:
             self.done = state["step"]
             self.learner.load(state["learner"])
             self.history, self.reliability = state["history"], state["reliability"]
             self.pending = [{name: value.to(self.device) for name, value in t.items()} for t in state["pending"]]
+        return state is not None
 
     def _write(self) -> None:
         """Write the outputs of a finished run."""

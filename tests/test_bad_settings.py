@@ -272,6 +272,8 @@ LATER = [
     ("method", "warmup"),
     *(("method", "filter", "per"), ("method", "filter", "floor")),
     *(("method", "labels_from"), ("method", "teacher"), ("method", "teacher_decay"), ("method", "networks")),
+    ("method", "negative"),
+    *(("method", "discriminator", key) for key in ("network", "answers_of", "cutmix", "wrong_weight", "pretrain")),
 ]
 """Settings that earlier versions had not: where one is missing, it has the value that changes nothing."""
 NEEDED = [path for path in SETTINGS if path not in LATER]

@@ -149,6 +149,43 @@ def test_every_row_of_every_preset_loads(preset, root):
             {"method": {"discriminator": {"objective": "adversarial", "sees_both": True}, "filter": {"by": "random"}}},
             "discriminator.sees_both: true is for objective: accuracy; a label has no second opinion beside it",
         ),
+        *(
+            (
+                {"method": {"discriminator": {"objective": "adversarial", **change}}},
+                f"params.yaml: method.discriminator: {said} is about labeled images, of which objective: adversarial "
+                "sees the labels alone; set objective: accuracy, or ",
+            )
+            for change, said in [
+                ({"answers_of": "teachers"}, "answers_of: teachers"),
+                ({"wrong_weight": 3.0}, "wrong_weight: 3.0"),
+            ]
+        ),
+        *(
+            (
+                {"method": {"discriminator": {"objective": "accuracy", "feature_matching": 0.0, **change}}},
+                f"params.yaml: method.discriminator: {said} needs segmenters that are asked for it: no student sees "
+                f"those images in training mode; set answers_of: teachers, or {off}",
+            )
+            for change, said, off in [
+                ({"cutmix": True}, "cutmix: true", "cutmix: false"),
+                ({"pretrain": 5}, "pretrain: 5", "pretrain: 0"),
+            ]
+        ),
+        (
+            {"method": {"discriminator": {"network": "relations"}}},
+            "params.yaml: method.discriminator: network: relations compares the probabilities of both segmenters, and "
+            "no image; set sees_both: true, maps: soft and sees_image: false, or network: convolutions",
+        ),
+        (
+            {"methods": {"cps": {"negative": {"weight": 1.0, "below": 0.05}}}},
+            "negative is about regions that are dropped, and this row drops none; set filter.by: probability or "
+            "another and filter.keep: fraction or threshold, or negative: null",
+        ),
+        (
+            {"methods": {"supervised": {"negative": {"weight": 1.0, "below": 0.05}}}},
+            "negative is about pseudo-labels of the consistency term that weigh nothing; set consistency: true, or "
+            "negative: null",
+        ),
         ({"augment": {"scales": [2.0, 1.0]}}, "params.yaml: augment: scales [2.0, 1.0] must be [smallest, largest]"),
         ({"cutmix": {"area": [0.5, 0.1]}}, "params.yaml: cutmix: area [0.5, 0.1] must be [smallest, largest]"),
         (

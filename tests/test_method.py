@@ -15,7 +15,7 @@ from torch import nn
 
 from rrn import method
 from rrn.config import IGNORE_INDEX, Filter, Method
-from rrn.method import mix, pair_real_and_fake, weighted_cross_entropy
+from rrn.method import mix, negative_learning, pair_real_and_fake, weighted_cross_entropy
 from rrn.models import pair, regions
 from rrn.models.functional import jensen_shannon, logit, one_hot, ramp
 from rrn.models.pseudo_label_scores import FILTER_SCORES, RATINGS
@@ -89,7 +89,7 @@ def test_feature_matching_is_nothing_where_a_student_predicts_what_labels_look_l
 def test_teachers_get_no_gradient():
     # with the students' weights fixed, only a teacher could carry a gradient
     network, _, step = losses("rrn")
-    assert not step.logits.requires_grad and not step.teacher_logits.requires_grad
+    assert not torch.stack(step.labeled_logits).requires_grad and not step.teacher_logits.requires_grad
     assert not network.teacher_logits(step.unlabeled).requires_grad
 
 
@@ -537,7 +537,7 @@ def test_accuracy_is_measured_by_region():
     found = tiny.discriminator_losses(network, step)["discriminator_1"]
     valid = (step.batch.labels != IGNORE_INDEX)[:, None].float()
     expected = []
-    for maps in network.class_maps(step.logits):
+    for maps in network.class_maps(torch.stack(step.labeled_logits)):
         logits, _ = network.discriminators[0](maps, step.images, valid, 16)
         for b in range(2):
             for r in range(2):
@@ -547,6 +547,58 @@ def test_accuracy_is_measured_by_region():
                     target = (maps.argmax(1)[where] == step.batch.labels[where])[known].float().mean()
                     expected.append(nn.functional.binary_cross_entropy_with_logits(logits[b, r, c], target))
     torch.testing.assert_close(found, torch.stack(expected).mean())
+
+
+ACCURACY = {"objective": "accuracy", "feature_matching": 0.0, "dropout": 0.0}
+
+
+def test_answers_of_teachers_are_those_that_are_judged_at_use():
+    """Batch norm counts nothing, and the images are those that the students see."""
+    network, _, step = losses("local_filter", {"method": {"discriminator": {**ACCURACY, "answers_of": "teachers"}}})
+    before = tiny.state(network.segmenters)
+    known = network.answers(step)
+    assert tiny.same(before, tiny.state(network.segmenters))
+    assert torch.equal(known.logits, network.teacher_logits(step.images)) and torch.equal(known.images, step.images)
+    assert torch.equal(known.labels, step.batch.labels) and known.count == step.denominators.labeled_regions
+    assert not torch.equal(known.logits, torch.stack(step.labeled_logits))
+    assert torch.equal(known.right, (known.logits.argmax(2) == known.labels).unsqueeze(2).float())
+
+
+def test_discriminators_may_learn_from_labeled_images_that_are_mixed_with_each_other():
+    judge = {**ACCURACY, "answers_of": "teachers", "cutmix": True}
+    network, _, step = losses("local_filter", {"method": {"discriminator": judge}})
+    known, (batch, boxes) = network.answers(step), (step.batch, step.batch.mix)
+    for i, other in ((0, 1), (1, 0)):
+        inside = boxes[i, 0]
+        assert torch.equal(known.labels[i][inside], batch.labels[other][inside])
+        assert torch.equal(known.labels[i][~inside], batch.labels[i][~inside])
+        assert torch.equal(known.images[i][:, inside], step.images[other][:, inside])
+    assert torch.equal(known.logits, network.teacher_logits(known.images))
+    assert known.count == regions.any_valid(known.labels != IGNORE_INDEX, network.region).sum()
+
+
+def test_boxes_serve_again_where_there_are_more_labeled_images_than_boxes():
+    network = tiny.model(
+        "local_filter", {"method": {"discriminator": {**ACCURACY, "answers_of": "teachers", "cutmix": True}}}
+    )
+    step = network.begin_step(tiny.batch(images=3, unlabeled=2), 0)
+    assert network.answers(step).labels.shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("factor", [3.0, 0.5])
+def test_wrong_regions_weigh_more(factor):
+    network, _, step = losses("local_filter", {"method": {"discriminator": ACCURACY}})
+    network.row = network.row.model_copy(
+        update={"discriminator": network.row.discriminator.model_copy(update={"wrong_weight": factor})}
+    )
+    maps, valid = torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)
+    right = torch.zeros(1, 1, 32, 32)
+    right[..., :16, :] = 1  # the upper two of four regions are right
+    found = network._region_loss(network.discriminators[0], maps, step.images[:1], valid, right, torch.tensor(4))
+    logits = network.discriminators[0](maps, step.images[:1], valid, 16)[0][0]
+    entropy = nn.functional.binary_cross_entropy_with_logits
+    upper, lower = (entropy(logits[i], torch.full((2,), 1.0 - i), reduction="sum") for i in range(2))
+    torch.testing.assert_close(found, (upper + factor * lower) / 4)
 
 
 def test_discriminators_learn_to_tell_labels_from_noise():
@@ -570,6 +622,41 @@ def test_hard_maps_are_what_labels_look_like():
     assert torch.equal(maps, one_hot(logits.argmax(2), 3)) and set(maps.unique().tolist()) == {0.0, 1.0}
     void = torch.full((1, 2, 2), IGNORE_INDEX)
     assert (one_hot(void, 3) == 0).all()
+
+
+# ---- Negative learning -------------------------------------------------------------------------------------------
+
+
+def test_negative_learning_by_hand():
+    probability = torch.tensor([[[[0.7]], [[0.2]], [[0.1]]]])
+    rejected = torch.tensor([[[[False]], [[True]], [[True]]]])
+    found = negative_learning(probability.log(), rejected, torch.ones(1, 1, 1, 1), torch.tensor(2))
+    torch.testing.assert_close(found, -(torch.tensor(0.8).log() + torch.tensor(0.9).log()) / 2)
+    certain = torch.tensor([[[[0.0]], [[99.0]]]])
+    assert negative_learning(certain, certain > 1, torch.ones(1, 1, 1, 1), torch.tensor(1)).isfinite()
+    assert negative_learning(certain, certain > 1, torch.zeros(1, 1, 1, 1), torch.tensor(1)) == 0
+
+
+def test_what_is_dropped_is_told_which_classes_both_teachers_deem_improbable():
+    changes = {"method": {"negative": {"weight": 0.5, "below": 0.3}, "discriminator": ACCURACY}}
+    network = tiny.still(tiny.model("local_filter", changes))
+    terms, step = tiny.segmenter_losses(network, tiny.batch(), 0)
+    weights = network.region_weights(step)
+    rejected = network.rejected_classes(step, weights)
+    assert not (rejected & (weights > 0)).any() and rejected.any()
+    low = (step.teacher_logits.softmax(2) <= 0.3).all(0)
+    assert torch.equal(rejected.any(0), low & (weights == 0).any(0))
+    boxes, students = step.batch.mix, network.logits(mix(torch.cat(step.batch.unlabeled), step.batch.mix))
+    valid = mix(step.valid, boxes)
+    expected = sum(
+        negative_learning(students[k], mix(rejected[1 - k], boxes), valid, step.denominators.mixed) for k in range(2)
+    )
+    torch.testing.assert_close(terms["negative"], 0.5 * expected)
+    plain, _ = tiny.segmenter_losses(
+        tiny.still(tiny.model("local_filter", {"method": {"discriminator": ACCURACY}})), tiny.batch(), 0
+    )
+    assert "negative" not in plain
+    torch.testing.assert_close(terms["consistency"], plain["consistency"])
 
 
 # ---- Weights, ramps and dropout ----------------------------------------------------------------------------------
@@ -1053,7 +1140,7 @@ def test_discriminators_judge_a_student_and_its_teacher():
     network, batch = student_of("rrn", discriminator=judge), tiny.batch()
     _, step = tiny.segmenter_losses(network, batch, 0)
     terms = tiny.discriminator_losses(network, step)
-    torch.testing.assert_close(step.logits, network.logits(batch.images))
+    torch.testing.assert_close(torch.stack(step.labeled_logits), network.logits(batch.images))
     found = gradients(network, terms)
     assert all((value is not None) == name.startswith("discriminators") for name, value in found.items())
     pair = tiny.still(tiny.model("rrn", {"method": {"teacher_statistics": "running", "discriminator": judge}}))

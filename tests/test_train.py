@@ -136,6 +136,71 @@ def test_a_resume_is_exact_with_other_settings_too(whole, warm, tmp_path, change
     assert contents(runs[0]).keys() == contents(whole).keys(), "averages that teach leave no file"
 
 
+PRETRAINED: dict[str, object] = {
+    "method": {
+        "discriminator": {
+            **{"objective": "accuracy", "feature_matching": 0.0, "answers_of": "teachers", "cutmix": True},
+            "pretrain": 3,
+        }
+    }
+}
+
+
+def test_discriminators_may_learn_before_segmenters_do(warm, monkeypatch):
+    """On batches of their own; the segmenters stay as warmup left them to the bit."""
+    training = train.Training(train.job(*KEY, warm / "none", PRETRAINED))
+    before = [tiny.state(networks) for networks in (training.model.segmenters, training.model.discriminators)]
+    purposes = []
+    loader = train.training_loader
+    monkeypatch.setattr(train, "training_loader", lambda *a, **k: purposes.append(a[3:]) or loader(*a, **k))
+    training._pretrain()
+    after = [tiny.state(networks) for networks in (training.model.segmenters, training.model.discriminators)]
+    assert tiny.same(before[0], after[0]) and not any(
+        torch.equal(before[1][name], after[1][name]) for name in after[1] if "weight" in name
+    )
+    assert purposes == [(0, 0, 3, "pretrain")] and training.done == 0
+    assert "segmenters" in training.learner.optimizers and not training.learner.optimizers["segmenters"].state
+
+
+def test_a_pretrained_run_that_is_stopped_goes_on_as_if_it_had_not_been(warm, tmp_path):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    list(train.run(*KEY, whole, PRETRAINED))
+    stop_after(3, *KEY, resumed, PRETRAINED)
+    again = train.Training(train.job(*KEY, resumed, PRETRAINED))
+    again._pretrain = lambda: pytest.fail("what is resumed was pretrained")
+    list(again.fit())
+    assert contents(resumed) == contents(whole)
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_run_that_is_stopped_while_it_pretrains_begins_again(warm, tmp_path, at):
+    whole, out = tmp_path / "whole", tmp_path / "stopped"
+    list(train.run(*KEY, whole, PRETRAINED))
+    training = train.Training(train.job(*KEY, out, PRETRAINED))
+    learn = training.learner.pretrain
+
+    def pretrain(batch, number):
+        if number == at - 1:
+            signal.raise_signal(signal.SIGTERM)
+        return learn(batch, number)
+
+    training.learner.pretrain = pretrain
+    said = "while its discriminators were pretrained; nothing of that is kept" if at == 1 else "after step 0 of 6"
+    with pytest.raises(Interrupted, match=rf"^train 1of4-rrn-0 \(seed 0\) was asked to stop and did, {said}"):
+        list(training.fit())
+    list(train.run(*KEY, out, PRETRAINED))
+    assert contents(out) == contents(whole)
+
+
+def test_a_loss_that_is_not_finite_while_it_pretrains_is_said(warm, tmp_path):
+    training = train.Training(train.job(*KEY, tmp_path / "out", PRETRAINED))
+    with torch.no_grad():
+        next(training.model.discriminators.parameters()).fill_(float("nan"))
+    with pytest.raises(LossError, match=r"is nan at step 0 of the pretraining of train 1of4-rrn-0 \(seed 0\)"):
+        list(training.fit())
+    assert not list((warm / ".scratch").glob("tiny-train-1of4-rrn-0/step-*"))
+
+
 def test_a_warmup_does_not_depend_on_strong_views_or_on_who_learns_later(warm):
     both = (None, {"method": STUDENT})
     plain, strong = (train.job("warmup", "1of4", None, 0, warm / "out", changes) for changes in both)

@@ -33,6 +33,17 @@ looks = st.tuples(
         {"scales": st.sampled_from([[1.0], [0.5, 1.25], [0.02]]), "flip": st.booleans(), "folded": st.booleans()}
     ),
 ).map(lambda both: both[0] | both[1])
+
+
+def possible(judge):
+    """Return settings of a discriminator whose parts go with each other; the refusals have tests of their own."""
+    if judge["network"] == "relations":
+        judge = {**judge, "sees_both": True, "maps": "soft", "sees_image": False, "objective": "accuracy"}
+    if judge["objective"] == "adversarial":
+        judge = {**judge, "answers_of": "students", "wrong_weight": 1.0}
+    return judge if judge["answers_of"] == "teachers" else {**judge, "cutmix": False, "pretrain": 0}
+
+
 judges = st.fixed_dictionaries(
     {
         "objective": st.sampled_from(["adversarial", "accuracy"]),
@@ -43,8 +54,13 @@ judges = st.fixed_dictionaries(
         "channels": st.sampled_from([[4], [4, 6]]),
         "dropout": st.sampled_from([0.0, 0.5]),
         "feature_matching": st.sampled_from([0.0, 0.1]),
+        "network": st.sampled_from(["convolutions", "convolutions", "relations"]),
+        "answers_of": st.sampled_from(["students", "teachers"]),
+        "cutmix": st.booleans(),
+        "wrong_weight": st.sampled_from([1.0, 3.0]),
+        "pretrain": st.integers(0, 2),
     }
-)
+).map(possible)
 methods = st.fixed_dictionaries(
     {
         "cutmix": st.booleans(),
@@ -60,6 +76,7 @@ methods = st.fixed_dictionaries(
                 "start": st.integers(0, 1),
             }
         ),
+        "negative": st.sampled_from([None, None, {"weight": 0.5, "below": 0.4}]),
         "rho": st.sampled_from(["none", "none", "product", "mean", "votes", "agreement", "divergence"]),
         "grid": st.sampled_from([1, 2, 3, 4]),
         "discriminator": judges,
@@ -93,6 +110,8 @@ def test_settings_are_refused_or_learn_and_are_measured(change, row, classes):
         return
     batch = tiny.batch(settings.augment.crop, settings.batch.labeled, settings.batch.unlabeled)
     batch.labels[batch.labels != config.IGNORE_INDEX] %= classes
+    if settings.method.uses_discriminators and settings.method.discriminator.pretrain:
+        learn.pretrain(batch, 0)
     terms = learn.step(batch, 0)
     assert {"supervised"} <= set(terms)
     learn.require_finite([terms], 1, "this one")

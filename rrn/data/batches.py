@@ -30,7 +30,7 @@ from rrn.data.transforms import augment, cutmix_boxes, strong_view
 from rrn.runtime import memory, seeding
 from rrn.settings.limits import LARGEST
 
-Purpose = Literal["warmup", "train"]
+Purpose = Literal["warmup", "train", "pretrain"]
 
 
 def _tensors(item: Any, function: Callable[[Tensor], Tensor]) -> list[Any]:
@@ -154,7 +154,7 @@ class TrainingData(Dataset[Batch]):
         split: who is labeled.
         settings: augment, batch, cutmix, loading.cache, method.strong.
         seed: of the run.
-        purpose: warmup or train; they see different orders and crops.
+        purpose: warmup, train or pretrain (of discriminators); each sees other orders and crops.
         rank: of this process; it takes the images rank, rank + world, ... of a batch.
         world: number of processes.
         unlabeled: whether unlabeled images are read at all.

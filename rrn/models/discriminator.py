@@ -12,6 +12,13 @@ from torch import Tensor, nn
 
 from rrn import config
 from rrn.models import regions
+from rrn.models.relations import RegionRelationNetwork
+
+
+def build_discriminator(settings: config.Discriminator, classes: int) -> nn.Module:
+    """Return the region discriminator that a row asks for, which judges the class maps of this many classes."""
+    kinds = {"convolutions": RegionDiscriminator, "relations": RegionRelationNetwork}
+    return kinds[settings.network](settings, classes)
 
 
 class RegionDiscriminator(nn.Module):

@@ -19,11 +19,20 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 
 
 def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
-    """Jensen-Shannon divergence, in nats, of two logits [N, C, H, W] at each pixel: [N, 1, H, W], 0 to log 2."""
-    p, q = first.softmax(1), second.softmax(1)
+    """`probability_divergence` of two logits [N, C, H, W]."""
+    return probability_divergence(first.softmax(1), second.softmax(1))
+
+
+def probability_divergence(p: Tensor, q: Tensor) -> Tensor:
+    """Jensen-Shannon divergence, in nats, of probabilities [N, C, H, W] at each pixel: [N, 1, H, W], 0 to log 2."""
     middle = ((p + q) / 2).clamp_min(1e-12).log()
     parts = [(r * (r.clamp_min(1e-12).log() - middle)).sum(1, keepdim=True) for r in (p, q)]
     return (parts[0] + parts[1]) / 2
+
+
+def entropy(p: Tensor) -> Tensor:
+    """Entropy, in nats, of probabilities [N, C, H, W] at each pixel: [N, 1, H, W], 0 to log C."""
+    return -torch.special.xlogy(p, p).sum(1, keepdim=True)
 
 
 def logit(probability: float) -> float:

@@ -33,6 +33,7 @@ TITLES = {
     "variants": "Variants: what is kept, known and reached",
     "per_class": "Classes",
     "class_gain": "Classes: gain over cps_cutmix",
+    "validation": "On val, by which rows are chosen",
 }
 """Tables in the order of the page, by the stems of their files; others follow."""
 

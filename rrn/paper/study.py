@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rrn import config
-from rrn.paper import collect, comparisons, reliability_plots, statistics, tables
+from rrn.paper import collect, comparisons, reliability_plots, statistics, tables, validation
 from rrn.paper.statistics import REFERENCE, averages
 from rrn.paper.table_format import Table
 from rrn.pieces import store
@@ -86,6 +86,7 @@ class Study:
             self.variants,
             tables.per_class(self.classes, self.images),
             tables.class_gain(self.classes, self.images),
+            validation.validation(self.history, self.reliability),
         ]
         return {table.name: table for table in made if table is not None}
 

@@ -104,9 +104,9 @@ def deviating(mean: float, deviation: float) -> str:
     return number(mean) if pd.isna(deviation) else f"{number(mean)} ± {number(deviation)}"
 
 
-def difference(mean: float, low: float, high: float) -> str:
+def difference(mean: float, low: float, high: float, digits: int = 2) -> str:
     """Return '+mean [+low, +high]', all with their sign, or nothing."""
-    return "" if pd.isna(mean) else f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return "" if pd.isna(mean) else f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def bold(text: str, really: bool) -> str:

@@ -218,6 +218,7 @@ def _in_effect(method: Any) -> dict[str, str]:
     asks_tau = (filtered and rule.keep == "threshold") or method.rho == "votes" or method.labels_from.endswith("tau")
     without_effect = {
         ("networks", "cutmix", "strong", "lambda_u", "labels_from", "teacher", "filter", "rho"): not method.consistency,
+        ("discriminator.input_stride",): method.discriminator.network == "relations",
         ("filter.keep",): not filtered,
         ("filter.per", "filter.fraction"): not filtered or rule.keep != "fraction",
         ("filter.floor",): not filtered or rule.keep != "soft",
@@ -229,6 +230,7 @@ def _in_effect(method: Any) -> dict[str, str]:
     unused = tuple(name for names, without in without_effect.items() if without for name in names)
     values = method.model_dump(mode="json")
     values["strong"] = values["strong"] or config.Strong().model_dump()  # null: nothing is changed
+    values["negative"] = values["negative"] or {"weight": 0}
     values = _flat(values)
     return {name: text for name, text in values.items() if not name.startswith(unused)}
 

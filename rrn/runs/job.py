@@ -24,6 +24,7 @@ SHARED = {"labels": "partition", "warmup": "shared"}
 SUPERVISED_ONLY = {
     **{"consistency": False, "filter": {"by": "none", "per": "batch", "keep": "fraction"}},
     **{"strong": None, "rho": "none", "labels_from": "other", "teacher": "current", "networks": "pair"},
+    "negative": None,
 }
 ELSEWHERE: dict[str, bool | set[str]] = {
     **dict.fromkeys(("name", "ablation", "methods", "loading", "split"), True),

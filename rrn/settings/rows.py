@@ -62,9 +62,17 @@ class Strong(Section):
     views: Annotated[int, Field(ge=1, le=2, strict=True)] = 1
 
 
+class Negative(Section):
+    """Negative learning: what students are told of pixels whose pseudo-labels weigh nothing."""
+
+    weight: PositiveFloat
+    below: Fraction
+
+
 class Discriminator(Section):
     """The region discriminators and their training."""
 
+    network: Literal["convolutions", "relations"] = "convolutions"
     objective: Literal["adversarial", "accuracy"]
     maps: Literal["soft", "hard"]
     sees_image: Flag
@@ -75,6 +83,32 @@ class Discriminator(Section):
     lr: PositiveFloat
     betas: tuple[Below1, Below1]
     feature_matching: NaturalFloat
+    answers_of: Literal["students", "teachers"] = "students"
+    cutmix: Flag = False
+    wrong_weight: PositiveFloat = 1.0
+    pretrain: NaturalInt = 0
+
+    @model_validator(mode="after")
+    def _possible(self) -> Discriminator:
+        if self.network == "relations" and not (self.sees_both and self.maps == "soft" and not self.sees_image):
+            raise ValueError(
+                "network: relations compares the probabilities of both segmenters, and no image; "
+                "set sees_both: true, maps: soft and sees_image: false, or network: convolutions"
+            )
+        told = {"answers_of": "students", "cutmix": False, "wrong_weight": 1.0, "pretrain": 0}
+        for key, off in told.items():
+            if self.objective == "adversarial" and getattr(self, key) != off:
+                raise ValueError(
+                    f"{key}: {_text(getattr(self, key))} is about labeled images, of which objective: adversarial "
+                    f"sees the labels alone; set objective: accuracy, or {key}: {_text(off)}"
+                )
+        for key in ("cutmix", "pretrain"):
+            if getattr(self, key) and self.answers_of == "students":
+                raise ValueError(
+                    f"{key}: {_text(getattr(self, key))} needs segmenters that are asked for it: no student sees those "
+                    f"images in training mode; set answers_of: teachers, or {key}: {_text(told[key])}"
+                )
+        return self
 
 
 class Method(Section):
@@ -94,6 +128,7 @@ class Method(Section):
     labels_from: Literal["other", "ensemble", "ensemble_below_tau"] = "other"
     teacher: Literal["current", "ema"] = "current"
     teacher_decay: Below1 = 0.99
+    negative: Negative | None = None
     grid: PositiveInt
     discriminator: Discriminator
 
@@ -124,6 +159,11 @@ class Method(Section):
                 f"labels_from: ensemble_below_tau asks the score of filter.by, and {self.filter.by} is none; "
                 "set filter.by: probability or another, or labels_from: ensemble"
             )
+        if self.negative is not None and (self.filter.by == "none" or self.filter.keep == "soft"):
+            raise ValueError(
+                "negative is about regions that are dropped, and this row drops none; set filter.by: probability or "
+                "another and filter.keep: fraction or threshold, or negative: null"
+            )
         if judge.feature_matching and self.uses_discriminators and judge.maps == "hard":
             raise ValueError(
                 "discriminator.maps: hard carries no gradient, so feature matching cannot work on it; "
@@ -151,6 +191,11 @@ class Method(Section):
         meant: dict[str, tuple[str, str]] = {"filter.by": (self.filter.by, "none"), "rho": (self.rho, "none")}
         meant |= {"labels_from": (self.labels_from, "other"), "teacher": (self.teacher, "current")}
         meant |= {"networks": (self.networks, "pair")}
+        if self.negative is not None:
+            raise ValueError(
+                "negative is about pseudo-labels of the consistency term that weigh nothing; "
+                "set consistency: true, or negative: null"
+            )
         for key, (value, off) in meant.items():
             if value != off:
                 raise ValueError(
@@ -170,3 +215,8 @@ class Method(Section):
                 f"labels_from: {self.labels_from} is for networks: pair; a student that is half of the ensemble would "
                 "label its own images: set labels_from: other, or networks: pair"
             )
+
+
+def _text(value: object) -> str:
+    """Return a value as params.yaml has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

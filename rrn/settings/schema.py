@@ -289,7 +289,7 @@ class Settings(Section):
             )
         judge = self.method.discriminator
         cells = crop // judge.input_stride // 2 ** len(judge.channels)
-        if self.method.uses_discriminators and cells < grid:
+        if self.method.uses_discriminators and judge.network == "convolutions" and cells < grid:
             raise ValueError(
                 f"method.grid: {grid} regions a side, but the discriminator's map has {cells} cells a side; "
                 "lower grid, discriminator.input_stride or the number of discriminator.channels"

@@ -9,7 +9,7 @@ skips steps whose gradients overflow, and reads them back for that; there only l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -83,12 +83,27 @@ class Learner:
         for networks in self.optimizers:
             distributed.reduce_gradients(getattr(self.model, networks).parameters())
         finite = self._all_finite(values, number)
-        self._update(finite)
+        self._update(finite, self.optimizers)
         distributed.all_reduce_mean(b for name, b in self.model.students.named_buffers() if "running_" in name)
         if self.device.type != "cpu" or not finite:
             statistics.keep(finite)
         self.model.update_teachers(number, finite)
         return dict(zip(losses, values, strict=True))
+
+    def pretrain(self, batch: Batch, number: int) -> Losses:
+        """Let the discriminators learn from a batch while the segmenters stay as they are; return their losses.
+
+        Raises:
+            MemoryShortage: as `step`.
+        """
+        with memory.explain_oom("a step", lambda: _remedies(self.settings)):
+            self.optimizers["discriminators"].zero_grad(set_to_none=True)
+            losses = Losses()
+            self._backward(self.model.discriminator_losses(self.model.begin_step(batch, number)), losses)
+            values = distributed.all_reduce_sum(torch.stack(list(losses.values())))
+            distributed.reduce_gradients(self.model.discriminators.parameters())
+            self._update(self._all_finite(values, number), ["discriminators"])
+            return dict(zip(losses, values, strict=True))
 
     def _gradients(self, batch: Batch, number: int) -> Losses:
         """Take the gradients of all losses; return losses and measures."""
@@ -123,10 +138,10 @@ class Learner:
         self.first_nonfinite_step = torch.where(before & ~finite, number, self.first_nonfinite_step)
         return before & finite
 
-    def _update(self, finite: Tensor) -> None:
+    def _update(self, finite: Tensor, networks: Iterable[str]) -> None:
         if (self.half or self.device.type == "cpu") and not finite:
             return
-        for optimizer in self.optimizers.values():
+        for optimizer in (self.optimizers[name] for name in networks):
             if optimizer.defaults["fused"] and not self.half:  # those ask on the device
                 vars(optimizer).update(grad_scale=None, found_inf=(~finite).float())
             self.scaler.step(optimizer)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rrn import config
 from rrn.evaluation.inference import Size, scaled
 from rrn.models import pretrained
-from rrn.models.discriminator import RegionDiscriminator
+from rrn.models.discriminator import build_discriminator
 from rrn.models.segmenter import MULTIPLE, UNFIT, Segmenter, speed_up
 from rrn.runtime import memory
 
@@ -132,7 +132,7 @@ def _try_discriminator(name: str, row: config.Method, crop: int) -> None:
     judge = row.discriminator
     try:
         with torch.device("meta"):
-            _judge(RegionDiscriminator(judge, CLASSES), row, crop)
+            _judge(build_discriminator(judge, CLASSES), row, crop)
     except UNFIT as error:
         raise config.SettingsError(
             f"methods.{name}: method.discriminator does not go with augment.crop: {crop} ({error}); lower its "

@@ -42,7 +42,7 @@ def test_everything_is_written_and_drawn_without_any_run_at_hand(make, tmp_path)
     study = make(explore="rrn")
     assert not (tmp_path / "runs").exists()
     study.write(tmp_path / "out")
-    tables = {"ablation", "variants", "per_class", "class_gain"}
+    tables = {"ablation", "variants", "per_class", "class_gain", "validation"}
     names = {f"{table}.{kind}" for table in tables for kind in ("csv", "md", "tex")}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *names,

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "config": "runtime settings",
     "data": "runtime settings config",
     "preparation": "runtime config data",
-    "models": "runtime config",
+    "models": "runtime config data",
     "method": "runtime config data models",
     "reliability": "runtime settings config data",
     "runs": "runtime settings config data models method",
