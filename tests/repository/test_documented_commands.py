@@ -183,7 +183,7 @@ def test_a_command_does_what_the_page_says(command):
 def test_commands_are_found():
     found = {" ".join(command.words[: 3 if command.words[1] == "-m" else 2]) for command in SHOWN}
     modules = {f"python -m rrn.{name}" for name in ("preset", "predict", "repro", "data", "preparation.shapes")}
-    assert found >= modules | {"python benchmarks/attempts.py", "make repro", "make test", "dvc exp"}
+    assert found >= modules | {"python benchmarks/filtering.py", "make repro", "make test", "dvc exp"}
     count = sum(len(re.findall(r"-m rrn\.", page.read_text())) for page in PAGES)
     assert count == sum(command.words[1] == "-m" for command in SHOWN)
 
@@ -233,7 +233,7 @@ def test_benchmarks_that_the_text_names():
         ".venv/bin/python -m rrn.repro train@1of16-rnn-0      # one run",
         ".venv/bin/python -m rrn.data verify --all",
         ".venv/bin/python -m rrn.data lists voc",
-        "python benchmarks/attempts.py attempts.csv --bsae {}",
+        "python benchmarks/trials.py --fiel trials.csv",
         "PATH=$PWD/.venv/bin:$PATH dvc exp run -S methods.rrn.roh=votes evaluate@1of16-rrn-0",
         "dvc exp run --queues evaluate",
     ],

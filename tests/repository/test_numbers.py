@@ -43,10 +43,6 @@ ESTIMATED = "arithmetic on what is counted; the page says so"
 NO_RESULT = "no numbers of ours: settings, versions, plans"
 PROMISED = "no file of git holds it: the page shows what a command prints after a change"
 WITHOUT_FILE = {
-    ("docs/choices.md", "objective, sees the image, maps, input stride"): NO_FILE,
-    ("docs/choices.md", "objective, sees the image, maps, AUROC"): NO_FILE,
-    ("docs/choices.md", "trial, 100, 101, mean"): NO_FILE,
-    ("docs/choices.md", "trial, 100, 101, mean, AUROC"): NO_FILE,
     ("docs/data.md", "`loading.evaluation_pixels`"): NO_FILE,
     ("docs/experiments.md", "Experiment"): PROMISED,
     ("docs/explore.md", ", "): NO_RESULT,
@@ -54,8 +50,6 @@ WITHOUT_FILE = {
     ("docs/feasibility.md", "encoder, dec"): NO_FILE,
     ("docs/feasibility.md", "channels, input averaged over"): NO_FILE,
     ("docs/feasibility.md", "data, encoder, dec"): NO_FILE,
-    ("docs/filtering.md", "attempt, score"): NO_FILE,
-    ("docs/filtering.md", "trial, 100, 101, mean"): NO_FILE,
     ("docs/gpu.md", "part, minutes of 8"): NO_RESULT,
     ("docs/gpu.md", "preset, row, parameters"): "printed by benchmarks/counted.py; " + NO_FILE,
     ("docs/gpu.md", "preset, A100"): ESTIMATED,
