@@ -1,4 +1,4 @@
-"""What the options of `speed:`, and cheaper or dearer networks, are worth in mIoU: some rows trained with other settings.
+"""What the options of `speed:`, and other discriminators, are worth in mIoU: some rows trained with other settings.
 
     python -m rrn.repro warmup             # once, on the defaults
     python benchmarks/trials.py trials.csv # goes on where it stopped

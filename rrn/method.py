@@ -92,12 +92,12 @@ class RRN(SegmenterPair):
         asked = (pseudo.labels[1 - k], pseudo.weights[1 - k], pseudo.valid, step.denominators.mixed)
         views = student.split(len(pseudo.valid))  # of the mixed images
         loss = torch.stack([weighted_cross_entropy(view, *asked) for view in views]).mean()  # [UniMatch]
-        strength_u = self.row.lambda_u * ramp(step.number, self.row.lambda_u_ramp)
-        losses = {"consistency": strength_u * loss}
-        if pseudo.rejected is not None and self.row.negative is not None:
+        lambda_u = self.row.lambda_u * ramp(step.number, self.row.lambda_u_ramp)
+        losses = {"consistency": lambda_u * loss}
+        if self.row.negative and pseudo.rejected is not None:
             rejected = (pseudo.rejected[1 - k], pseudo.valid, step.denominators.mixed)
             terms = torch.stack([negative_learning(view, *rejected) for view in views])
-            losses["negative"] = strength_u * self.row.negative.weight * terms.mean()
+            losses["negative"] = lambda_u * self.row.negative.weight * terms.mean()
         strength = self.row.discriminator.feature_matching
         if self.discriminators and strength:
             losses["feature_matching"] = strength * self.feature_matching(k, student, pseudo, step)
@@ -115,7 +115,9 @@ class RRN(SegmenterPair):
         weights = self.region_weights(step)
         step.labels = self.corrected_labels(step)
         boxes, strong = self.boxes(step.batch), step.batch.strong or ()
-        rejected = None if self.row.negative is None else mix_pair(self.rejected_classes(step, weights), boxes)
+        negative, rejected = self.row.negative, None
+        if negative:
+            rejected = mix_pair(self.rejected_classes(step, weights, negative.below), boxes)
         views = [self.normalize(torch.cat(halves)) for halves in zip(strong[::2], strong[1::2], strict=True)]
         seen = torch.cat([mix(view, boxes) for view in views or [step.unlabeled]])  # by the students
         asked = (mix_pair(step.labels, boxes), mix_pair(weights, boxes), mix(step.valid, boxes))
@@ -285,14 +287,13 @@ class RRN(SegmenterPair):
         doubted = as_probability(rule.by, step.ranking) < rule.tau  # [2, 2B', rows, columns]
         return torch.where(self.to_pixels(doubted.unsqueeze(2), step), self.ensemble_labels(step), step.labels)
 
-    def rejected_classes(self, step: Step, weights: Tensor) -> Tensor:
+    def rejected_classes(self, step: Step, weights: Tensor, below: float) -> Tensor:
         """Return what a student is told to avoid where a label weighs nothing: bool [2, 2B', C, H, W] [NLNL, ours].
 
-        The classes to which neither teacher gives more than `negative.below`.
+        The classes to which neither teacher gives more than `below`, but for the label itself.
         """
-        assert self.row.negative is not None
-        improbable = step.teacher_logits.softmax(2).amax(0) <= self.row.negative.below  # [2B', C, H, W]
-        return improbable & (weights == 0)
+        improbable = step.teacher_logits.softmax(2).amax(0) <= below  # [2B', C, H, W]
+        return improbable & (weights == 0) & (one_hot(step.labels.squeeze(2), self.classes) == 0)
 
     @property
     def side(self) -> int:
@@ -425,7 +426,8 @@ def mix_pair(halves: Tensor, boxes: Tensor) -> Tensor:
 def negative_learning(logits: Tensor, rejected: Tensor, valid: Tensor, count: Tensor) -> Tensor:
     """Negative learning: -log(1 - p) of the `rejected` classes of logits [B, C, H, W], bool of that shape [NLNL].
 
-    valid: float [B, 1, H, W]. Summed over classes, and divided by `count`, the number of valid pixels.
+    valid: float [B, 1, H, W]. Summed over classes, and divided by `count`, the number of valid pixels. A p above
+    1 - 1e-6 has no gradient.
     """
     probability = precise(logits).softmax(1)
     losses = -torch.log1p(-probability.clamp(max=1 - 1e-6)) * rejected

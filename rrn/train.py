@@ -109,16 +109,17 @@ class Training:
 
         Raises:
             Interrupted: the process was asked to stop; the message says how to go on.
-            DataError, LossError, MemoryShortage, WriteError: what is computed is kept, and the message says where.
+            DataError, LossError, MemoryShortage, WriteError: what is computed is kept, and the message says where;
+                before the first step nothing is, and discriminators are pretrained again.
         """
         with ExitStack() as stack:
             scratch = stack.enter_context(self._scratch()) if distributed.rank() == 0 else None
             begun = self._resume(scratch)
             yield from list(self.history)
             stack.enter_context(self.signals)
+            if not begun:
+                self._pretrain()
             try:
-                if not begun:
-                    self._pretrain()
                 yield from self._learn(scratch)
             except LossError as error:
                 raise LossError(f"{error}\n{ADVICE}", error.step) from error
@@ -127,7 +128,10 @@ class Training:
                 scratch.remove()
 
     def _pretrain(self) -> None:
-        """Let the discriminators of a row that says so learn before its first step."""
+        """Let the discriminators of a row that says so learn before its first step; their losses are not kept.
+
+        Several processes hear of a signal after it.
+        """
         row, history = self.settings.method, list[Losses]()
         steps = row.discriminator.pretrain if self.job.stage == "train" and row.uses_discriminators else 0
         for number, batch in enumerate(self.batches(0, steps, "pretrain") if steps else ()):
@@ -137,8 +141,13 @@ class Training:
                     "that is kept: the same command begins with it again"
                 )
             history.append(self.learner.pretrain(batch.to(self.device), number))
-        if history:
-            self.learner.require_finite(history, len(history), f"the pretraining of {self._name}")
+            if (number + 1) % self.settings.log.every and number + 1 < steps:
+                continue
+            try:
+                self.learner.require_finite(history, number + 1, f"the pretraining of {self._name}")
+            except LossError as error:
+                raise LossError(f"{error}; lower method.discriminator.lr", error.step) from error
+            history.clear()
 
     def _learn(self, scratch: ResumeFolder | None) -> Iterator[Row]:
         """Take the steps that are left; where that ends between two steps, keep all that is computed."""

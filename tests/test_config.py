@@ -151,20 +151,20 @@ def test_every_row_of_every_preset_loads(preset, root):
         ),
         *(
             (
-                {"method": {"discriminator": {"objective": "adversarial", **change}}},
-                f"params.yaml: method.discriminator: {said} is about labeled images, of which objective: adversarial "
-                "sees the labels alone; set objective: accuracy, or ",
+                {"methods": {"rrn": {"discriminator": {"objective": "adversarial", "sees_both": False, **change}}}},
+                f"discriminator.{said} is about labeled images, of which objective: adversarial sees the labels alone; "
+                f"set discriminator.objective: accuracy, or discriminator.{off}",
             )
-            for change, said in [
-                ({"answers_of": "teachers"}, "answers_of: teachers"),
-                ({"wrong_weight": 3.0}, "wrong_weight: 3.0"),
+            for change, said, off in [
+                ({"answers_of": "teachers"}, "answers_of: teachers", "answers_of: students"),
+                ({"wrong_weight": 3.0}, "wrong_weight: 3.0", "wrong_weight: 1.0"),
             ]
         ),
         *(
             (
-                {"method": {"discriminator": {"objective": "accuracy", "feature_matching": 0.0, **change}}},
-                f"params.yaml: method.discriminator: {said} needs segmenters that are asked for it: no student sees "
-                f"those images in training mode; set answers_of: teachers, or {off}",
+                {"methods": {"rrn": {"discriminator": {"objective": "accuracy", "feature_matching": 0.0, **change}}}},
+                f"discriminator.{said} needs segmenters that are asked for it: no student sees those images in "
+                f"training mode; set discriminator.answers_of: teachers, or discriminator.{off}",
             )
             for change, said, off in [
                 ({"cutmix": True}, "cutmix: true", "cutmix: false"),
@@ -172,14 +172,19 @@ def test_every_row_of_every_preset_loads(preset, root):
             ]
         ),
         (
-            {"method": {"discriminator": {"network": "relations"}}},
-            "params.yaml: method.discriminator: network: relations compares the probabilities of both segmenters, and "
-            "no image; set sees_both: true, maps: soft and sees_image: false, or network: convolutions",
+            {"methods": {"rrn": {"discriminator": {"network": "relations", "objective": "adversarial"}}}},
+            "discriminator.network: relations learns where labels are right; set discriminator.objective: accuracy, or "
+            "discriminator.network: convolutions",
         ),
         (
             {"methods": {"cps": {"negative": {"weight": 1.0, "below": 0.05}}}},
-            "negative is about regions that are dropped, and this row drops none; set filter.by: probability or "
-            "another and filter.keep: fraction or threshold, or negative: null",
+            "negative is about pseudo-labels that weigh nothing, and in this row none does; set filter.by: probability "
+            "or another with filter.keep: fraction or threshold, or rho: agreement, or negative: null",
+        ),
+        (
+            {"methods": {"rrn": {"negative": {"weight": 1.0, "below": 0.05}, "networks": "student_teacher"}}},
+            "negative is for networks: pair; a student that says itself what it should avoid learns nothing: set "
+            "negative: null, or networks: pair",
         ),
         (
             {"methods": {"supervised": {"negative": {"weight": 1.0, "below": 0.05}}}},
@@ -291,6 +296,20 @@ def test_every_row_of_every_preset_loads(preset, root):
             "params.yaml: device: cuda:0 is one GPU, and nproc: 2 needs one each; set device: cuda",
         ),
         ({"speed": {"accumulate": 2}}, "params.yaml: no setting 'speed.accumulate'"),
+        (
+            {
+                **{"nproc": 2, "batch": {"labeled": 4, "unlabeled": 4}},
+                "method": {
+                    "filter": {"by": "region_score"},
+                    "discriminator": {
+                        **{"objective": "accuracy", "feature_matching": 0.0, "answers_of": "teachers"},
+                        "cutmix": True,
+                    },
+                },
+            },
+            "params.yaml: method.discriminator.cutmix: true mixes images of one process, and with nproc: 2 others than "
+            "with 1; set nproc: 1, or method.discriminator.cutmix: false",
+        ),
         ({"batch": {"labeled": 1}}, "batch.labeled: 1 gives fewer than 2 images to each of nproc: 1"),
         (
             {"log": {"every": 4, "evaluate": 8, "checkpoint": 6}},

@@ -1,6 +1,7 @@
 """A discriminator of relations: it judges a region by what both segmenters say of it and of its neighbors [ours].
 
-It begins as the free rival, the mean of both networks' probability of the label in question, and learns a correction.
+It begins as the free rival, the mean of both networks' probability of the judged segmenter's label, and learns a
+correction.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ SUREST = 1e-3
 class RegionRelationNetwork(nn.Module):
     """Judge pseudo-labels on the grid of regions: one logit a region, high where the labels look right.
 
-    Convolutions of 3 x 3 regions and LeakyReLU 0.2, one for each of `channels`; their output, which is 0 at first, is
-    added to the log odds of the mean probability that both networks give to the label in question.
+    Convolutions of 3 x 3 regions and LeakyReLU 0.2, one for each of `channels`, Dropout2d after all but the last; what
+    a linear layer makes of them, 0 at first, is added to the log odds of the mean probability that both networks give
+    to the label of the judged one.
 
     Args:
-        settings: channels; it sees both segmenters' class maps, as probabilities, and no image.
+        settings: channels and dropout; it sees both segmenters' class maps, as probabilities, and no image.
         classes: number of classes.
     """
 
@@ -35,8 +37,9 @@ class RegionRelationNetwork(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         inputs = 2 * classes + MEASURES
-        for outputs in settings.channels:
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(0.2), nn.Dropout2d(settings.dropout)]
+        for depth, outputs in enumerate(settings.channels, start=1):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(0.2)]
+            layers += [nn.Dropout2d(settings.dropout)] if depth < len(settings.channels) else []
             inputs = outputs
         self.trunk = nn.Sequential(*layers)
         self.head = nn.Conv2d(inputs, 1, 1)
@@ -61,9 +64,9 @@ class RegionRelationNetwork(nn.Module):
             return (self.head(features) + rival).squeeze(1), features
 
     def describe(self, maps: Tensor, valid: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Return what is known of each region [B, 2C + 6, rows, columns], and the rival's log odds [B, 1, rows, ..].
+        """Return what is known of each region [B, 2C + 6, rows, columns], and the rival's log odds of it, a channel.
 
-        Means over its valid pixels: both class maps, the confidence of the judged segmenter, the other's probability
+        Means over its valid pixels, 0 where there is none: both class maps, the confidence of the judged segmenter, the other's probability
         of the same label, the entropy of both as a share of log C, and their divergence; and its share of valid pixels.
         """
         own, other = maps.float().chunk(2, dim=1)

@@ -67,7 +67,7 @@ class Step:
     agreement: Tensor = field(init=False)  # 1 where both predict the same class of them, float [2B', 1, H, W]
     scores: Tensor = field(init=False)  # logits of `score_regions` of them
     ranking: Tensor = field(init=False)  # by what they are filtered: of FILTER_SCORES [2, 2B', rows, columns]
-    answers: Answers | None = None  # of both segmenters on labeled images: what discriminators learn from
+    answers: Answers | None = None  # of both segmenters on labeled images, asked once: what discriminators learn from
     measures: Losses = field(default_factory=dict)  # coverage, weight, agreement; a process's share of the batch's
 
 

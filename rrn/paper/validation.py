@@ -11,16 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from rrn.paper.statistics import (
-    REFERENCE,
-    Group,
-    Rows,
-    averages,
-    by_row,
-    paired_differences,
-    paired_interval,
-)
-from rrn.paper.table_format import Table, counts, deviating, difference, number
+from rrn.paper.statistics import REFERENCE, averages, paired_interval
+from rrn.paper.table_format import Table, bold, counts, deviating, difference, number
 from rrn.reliability.measures import EVERYTHING
 
 RIVAL = "probability"
@@ -39,14 +31,15 @@ def validation(history: pd.DataFrame, reliability: pd.DataFrame) -> Table:
     Returns:
         the table `validation`. Numbers: name, partition, method, labels, n, miou_mean and miou_std (per cent, of the
         mean of both segmenters), difference, difference_std, difference_low, difference_high (to cps_cutmix, paired
-        over seeds); near_best (its difference is below the largest one by at most the standard error of that);
-        auroc_region_score and auroc_probability (within classes of pseudo-labels, 0..1), auroc_difference, auroc_std,
-        auroc_low, auroc_high (of the two, paired over seeds); NaN without discriminators.
+        over seeds, NaN of fewer than two); near_best (its difference is below the largest one by at most the standard
+        error of that; rows that read all labels do not compete); auroc_region_score (NaN without discriminators) and
+        auroc_probability (within classes of pseudo-labels, 0..1), auroc_difference, auroc_std, auroc_low, auroc_high
+        (of the two, paired over seeds).
     """
     runs = history[history["step"] == history["step"].max()].dropna(subset=["miou_mean"])
     numbers = averages(runs)
     known = pd.DataFrame([_known(reliability, row) for row in numbers.to_dict("records")])
-    numbers = pd.concat([numbers.drop(columns="best").assign(near_best=_near_best(runs)), known], axis=1)
+    numbers = pd.concat([numbers.drop(columns="best").assign(near_best=_near_best(numbers)), known], axis=1)
     several = len(set(numbers["partition"])) > 1
     words = ["partition", "method"] if several else ["method"]
     rows = [[*(str(row[word]) for word in words), *_cells(row)] for row in numbers.to_dict("records")]
@@ -54,7 +47,7 @@ def validation(history: pd.DataFrame, reliability: pd.DataFrame) -> Table:
     caption = (
         "By this rows are chosen: mIoU on val at the last step in per cent, mean of the two segmenters; "
         f"{counts(numbers['n'])}, mean ± standard deviation over seeds; difference to {REFERENCE}, paired over seeds, "
-        "with its 95 % interval (Student t). AUROC of the row's region score and of the probability of both networks, "
+        "with its 95 % interval (Student t); bold: no further below the best one than the standard error of that. AUROC of the row's region score and of the probability of both networks, "
         "within classes of pseudo-labels, and their difference, paired over seeds."
     )
     return Table("validation", numbers, [*words, *header], rows, len(words), caption)
@@ -67,36 +60,20 @@ def _cells(row: Mapping[Hashable, Any]) -> list[str]:
     return [
         str(row["n"]),
         deviating(row["miou_mean"], row["miou_std"]),
-        difference(*bounds),
+        bold(difference(*bounds), row["near_best"]),
         *(number(row[f"auroc_{name}"], 3) for name in (LEARNED, RIVAL)),
         difference(*score, 3),
     ]
 
 
-def _near_best(runs: pd.DataFrame) -> list[bool]:
+def _near_best(numbers: pd.DataFrame) -> pd.Series:
     """Say which rows are no further below the best of their partition than the standard error of its difference."""
-    rows = by_row(runs)
-    leads = {key: _lead(rows, key) for key in rows}
-    return [not math.isnan(lead) and lead >= _needed(leads, rows, key[1]) for key, lead in leads.items()]
-
-
-def _lead(rows: Rows, key: Group) -> float:
-    """Return the mean difference of a row to the reference of its partition; NaN of that itself, or without one."""
-    return float(_differences(rows, key).mean())
-
-
-def _needed(leads: Mapping[Group, float], rows: Rows, partition: str) -> float:
-    """Return the least difference that is near the best one of a partition."""
-    best = max((key for key in leads if key[1] == partition and leads[key] > -math.inf), key=lambda key: leads[key])
-    differences = _differences(rows, best)
-    return leads[best] - float(differences.std()) / math.sqrt(len(differences))
-
-
-def _differences(rows: Rows, key: Group) -> pd.Series:
-    reference = rows.get((*key[:2], REFERENCE))
-    if reference is None or key[2] == REFERENCE:
-        return pd.Series(dtype=float)
-    return paired_differences(rows[key], reference, "miou_mean")
+    near = pd.Series(False, numbers.index)
+    rivals = numbers[(numbers["labels"] == "partition") | (numbers["partition"] == "all")].dropna(subset=["difference"])
+    for _, part in rivals.groupby("partition"):
+        best = part.nlargest(1, "difference").iloc[0]
+        near[part.index] = part["difference"] >= best["difference"] - best["difference_std"] / math.sqrt(best["n"])
+    return near
 
 
 def _known(reliability: pd.DataFrame, row: Mapping[Hashable, Any]) -> dict[str, float]:

@@ -53,6 +53,7 @@ __all__ = [
 TERMS = {
     "supervised": "supervised",
     "consistency": "consistency",
+    "negative": "negative learning",
     "feature_matching": "feature matching",
     "discriminator_1": "discriminator 1",
     "discriminator_2": "discriminator 2",

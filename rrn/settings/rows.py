@@ -66,7 +66,7 @@ class Negative(Section):
     """Negative learning: what students are told of pixels whose pseudo-labels weigh nothing."""
 
     weight: PositiveFloat
-    below: Fraction
+    below: Annotated[Below1, Field(gt=0)]
 
 
 class Discriminator(Section):
@@ -87,28 +87,6 @@ class Discriminator(Section):
     cutmix: Flag = False
     wrong_weight: PositiveFloat = 1.0
     pretrain: NaturalInt = 0
-
-    @model_validator(mode="after")
-    def _possible(self) -> Discriminator:
-        if self.network == "relations" and not (self.sees_both and self.maps == "soft" and not self.sees_image):
-            raise ValueError(
-                "network: relations compares the probabilities of both segmenters, and no image; "
-                "set sees_both: true, maps: soft and sees_image: false, or network: convolutions"
-            )
-        told = {"answers_of": "students", "cutmix": False, "wrong_weight": 1.0, "pretrain": 0}
-        for key, off in told.items():
-            if self.objective == "adversarial" and getattr(self, key) != off:
-                raise ValueError(
-                    f"{key}: {_text(getattr(self, key))} is about labeled images, of which objective: adversarial "
-                    f"sees the labels alone; set objective: accuracy, or {key}: {_text(off)}"
-                )
-        for key in ("cutmix", "pretrain"):
-            if getattr(self, key) and self.answers_of == "students":
-                raise ValueError(
-                    f"{key}: {_text(getattr(self, key))} needs segmenters that are asked for it: no student sees those "
-                    f"images in training mode; set answers_of: teachers, or {key}: {_text(told[key])}"
-                )
-        return self
 
 
 class Method(Section):
@@ -159,11 +137,17 @@ class Method(Section):
                 f"labels_from: ensemble_below_tau asks the score of filter.by, and {self.filter.by} is none; "
                 "set filter.by: probability or another, or labels_from: ensemble"
             )
-        if self.negative is not None and (self.filter.by == "none" or self.filter.keep == "soft"):
+        if (
+            self.negative is not None
+            and self.rho == "none"
+            and (self.filter.by == "none" or self.filter.keep == "soft")
+        ):
             raise ValueError(
-                "negative is about regions that are dropped, and this row drops none; set filter.by: probability or "
-                "another and filter.keep: fraction or threshold, or negative: null"
+                "negative is about pseudo-labels that weigh nothing, and in this row none does; set filter.by: "
+                "probability or another with filter.keep: fraction or threshold, or rho: agreement, or negative: null"
             )
+        if self.uses_discriminators:
+            self._with_discriminators()
         if judge.feature_matching and self.uses_discriminators and judge.maps == "hard":
             raise ValueError(
                 "discriminator.maps: hard carries no gradient, so feature matching cannot work on it; "
@@ -203,12 +187,44 @@ class Method(Section):
                     f"set consistency: true, or {key}: {off}"
                 )
 
+    def _with_discriminators(self) -> None:
+        """Refuse discriminators whose parts do not go with each other."""
+        judge = self.discriminator
+        if judge.network == "relations" and judge.objective == "adversarial":
+            raise ValueError(
+                "discriminator.network: relations learns where labels are right; "
+                "set discriminator.objective: accuracy, or discriminator.network: convolutions"
+            )
+        if judge.network == "relations" and not (judge.sees_both and judge.maps == "soft" and not judge.sees_image):
+            raise ValueError(
+                "discriminator.network: relations compares the probabilities of both segmenters, and no image; set "
+                "discriminator.sees_both: true, maps: soft and sees_image: false, or discriminator.network: convolutions"
+            )
+        told = {"answers_of": "students", "cutmix": False, "wrong_weight": 1.0, "pretrain": 0}
+        for key, off in told.items():
+            said = f"discriminator.{key}: {_text(getattr(judge, key))}"
+            if judge.objective == "adversarial" and getattr(judge, key) != off:
+                raise ValueError(
+                    f"{said} is about labeled images, of which objective: adversarial sees the labels alone; "
+                    f"set discriminator.objective: accuracy, or discriminator.{key}: {_text(off)}"
+                )
+            if key in ("cutmix", "pretrain") and getattr(judge, key) and judge.answers_of == "students":
+                raise ValueError(
+                    f"{said} needs segmenters that are asked for it: no student sees those images in training mode; "
+                    f"set discriminator.answers_of: teachers, or discriminator.{key}: {_text(off)}"
+                )
+
     def _with_one_student(self) -> None:
         """Refuse what needs two segmenters that learn."""
         if self.teacher != "current":
             raise ValueError(
                 f"teacher: {self.teacher} is for networks: pair; the teacher of a student is an average already, with "
                 "teacher_decay: set teacher: current, or networks: pair"
+            )
+        if self.negative is not None:
+            raise ValueError(
+                "negative is for networks: pair; a student that says itself what it should avoid learns nothing: "
+                "set negative: null, or networks: pair"
             )
         if self.labels_from != "other":
             raise ValueError(

@@ -298,6 +298,11 @@ class Settings(Section):
             raise ValueError(
                 f"device: {self.device} is one GPU, and nproc: {self.nproc} needs one each; set device: cuda"
             )
+        if self.nproc > 1 and self.method.uses_discriminators and judge.cutmix:
+            raise ValueError(
+                f"method.discriminator.cutmix: true mixes images of one process, and with nproc: {self.nproc} others "
+                "than with 1; set nproc: 1, or method.discriminator.cutmix: false"
+            )
         for key in ("labeled", "unlabeled"):
             require_shares(f"batch.{key}", getattr(self.batch, key), self.nproc)
         named = [("methods", name) for name in self.ablation.methods]

@@ -91,7 +91,7 @@ def test_certain_maps_have_finite_scores_and_gradients():
 
 
 def test_it_learns_where_labels_are_wrong():
-    """Here in the lower half of each image, which only neighbors tell: there are none below it."""
+    """Here in the lower half of each image."""
     row = {"method": {"discriminator": {**JUDGE, "answers_of": "teachers"}}}
     model = tiny.model("rrn", row)
     step = model.begin_step(tiny.batch(), 0)
@@ -114,5 +114,7 @@ def test_it_learns_where_labels_are_wrong():
     "change", [{"sees_both": False}, {"maps": "hard"}, {"sees_image": True}], ids=lambda change: next(iter(change))
 )
 def test_what_it_cannot_see_is_refused(change):
-    with pytest.raises(config.SettingsError, match="network: relations compares the probabilities of both segmenters"):
+    with pytest.raises(
+        config.SettingsError, match="discriminator.network: relations compares the probabilities of both segmenters"
+    ):
         network(**change)

@@ -58,7 +58,7 @@ def test_by_hand():
         "score difference",
     ]
     assert table.rows[1] == [
-        *("rrn", "3", "53.00 ± 1.80", "+1.00 [-0.24, +2.24]", "0.800", "0.700", "+0.100 [-0.148, +0.348]")
+        *("rrn", "3", "53.00 ± 1.80", "**+1.00 [-0.24, +2.24]**", "0.800", "0.700", "+0.100 [-0.148, +0.348]")
     ]
     assert table.rows[0] == ["cps_cutmix", "3", "52.00 ± 2.00", "", "", "", ""]
 
@@ -70,6 +70,13 @@ def test_rows_near_the_best_are_those_within_its_standard_error():
     at = (history["method"] == "local_filter") & (history["seed"] == 1)
     history.loc[at & (history["step"] == 50), "miou_mean"] += 0.7  # its difference is 0.73, within 0.29 of 1
     assert validation(history, reliability).numbers.set_index("method")["near_best"]["local_filter"]
+
+
+def test_the_upper_bound_does_not_compete():
+    history, reliability = made()
+    history.loc[history["method"] == "rrn", "labels"] = "all"
+    near = validation(history, reliability).numbers.set_index("method")["near_best"]
+    assert near.to_dict() == {"cps_cutmix": False, "rrn": False, "local_filter": True, "cps": False}
 
 
 def test_partitions_are_named_where_there_are_several():

@@ -302,12 +302,15 @@ def test_an_unknown_key_in_a_preset_names_the_file(here, capsys):
 def test_without_arguments_it_lists_the_presets(here, capsys):
     assert presets.main([]) == 2
     assert (
-        "presets: camvid, camvid_controls, camvid_public, cityscapes, controls, lite0, partitions, resnet101, "
-        "resnet50, short, smoke, study, sweep-grid, sweep-objective, sweep-threshold, voc" in capsys.readouterr().err
+        "presets: attempts, camvid, camvid_controls, camvid_public, cityscapes, controls, lite0, partitions, resnet101, "
+        "resnet50, short, smoke, strong, study, sweep-grid, sweep-objective, sweep-threshold, voc"
+        in capsys.readouterr().err
     )
 
 
 MADE_BY = {
+    "study": ["study"],
+    "strong": ["strong"],
     "sweep_grid": ["short", "sweep-grid"],
     "sweep_objective": ["short", "sweep-objective"],
     "sweep_threshold": ["short", "sweep-threshold"],
