@@ -196,10 +196,8 @@ def test_a_loss_that_is_not_finite_while_it_pretrains_is_said(warm, tmp_path):
     training = train.Training(train.job(*KEY, tmp_path / "out", PRETRAINED))
     with torch.no_grad():
         next(training.model.discriminators.parameters()).fill_(float("nan"))
-    with pytest.raises(
-        LossError,
-        match=r"is nan at step 0 of the pretraining of train 1of4-rrn-0 \(seed 0\); its .*; lower method.discriminator.lr$",
-    ):
+    said = r"is nan at step 0 of the pretraining of train 1of4-rrn-0 \(seed 0\); its .*; lower method.discriminator.lr$"
+    with pytest.raises(LossError, match=said):
         list(training.fit())
     assert not list((warm / ".scratch").glob("tiny-train-1of4-rrn-0/step-*"))
 

@@ -66,8 +66,9 @@ class RegionRelationNetwork(nn.Module):
     def describe(self, maps: Tensor, valid: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Return what is known of each region [B, 2C + 6, rows, columns], and the rival's log odds of it, a channel.
 
-        Means over its valid pixels, 0 where there is none: both class maps, the confidence of the judged segmenter, the other's probability
-        of the same label, the entropy of both as a share of log C, and their divergence; and its share of valid pixels.
+        Means over its valid pixels, 0 where there is none: both class maps, the confidence of the judged segmenter, the
+        other's probability of the same label, the entropy of both as a share of log C, and their divergence; and its
+        share of valid pixels.
         """
         own, other = maps.float().chunk(2, dim=1)
         label = own.argmax(1, keepdim=True)

@@ -47,8 +47,9 @@ def validation(history: pd.DataFrame, reliability: pd.DataFrame) -> Table:
     caption = (
         "By this rows are chosen: mIoU on val at the last step in per cent, mean of the two segmenters; "
         f"{counts(numbers['n'])}, mean ± standard deviation over seeds; difference to {REFERENCE}, paired over seeds, "
-        "with its 95 % interval (Student t); bold: no further below the best one than the standard error of that. AUROC of the row's region score and of the probability of both networks, "
-        "within classes of pseudo-labels, and their difference, paired over seeds."
+        "with its 95 % interval (Student t); bold: no further below the best one than the standard error of that. "
+        "AUROC of the row's region score and of the probability of both networks, within classes of pseudo-labels, and "
+        "their difference, paired over seeds."
     )
     return Table("validation", numbers, [*words, *header], rows, len(words), caption)
 

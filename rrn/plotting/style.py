@@ -37,7 +37,7 @@ DOTTED: Dash = (0, (1, 1.2))
 MIXED: Dash = (0, (4, 1.2, 1, 1.2))
 LONG: Dash = (0, (8, 1.6))
 DASHES = (SOLID, DASHED, DOTTED, MIXED, LONG)
-HATCHES = {"s": "", "o": "..", "D": "//", "P": "++", "X": "xx", "v": "--", "^": "||", "h": "\\\\", "p": "oo"}
+HATCHES = {"s": "", "o": "..", "D": "//", "P": "++", "X": "xx", "v": "--", "^": "||", "h": "\\\\", "p": "oo", "*": "**"}
 """Marker of a line -> hatch of a bar, so that what differs in color differs in print without color too."""
 
 
@@ -87,6 +87,16 @@ METHOD_STYLE: dict[str, Look] = {
     "adversarial_filter": Look("#332288", "local filter, adversarial", "h", DASHED),
     "adversarial_rrn": Look("#DDCC77", "RRN, adversarial", "h", SOLID),
     "threshold_filter": Look("#44AA99", "local filter, threshold", "D", MIXED),
+    "pretrained": Look("#C19A6B", "RRN, pretrained", "h", MIXED),
+    "mixed": Look("#5D8AA8", "RRN, mixed labels", "h", LONG),
+    "mixed_pair": Look("#8F9779", "RRN, mixed, both maps", "D", LONG),
+    "mixed_wrong": Look("#B57EDC", "RRN, mixed, wrong up", "P", LONG),
+    "probability_soft": Look("#00A86B", "soft by probability", "X", MIXED),
+    "relations": Look("#E52B50", "RRN, relations", "*", SOLID),
+    "relations_per_class": Look("#FF9966", "relations, per class", "*", DASHED),
+    "relations_ensemble": Look("#1C39BB", "relations, ensemble", "*", DOTTED),
+    "relations_negative": Look("#4B3621", "relations, negative", "*", MIXED),
+    "relations_ema": Look("#CC8899", "relations, EMA", "*", LONG),
 }
 """Row of params.yaml or of a preset -> its look, in every figure; marker: kind of filter, dash: its variant."""
 
@@ -133,7 +143,7 @@ def _add_looks(looks: dict[str, Look], labels: Mapping[str, str], markers: Seque
         looks[name] = Look(OTHER_COLORS[place % len(OTHER_COLORS)], labels[name], *pair)
 
 
-_add_looks(METHOD_STYLE, SWEEP_ROWS, list(HATCHES))
+_add_looks(METHOD_STYLE, SWEEP_ROWS, [marker for marker in HATCHES if marker != "*"])
 _own = {look.marker for look in SCORE_STYLE.values()}
 _add_looks(SCORE_STYLE, {name: SCORES[name] for name in RANKED}, [marker for marker in HATCHES if marker not in _own])
 

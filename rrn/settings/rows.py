@@ -197,8 +197,8 @@ class Method(Section):
             )
         if judge.network == "relations" and not (judge.sees_both and judge.maps == "soft" and not judge.sees_image):
             raise ValueError(
-                "discriminator.network: relations compares the probabilities of both segmenters, and no image; set "
-                "discriminator.sees_both: true, maps: soft and sees_image: false, or discriminator.network: convolutions"
+                "discriminator.network: relations compares the probabilities of both segmenters, and no image; "
+                "set discriminator.sees_both: true, maps: soft and sees_image: false, or network: convolutions"
             )
         told = {"answers_of": "students", "cutmix": False, "wrong_weight": 1.0, "pretrain": 0}
         for key, off in told.items():

@@ -115,6 +115,6 @@ def test_it_learns_where_labels_are_wrong():
 )
 def test_what_it_cannot_see_is_refused(change):
     with pytest.raises(
-        config.SettingsError, match="discriminator.network: relations compares the probabilities of both segmenters"
+        config.SettingsError, match=r"discriminator\.network: relations compares the probabilities of both segmenters"
     ):
         network(**change)

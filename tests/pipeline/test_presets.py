@@ -272,7 +272,7 @@ def test_published_camvid_has_a_test_split(here):
     [
         (
             ["smoek"],
-            "error: no preset 'smoek'; did you mean 'smoke'? there are camvid, camvid_controls",
+            "error: no preset 'smoek'; did you mean 'smoke'? there are attempts, camvid",
         ),
         (["smoke", "train.step=3"], "command line: params.yaml has no setting 'train.step'; did"),
         (["train.steps=many"], "train.steps is 'many': "),
@@ -302,8 +302,8 @@ def test_an_unknown_key_in_a_preset_names_the_file(here, capsys):
 def test_without_arguments_it_lists_the_presets(here, capsys):
     assert presets.main([]) == 2
     assert (
-        "presets: attempts, camvid, camvid_controls, camvid_public, cityscapes, controls, lite0, partitions, resnet101, "
-        "resnet50, short, smoke, strong, study, sweep-grid, sweep-objective, sweep-threshold, voc"
+        "presets: attempts, camvid, camvid_controls, camvid_public, cityscapes, controls, lite0, partitions, "
+        "resnet101, resnet50, short, smoke, strong, study, sweep-grid, sweep-objective, sweep-threshold, voc"
         in capsys.readouterr().err
     )
 
