@@ -8,6 +8,7 @@ No torch, no files.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -128,6 +129,25 @@ def paired_tests(runs: pd.DataFrame) -> pd.DataFrame:
     adjusted = table["p_value"].groupby([partition for _, partition, _ in rows]).transform(holm)
     known = [detectable(v.std(), len(v)) if len(v) > 1 else math.nan for v in differences.values()]
     return table.assign(p_adjusted=adjusted, detectable=known)
+
+
+def pairs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Set each row against each that stands before it.
+
+    Args:
+        runs: of `collect.collect`, of one name.
+
+    Returns:
+        partition, method, other, n (seeds that both have), what `paired_interval` says of method less other (points of
+        mIoU), p_value (not corrected; NaN of fewer than `TESTED` seeds).
+    """
+    table = []
+    for (_, part), (_, other) in itertools.combinations(by_row(runs).items(), 2):
+        names = [other["partition"].iloc[0], other["method"].iloc[0], part["method"].iloc[0]]
+        if part["partition"].iloc[0] == names[0]:
+            lead = paired_differences(other, part, "miou_mean")
+            table.append([*names, len(lead), *paired_interval(lead).values(), p_value(lead)])
+    return pd.DataFrame(table, columns=["partition", "method", "other", "n", *INTERVAL, "p_value"])
 
 
 def significant_leaders(rows: Rows) -> set[Group]:

@@ -98,13 +98,17 @@ class Study:
         csv_files.write_csv(self.runs, out / "runs.csv")
         csv_files.write_csv(self.scores(), out / "scores.csv")
         csv_files.write_csv(self.over_images(), out / "bootstrap.csv")
+        csv_files.write_csv(statistics.pairs(self._own_runs()), out / "pairs.csv")
         about = json.dumps(collect.about(self.settings, self.pieces), indent=1)
         atomic_io.write(out / "settings.json", about + "\n")
 
     def over_images(self) -> pd.DataFrame:
         """Return how far the mIoU of rows would move with other test images: see `statistics.over_images`."""
-        own = self.runs[self.runs["name"] == self.settings.name]
-        return statistics.over_images(own, collect.collect_table(self.pieces, "bootstrap"))
+        return statistics.over_images(self._own_runs(), collect.collect_table(self.pieces, "bootstrap"))
+
+    def _own_runs(self) -> pd.DataFrame:
+        """Return the runs of this study, without those beside it."""
+        return self.runs[self.runs["name"] == self.settings.name]
 
     def _write_tracked(self, out: Path) -> None:
         """Write what dvc.yaml names as metrics and plots: means by row, and curves."""

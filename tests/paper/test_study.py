@@ -46,7 +46,7 @@ def test_everything_is_written_and_drawn_without_any_run_at_hand(make, tmp_path)
     names = {f"{table}.{kind}" for table in tables for kind in ("csv", "md", "tex")}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *names,
-        *("runs.csv", "scores.csv", "bootstrap.csv", "settings.json"),
+        *("runs.csv", "scores.csv", "bootstrap.csv", "pairs.csv", "settings.json"),
         *("metrics", "training_curves.csv", "risk_coverage.csv"),
     }
     assert set(drawn(study)) == {
