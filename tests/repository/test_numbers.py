@@ -50,6 +50,7 @@ WITHOUT_FILE = {
     ("docs/feasibility.md", "encoder, dec"): NO_FILE,
     ("docs/feasibility.md", "channels, input averaged over"): NO_FILE,
     ("docs/feasibility.md", "data, encoder, dec"): NO_FILE,
+    ("docs/filtering.md", "beside, AUROC on val"): "printed by benchmarks/filtering.py study, from results/study",
     ("docs/gpu.md", "part, minutes of 8"): NO_RESULT,
     ("docs/gpu.md", "preset, row, parameters"): "printed by benchmarks/counted.py; " + NO_FILE,
     ("docs/gpu.md", "preset, A100"): ESTIMATED,
