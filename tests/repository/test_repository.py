@@ -375,7 +375,7 @@ def test_pages_map_every_room():
     assert not missing
 
 
-@pytest.mark.parametrize(("page", "name"), [("docs/results.md", "shapes"), ("docs/camvid.md", "camvid_controls")])
+@pytest.mark.parametrize(("page", "name"), [("docs/results.md", "study"), ("docs/camvid.md", "camvid_controls")])
 def test_pages_show_the_tables_of_the_results(page, name):
     table, caption = (ROOT / "results" / name / "ablation.md").read_text().strip().split("\n\n")
     text = (ROOT / page).read_text()
@@ -384,7 +384,7 @@ def test_pages_show_the_tables_of_the_results(page, name):
 
 
 def test_readme_shows_the_means_and_differences_of_the_results():
-    text = (ROOT / "results" / "shapes" / "ablation.md").read_text()
+    text = (ROOT / "results" / "study" / "ablation.md").read_text()
     rows = [row for row in table_cells(text) if row[0] == "1of16"]
     readme = re.findall(
         r"^\| (?:\*\*)?(\w+)[^|]* \| (.+?) \| (.*?) \|$", (ROOT / "README.md").read_text(), re.MULTILINE
