@@ -131,7 +131,7 @@ def paired_tests(runs: pd.DataFrame) -> pd.DataFrame:
     return table.assign(p_adjusted=adjusted, detectable=known)
 
 
-def pairs(runs: pd.DataFrame) -> pd.DataFrame:
+def each_pair(runs: pd.DataFrame) -> pd.DataFrame:
     """Set each row against each that stands before it.
 
     Args:

@@ -98,7 +98,7 @@ class Study:
         csv_files.write_csv(self.runs, out / "runs.csv")
         csv_files.write_csv(self.scores(), out / "scores.csv")
         csv_files.write_csv(self.over_images(), out / "bootstrap.csv")
-        csv_files.write_csv(statistics.pairs(self._own_runs()), out / "pairs.csv")
+        csv_files.write_csv(statistics.each_pair(self._own_runs()), out / "pairs.csv")
         about = json.dumps(collect.about(self.settings, self.pieces), indent=1)
         atomic_io.write(out / "settings.json", about + "\n")
 

@@ -84,7 +84,7 @@ def test_rows_of_eight_seeds_are_tested_and_corrected():
 
 def test_every_row_is_set_against_every_other_one_of_its_partition():
     runs = pd.concat([make_runs(STUDY | {"cps": (41, None, 45)}), make_runs({"rrn": (1, 2)}, partition="1of8")])
-    table = statistics.pairs(runs)
+    table = statistics.each_pair(runs)
     assert table[["partition", "method", "other", "n"]].to_numpy().tolist() == [
         ["1of16", "rrn", "cps_cutmix", 3],
         ["1of16", "cps", "cps_cutmix", 2],
@@ -92,7 +92,7 @@ def test_every_row_is_set_against_every_other_one_of_its_partition():
     ]
     assert table["difference"].tolist() == [6, 1, -5.5] and table["p_value"].isna().all()
     assert table.loc[0, "difference_high"] - 6 == pytest.approx(T_OF_TWO / math.sqrt(3), abs=1e-5)
-    eight = statistics.pairs(make_runs(EIGHT)).set_index(["method", "other"])
+    eight = statistics.each_pair(make_runs(EIGHT)).set_index(["method", "other"])
     assert eight.loc[("rrn", "cps_cutmix"), "p_value"] == pytest.approx(0.00113, abs=2e-5)
 
 
