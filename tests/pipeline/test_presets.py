@@ -191,6 +191,7 @@ def test_the_encoders_have_the_stem_of_the_literature_and_weights_of_timm(encode
 SIZES = {"shapes": (64, 64), "voc": (500, 500), "cityscapes": (1024, 2048)}
 """Of the largest images of a data set, where a preset does not resize them."""
 COMBINED = [["lite0", "camvid"], ["lite0", "camvid", "camvid_controls"], ["lite0", "camvid", "camvid_public"]]
+COMBINED += [["lite0", "photographs", data] for data in ("voc_animals", "idd_lite")]
 COMBINED += [[data, encoder] for data in LITERATURE for encoder in ("resnet50", "resnet101")]
 
 
@@ -267,6 +268,18 @@ def test_published_camvid_has_a_test_split(here):
     assert (data.kind, data.void, data.test, data.size) == ("camvid", None, "test", (120, 160))
 
 
+SECTIONS_OF_DATA = {"voc_animals": ["dataset", "ablation"], "idd_lite": ["loading", "dataset"]}
+
+
+@pytest.mark.parametrize("data", SECTIONS_OF_DATA)
+def test_photographs_differ_in_their_data_alone(data):
+    common = laid(["lite0", "photographs", "dataset.path=../elsewhere"])
+    values = laid(["lite0", "photographs", data, "dataset.path=../elsewhere"])
+    assert [section for section in common if values[section] != common[section]] == ["name", *SECTIONS_OF_DATA[data]]
+    assert all(side % 32 == 0 for side in (*values["dataset"]["size"], values["augment"]["crop"]))
+    assert values["split"]["seed"] is None, "who is labeled is part of the noise"
+
+
 @pytest.mark.parametrize(
     ("items", "message"),
     [
@@ -302,9 +315,9 @@ def test_an_unknown_key_in_a_preset_names_the_file(here, capsys):
 def test_without_arguments_it_lists_the_presets(here, capsys):
     assert presets.main([]) == 2
     assert (
-        "presets: attempts, camvid, camvid_controls, camvid_public, cityscapes, controls, lite0, partitions, "
-        "resnet101, resnet50, short, smoke, strong, study, sweep-grid, sweep-objective, sweep-threshold, voc"
-        in capsys.readouterr().err
+        "presets: attempts, camvid, camvid_controls, camvid_public, cityscapes, controls, idd_lite, lite0, partitions, "
+        "photographs, resnet101, resnet50, short, smoke, strong, study, sweep-grid, sweep-objective, sweep-threshold, "
+        "voc, voc_animals\n" in capsys.readouterr().err
     )
 
 

@@ -375,7 +375,7 @@ def test_pages_map_every_room():
     assert not missing
 
 
-@pytest.mark.parametrize(("page", "name"), [("docs/results.md", "study"), ("docs/camvid.md", "camvid_controls")])
+@pytest.mark.parametrize(("page", "name"), [("docs/results.md", "study"), ("docs/real.md", "camvid_controls")])
 def test_pages_show_the_tables_of_the_results(page, name):
     table, caption = (ROOT / "results" / name / "ablation.md").read_text().strip().split("\n\n")
     text = (ROOT / page).read_text()
