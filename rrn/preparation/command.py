@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from rrn import config
+from rrn.annotations.command import add_arguments, run_import
 from rrn.data.decoding import DataError
 from rrn.data.formats.base import require_folder
 from rrn.data.image_set import EMBEDDED
@@ -51,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--out", type=place, metavar="DIR", help="keep what was found there, for the prepare stage")
     render = commands.add_parser("render", help="render the embedded data with as many scenes as params.yaml says")
     render.add_argument("--out", type=place, required=True, metavar="DIR", help="a folder for it, which is made anew")
+    add_arguments(commands.add_parser("import", help="make a folder data set of what an annotation tool exported"))
     lists = commands.add_parser("lists", help="fetch the published partition lists")
     lists.add_argument("--root", type=place, required=True, metavar="DIR", help="the folder of dataset.path")
     lists.add_argument("kind", choices=("voc", "cityscapes"))
@@ -72,6 +74,9 @@ def run_command(arguments: argparse.Namespace) -> int:
         return verification.print_verification(config.load(root=root), root, arguments.out)
     if arguments.command == "render":
         return _render(config.find_root(), arguments.out)
+    if arguments.command == "import":
+        run_import(arguments)
+        return 0
     root = arguments.root.resolve()
     if arguments.command == "lists":
         print(*published_lists.fetch_all(arguments.kind, root / "lists"), sep="\n")

@@ -1,4 +1,4 @@
-"""The page "Your own images" of docs/data.md, typed line by line."""
+"""From an export to predictions: docs/import.md and "Your own images" of docs/data.md, typed line by line."""
 
 import re
 import shlex
@@ -23,10 +23,32 @@ def typed(page, heading):
 def repository(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     repository = copy_repository(folder / "copy", without=("results/", "dvc.lock"))
-    write_folder(repository / "data" / "mine", {"train": 16, "val": 3})
+    export(write_folder(folder / "export", {"train": 16, "val": 3}))
     assert python(repository, "-m", "rrn.preset", "smoke").returncode == 0
     git(repository, "commit", "--quiet", "--all", "--message", "smoke")
     return repository
+
+
+def export(source):
+    """Turn a folder data set into masks in colors, and a table of them."""
+    table = {value: (40 * value, 7, value) for value in range(3)} | {255: (1, 1, 1)}
+    colors = np.zeros((256, 3), np.uint8)
+    colors[list(table)] = list(table.values())
+    for path in (source / "labels").rglob("*.png"):
+        Image.fromarray(colors[np.asarray(Image.open(path))]).save(path)
+    names = [*(source / "classes.txt").read_text().split(), "nothing"]
+    lines = [",".join(map(str, (name, *color))) for name, color in zip(names, table.values(), strict=True)]
+    (source / "colors.csv").write_text("\n".join(lines))
+
+
+def test_an_export_becomes_a_data_set(repository):
+    page = (ROOT / "docs" / "import.md").read_text()
+    (imported,) = [line for line in typed(page, "Splits") if "import colors" in line]
+    line = imported.split(" --split")[0].replace("SOURCE", "../export").replace("DIR", "data/mine")
+    result = python(repository, *shlex.split(line), "--void", "nothing")
+    assert result.returncode == 0, result.stderr
+    own = re.findall(r"^    \.venv/bin/python (.+)$", page.split("\n## ")[0], flags=re.MULTILINE)
+    assert own[1:] == typed((ROOT / "docs" / "data.md").read_text(), "Your own images")[: len(own) - 1]
 
 
 def test_own_images_from_files_to_predictions(repository):
