@@ -1,0 +1,149 @@
+"""The command line of exports: `python -m rrn.export RUN OUT`.
+
+OUT is a new folder. It holds all that other programs need, and is made whole or not at all:
+
+    OUT/README.md                    the model card: what was trained on what, and how good it is
+    OUT/model.onnx, OUT/model.pt2    one pass, for ONNX and for torch.export
+    OUT/segmenter_1, segmenter_2     for segmentation_models_pytorch.from_pretrained, and so for the Hub
+    OUT/run.json                     which run it is
+
+Every file is asked about the same images as the run itself, and must give the same probabilities, to 0.0001.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any, get_args
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor
+
+from rrn.config import SettingsError
+from rrn.data.decoding import DataError
+from rrn.exporting import model_card, network, onnx_file
+from rrn.method import RRN
+from rrn.models.segmenter import MULTIPLE, Segmenter
+from rrn.predict import Who
+from rrn.runs import finished
+from rrn.runtime import atomic_io
+from rrn.runtime.places import place
+
+TOLERANCE = 1e-4
+"""By which a probability may differ."""
+SIZES = ((2, 2 * MULTIPLE, 3 * MULTIPLE), (1, 50, 71))
+"""Images, height and width of what an export is asked about; the second is none of `model.pt2`."""
+
+
+class ExportError(RuntimeError):
+    """An export does not answer as the run does."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    arguments = parser().parse_args(argv)
+    try:
+        export_run(arguments.run, arguments.out, arguments.segmenter, arguments.data, arguments.license)
+    except (DataError, SettingsError, ExportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{arguments.out}: model.onnx, model.pt2, segmenter_1, segmenter_2, run.json; read README.md")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    reader = argparse.ArgumentParser(
+        prog="python -m rrn.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    reader.add_argument("run", metavar="RUN", type=place, help="folder of a finished run: runs/NAME/train/KEY")
+    reader.add_argument("out", metavar="OUT", type=place, help="a new folder")
+    reader.add_argument("--segmenter", choices=get_args(Who), default="ensemble", help="who answers")
+    reader.add_argument("--data", help="for the card: what it was trained on, and what its licence asks for")
+    reader.add_argument("--license", help="for the card: of the weights, as the Hub spells it, such as cc-by-nc-4.0")
+    return reader
+
+
+def export_run(run: Path, out: Path, who: Who, data: str | None = None, license: str | None = None) -> None:
+    """Write the folder of an export.
+
+    Args:
+        run: of a finished training.
+        out: a folder that does not exist, or is empty.
+        who: whose answer the single files are.
+        data: for the card, what it was trained on.
+        license: for the card, of the weights.
+
+    Raises:
+        DataError: OUT holds something.
+        SettingsError: RUN is no finished training, or the extra `export` is missing.
+        ExportError: an export answers otherwise than the run; then nothing is written.
+        OSError: the disk is full, or OUT cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is not empty: remove it, or name another folder")
+    model, card = finished.load_finished(run, "cpu")
+    first = model.segmenters[0]
+    assert isinstance(first, Segmenter)
+    with atomic_io.folder(out.resolve()) as folder:
+        program = network.exported_program(model, who)
+        torch.export.save(program, folder / "model.pt2")
+        (folder / "model.onnx").write_bytes(onnx_file.onnx_model(program, first.mean).SerializeToString())
+        for k, segmenter in enumerate(model.segmenters, start=1):
+            _write_segmenter(segmenter, folder / f"segmenter_{k}")
+        _require_same(model, folder, who)
+        shutil.copyfile(run / finished.CARD, folder / finished.CARD)
+        facts = model_card.gather(run.resolve(), card)
+        text = model_card.model_card(card, facts, who, _normalization(first), data, license)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _write_segmenter(segmenter: Any, folder: Path) -> None:
+    """Write what segmentation_models_pytorch's from_pretrained reads, without its card, which states a licence."""
+    segmenter.network.to(memory_format=torch.contiguous_format).save_pretrained(folder)
+    (folder / "README.md").write_text(
+        "One of two segmenters: `segmentation_models_pytorch.from_pretrained(FOLDER)`. The card is one folder up.\n",
+        encoding="utf-8",
+    )
+
+
+def _normalization(segmenter: Segmenter) -> str:
+    mean, std = ([round(value, 4) for value in part.flatten().tolist()] for part in (segmenter.mean, segmenter.std))
+    return f"(image / 255 - {mean}) / {std}"
+
+
+def _require_same(model: RRN, folder: Path, who: Who) -> None:
+    """Compare all that was written with the run, on images by chance.
+
+    Raises:
+        ExportError: a probability differs by more than TOLERANCE.
+    """
+    generator = torch.Generator().manual_seed(0)
+    program = torch.export.load(folder / "model.pt2").module()
+    answers = onnx_file.OnnxPass(folder / "model.onnx")
+    segmenters = [part for part in model.segmenters if isinstance(part, Segmenter)]
+    for count, height, width in SIZES:
+        images = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
+        own = network.own_answer(model, who, images)
+        _require_close("model.onnx", answers(images), own)
+        if height % MULTIPLE == 0 and width % MULTIPLE == 0:
+            _require_close("model.pt2", program(images.float()), own)
+            for k, segmenter in enumerate(segmenters, start=1):
+                with redirect_stdout(StringIO()):  # it says where weights come from
+                    alone = smp.from_pretrained(folder / f"segmenter_{k}").eval()
+                logits = alone(segmenter.normalize(images))
+                _require_close(f"segmenter_{k}", logits.softmax(1), model.logits(images)[k - 1].softmax(1))
+
+
+def _require_close(name: str, answer: Tensor, own: Tensor) -> None:
+    furthest = float((answer - own).detach().abs().max())
+    if not furthest <= TOLERANCE:
+        raise ExportError(
+            f"{name} gives probabilities that differ by {furthest:.2g} from those of the run, more than {TOLERANCE}; "
+            "nothing was written; please report it with run.json"
+        )

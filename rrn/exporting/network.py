@@ -1,0 +1,99 @@
+"""One pass of a run's segmenters over images, as `torch.export` takes it and any other program can run it."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
+from torch.fx import Node
+
+from rrn.config import SettingsError
+from rrn.method import RRN
+from rrn.models.segmenter import MULTIPLE, Segmenter
+from rrn.predict import Who
+
+MOST = 256
+"""Multiples of MULTIPLE that a side may have."""
+EXAMPLE = (2, 3, 3 * MULTIPLE, 4 * MULTIPLE)
+"""Shape of what is traced; its sides differ, so that none is taken for the other."""
+
+
+class OnePass(nn.Module):
+    """Probabilities of images whose sides are multiples of MULTIPLE.
+
+    Args:
+        model: of a finished run, in evaluation mode.
+        who: the ensemble, or one segmenter.
+    """
+
+    def __init__(self, model: RRN, who: Who) -> None:
+        super().__init__()
+        chosen: Iterable[nn.Module] = model.segmenters if who == "ensemble" else [model.segmenters[int(who) - 1]]
+        segmenters = [segmenter for segmenter in chosen if isinstance(segmenter, Segmenter)]
+        self.networks = nn.ModuleList(segmenter.network for segmenter in segmenters)
+        self.register_buffer("mean", segmenters[0].mean.clone())
+        self.register_buffer("std", segmenters[0].std.clone())
+
+    mean: Tensor
+    std: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return probabilities float32 [B, C, H, W] of RGB images 0..255, float32 [B, 3, H, W]."""
+        images = (images / 255 - self.mean) / self.std
+        return torch.stack([network(images).softmax(1) for network in self.networks]).mean(0)
+
+
+def exported_program(model: RRN, who: Who) -> ExportedProgram:
+    """Return the pass as a program of torch.export: any batch, and any multiples of MULTIPLE as height and width.
+
+    Raises:
+        SettingsError: the network does something that torch.export cannot follow at every size.
+    """
+    height, width = Dim("rows", min=1, max=MOST), Dim("columns", min=1, max=MOST)
+    shape = {0: Dim("batch", min=1, max=4096), 2: MULTIPLE * height, 3: MULTIPLE * width}
+    network = OnePass(model, who).eval().cpu()
+    images = torch.zeros(EXAMPLE)
+    try:
+        program = export(network, (images,), dynamic_shapes=(shape,), prefer_deferred_runtime_asserts_over_guards=True)
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise SettingsError(f"torch.export cannot follow these networks at every size of images: {first}") from error
+    return _without_ceil(program)
+
+
+@torch.no_grad()
+def own_answer(model: RRN, who: Who, images: Tensor) -> Tensor:
+    """Return what `rrn.predict` says of uint8 images [B, 3, H, W] of any size: probabilities [B, C, H, W]."""
+    both = model.logits(images).softmax(2)
+    return both.mean(0) if who == "ensemble" else both[int(who) - 1]
+
+
+def _without_ceil(program: ExportedProgram) -> ExportedProgram:
+    """Write ceil(a / b) of sizes as -(-a // b), which files of torch.export can hold; timm's layers pad with it."""
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is math.ceil:
+            above, below = node.args[0].args
+            with graph.inserting_before(node):
+                negative = _sized(graph.call_function(operator.neg, (above,)), -_size(above))
+                floor = _sized(graph.call_function(operator.floordiv, (negative, below)), -_size(above) // below)
+                node.replace_all_uses_with(
+                    _sized(graph.call_function(operator.neg, (floor,)), -(-_size(above) // below))
+                )
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    return program
+
+
+def _size(value: Any) -> Any:
+    return value.meta["val"] if isinstance(value, Node) else value
+
+
+def _sized(node: Node, value: Any) -> Node:
+    node.meta["val"] = value
+    return node

@@ -1,0 +1,98 @@
+"""The pass as an ONNX file: uint8 images of any size in, probabilities out. Needs the extra `export`."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from rrn.config import SettingsError
+from rrn.models.segmenter import MULTIPLE
+
+OPSET, IR = 20, 10
+NEEDED = "onnx, onnxscript and onnxruntime are missing: `.venv/bin/pip install -e '.[export]' -c requirements.lock`"
+BEFORE = """
+<ir_version: {ir}, opset_import: ["" : {opset}]>
+before (uint8[batch, 3, height, width] images) => (float[batch, 3, rows, columns] padded, int64[2] size)
+<int64[2] multiple = {{{multiple}, {multiple}}}, int64[6] none = {{0, 0, 0, 0, 0, 0}}>
+{{
+  size = Shape <start = 2, end = 4> (images)
+  missing = Neg (size)
+  added = Mod (missing, multiple)
+  pads = Concat <axis = 0> (none, added)
+  values = Cast <to = 1> (images)
+  centered = Sub (values, color)
+  filled = Pad (centered, pads)
+  padded = Add (filled, color)
+}}
+"""
+"""Pads with the encoder's mean color, which normalization turns into 0, on the right and below."""
+AFTER = """
+<ir_version: {ir}, opset_import: ["" : {opset}]>
+after (float[batch, classes, rows, columns] answer, int64[2] size)
+=> (float[batch, classes, height, width] probabilities)
+<int64[2] start = {{0, 0}}, int64[2] axes = {{2, 3}}>
+{{
+  probabilities = Slice (answer, start, size, axes)
+}}
+"""
+
+
+def onnx_model(program: ExportedProgram, mean: Tensor) -> Any:
+    """Return an onnx.ModelProto: uint8 `images` [B, 3, H, W] -> float `probabilities` [B, C, H, W].
+
+    Args:
+        program: of `exported_program`.
+        mean: color [1, 3, 1, 1] that the encoder takes for 0, in 0..1.
+
+    Raises:
+        SettingsError: the extra `export` is not installed.
+    """
+    if not all(find_spec(name) for name in ("onnx", "onnxscript")):
+        raise SettingsError(NEEDED)
+    import onnx
+    from onnx import compose, numpy_helper, parser
+
+    logging.getLogger("torch.onnx").setLevel(logging.WARNING)
+    made = torch.onnx.export(
+        program, input_names=["padded"], output_names=["answer"], opset_version=OPSET, dynamo=True, verbose=False
+    )
+    assert made is not None
+    core = made.model_proto
+    core.ir_version = IR
+    words = {"ir": IR, "opset": OPSET, "multiple": MULTIPLE}
+    before, after = (parser.parse_model(text.format(**words)) for text in (BEFORE, AFTER))
+    before.graph.initializer.append(numpy_helper.from_array((255 * mean).cpu().numpy(), "color"))
+    joined = compose.merge_models(before, core, [("padded", "padded")])
+    model = compose.merge_models(joined, after, [("answer", "answer"), ("size", "size")])
+    model.producer_name = "rrn"
+    onnx.checker.check_model(model)
+    return model
+
+
+class OnnxPass:
+    """An ONNX file that answers, on the CPU.
+
+    Args:
+        path: of `onnx_model`, saved.
+
+    Raises:
+        SettingsError: the extra `export` is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise SettingsError(NEEDED) from error
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return probabilities float32 [B, C, H, W] of uint8 images [B, 3, H, W]."""
+        (answer,) = self.session.run(["probabilities"], {"images": images.numpy()})
+        return torch.from_numpy(answer)
