@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from rrn.annotations.source import BACKGROUND, Annotated, Mask, Source, find_image, image_id, paint, split_name
+from rrn.annotations.source import (
+    BACKGROUND,
+    Annotated,
+    Mask,
+    Source,
+    find_image,
+    image_id,
+    is_background,
+    paint,
+    read_json,
+    split_name,
+)
 from rrn.data.decoding import DataError, Pixels, Size
 
 ROBOFLOW = "_annotations.coco.json"
@@ -33,10 +44,10 @@ class _Image(BaseModel):
 
 
 class _Annotation(BaseModel):
-    id: int
+    id: int | str = "without id"
     image_id: int
     category_id: int
-    segmentation: list[list[float]] | dict[str, Any] = []
+    segmentation: list[list[float]] | dict[str, Any] | None = None
 
 
 class _File(BaseModel):
@@ -58,6 +69,8 @@ def read_coco(source: Path, images: Path | None = None) -> Source:
     Raises:
         DataError: what is wrong, and where.
     """
+    if find_spec("pycocotools") is None:
+        raise DataError(NEEDED)
     files = {path: _parsed(path) for path in _json_files(source)}
     names = [BACKGROUND, *(name for file in files.values() for name in _named(file))]
     index = {name: number for number, name in enumerate(dict.fromkeys(names))}
@@ -65,9 +78,8 @@ def read_coco(source: Path, images: Path | None = None) -> Source:
     for path, file in files.items():
         word = path.parent.name if path.name == ROBOFLOW else path.stem.removeprefix("instances_")
         root = path.parent.parent if path.parent.name == "annotations" else path.parent
-        folders = [images] if images else [root, root / "images", root / word, root / "images" / word]
-        split = split_name(word) if len(files) > 1 else ""
-        found += _images(path, file, index, folders, split)
+        folders = [place / part for place in ([images] if images else [root, root / "images"]) for part in (word, "")]
+        found += _images(path, file, index, folders, split_name(word) if len(files) > 1 else "")
     return Source(tuple(index), tuple(found))
 
 
@@ -75,9 +87,8 @@ def _json_files(source: Path) -> list[Path]:
     """Return the files of an export, of which only those of instances count where there are such."""
     if source.is_file():
         return [source]
-    found = sorted(
-        path for pattern in ("*.json", "annotations/*.json", f"*/{ROBOFLOW}") for path in source.glob(pattern)
-    )
+    patterns = ("*.json", "annotations/*.json", f"*/{ROBOFLOW}")
+    found = sorted(path for pattern in patterns for path in source.glob(pattern))
     files = [path for path in found if path.stem.startswith("instances")] or found
     if not files:
         raise DataError(f"{source} holds no JSON file, nor do annotations/ or folders with {ROBOFLOW}; name the file")
@@ -86,13 +97,14 @@ def _json_files(source: Path) -> list[Path]:
 
 def _parsed(path: Path) -> _File:
     try:
-        return _File.model_validate(json.loads(path.read_text(encoding="utf-8-sig")))
+        file = _File.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise DataError(f"{path} is no COCO file: {where}: {first['msg']}; export polygons or masks as COCO") from error
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error}); export it again") from error
+    for category in file.categories:
+        category.name = BACKGROUND if is_background(category.name) else category.name
+    return file
 
 
 def _named(file: _File) -> list[str]:
@@ -114,56 +126,60 @@ def _images(path: Path, file: _File, index: dict[str, int], folders: Sequence[Pa
                 f"{annotation.category_id}, one of which the file lacks; export it again"
             )
         of_image[annotation.image_id].append(annotation)
-    return [
-        Annotated(
-            image_id(image.file_name),
-            find_image(image.file_name, folders),
-            partial(
-                _label, path, [(index[categories[a.category_id]], a) for a in of_image[image.id]], index[BACKGROUND]
-            ),
-            split,
+    found = []
+    for image in file.images:
+        drawn = [(index[categories[a.category_id]], a) for a in of_image[image.id]]
+        draw = partial(_label, path, image, drawn, index[BACKGROUND])
+        place = find_image([image.file_name], folders)
+        found.append(Annotated(image_id(image.file_name), place, draw, split, empty=not drawn))
+    return found
+
+
+def _label(
+    path: Path, image: _Image, annotations: Sequence[tuple[int, _Annotation]], background: int, size: Size
+) -> Pixels:
+    if (image.height, image.width) != size:
+        raise DataError(
+            f"{path} says that {image.file_name} is {image.width} x {image.height} pixels, but it is {size[1]} x "
+            f"{size[0]}: was it scaled, or turned, after it was labeled?"
         )
-        for image in file.images
-    ]
-
-
-def _label(path: Path, annotations: Sequence[tuple[int, _Annotation]], background: int, size: Size) -> Pixels:
     return paint([(index, _mask(path, annotation, size)) for index, annotation in annotations], size, background)
 
 
 def _mask(path: Path, annotation: _Annotation, size: Size) -> Mask:
     """Return which pixels an annotation covers."""
-    try:
-        from pycocotools import mask as runs
-    except ModuleNotFoundError as error:
-        raise DataError(NEEDED) from error
-    drawn = annotation.segmentation
-    if not drawn:
+    from pycocotools import mask as runs
+
+    if not annotation.segmentation:
         raise DataError(
             f"{path}: annotation {annotation.id} is a box without a polygon or mask: draw one, or remove the box"
         )
     try:
-        whole = _runs(runs, drawn, size)
+        whole = _runs(runs, annotation.segmentation, size)
         with warnings.catch_warnings():  # pycocotools 2.0.11 asks NumPy 2 in the way of NumPy 1
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-            mask = runs.decode(whole)
+            return runs.decode(whole).view(bool)
     except (TypeError, KeyError, ValueError) as error:
         raise DataError(
             f"{path}: annotation {annotation.id} is no polygon and no mask ({error}); draw it again"
         ) from error
-    if mask.shape != size:
-        height, width = mask.shape
-        raise DataError(
-            f"{path}: annotation {annotation.id} is a mask of {width} x {height} pixels, but its image is "
-            f"{size[1]} x {size[0]}; was the image scaled after it was labeled?"
-        )
-    return mask.view(bool)
 
 
 def _runs(runs: Any, drawn: list[list[float]] | dict[str, Any], size: Size) -> dict[str, Any]:
-    """Return the run lengths of polygons, of lists of counts, or as they are."""
-    if isinstance(drawn, dict):
-        return runs.frPyObjects(drawn, *drawn["size"]) if isinstance(drawn["counts"], list) else drawn
-    if wrong := [polygon for polygon in drawn if len(polygon) < 6 or len(polygon) % 2]:
-        raise ValueError(f"{len(wrong[0])} numbers are no three points")
-    return runs.merge(runs.frPyObjects(drawn, *size))
+    """Return the run lengths of polygons, of lists of counts, or as they are; a line has no area and covers nothing."""
+    if isinstance(drawn, list):
+        if wrong := [polygon for polygon in drawn if len(polygon) % 2]:
+            raise ValueError(f"{len(wrong[0])} numbers are no points")
+        areas = [polygon for polygon in drawn if len(polygon) >= 6]
+        return runs.merge(runs.frPyObjects(areas, *size)) if areas else runs.frPyObjects(_nothing(size), *size)
+    if tuple(drawn["size"]) != size:
+        raise ValueError(f"it has {drawn['size']} rows and columns, and its image {list(size)}")
+    if not isinstance(drawn["counts"], list):
+        return drawn
+    if min(drawn["counts"], default=0) < 0 or sum(drawn["counts"]) != size[0] * size[1]:
+        raise ValueError("its counts do not add up to the pixels of the image")
+    return runs.frPyObjects(drawn, *size)
+
+
+def _nothing(size: Size) -> dict[str, Any]:
+    return {"size": list(size), "counts": [size[0] * size[1]]}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -21,15 +20,19 @@ from rrn.annotations.source import (
     find_image,
     image_id,
     index_of,
+    open_mask,
     paint,
+    read_json,
     require_size,
 )
-from rrn.data import decoding, file_formats
+from rrn.data import file_formats
 from rrn.data.decoding import DataError, Pixels, Size
 
 MASK = re.compile(r"task-(?P<task>\d+)-annotation-(?P<annotation>\d+)-by-(?P<label>.*)-\d+")
-UPLOADED = re.compile(r"[0-9a-f]{8}-")
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of a file that was uploaded."""
+Found = dict[str, dict[str, list[tuple[str, Path]]]]
+"""Task -> annotation -> label and mask."""
 
 
 def read_label_studio(source: Path, images: Path | None = None, tasks: Path | None = None) -> Source:
@@ -37,25 +40,27 @@ def read_label_studio(source: Path, images: Path | None = None, tasks: Path | No
 
     Args:
         source: the unpacked export, PNG files named task-3-annotation-5-by-1-tag-tree-0.png.
-        images: where the images are; else in the folder of the tasks or in images/ beside them.
+        images: where the images are; else beside the tasks, or in images/ there.
         tasks: the JSON or JSON-MIN export of the same project; else the only JSON file of source.
 
     Raises:
         DataError: what is wrong, and where.
     """
     path = tasks or _only_json(source)
-    files = dict(_tasks(path))
-    labels = {label for _, found in files.values() for label in found}
-    masks: dict[str, dict[str, list[tuple[str, Path]]]] = defaultdict(lambda: defaultdict(list))
+    names: dict[str, list[str]] = {}
+    labels: set[str] = set()
+    for task in _tasks(path):
+        names[str(task["id"])] = _file_names(path, task)
+        labels |= set(_brushes(task, path))
+    masks: Found = defaultdict(lambda: defaultdict(list))
     for mask in sorted(source.rglob("task-*.png")):
-        task, annotation, label = _parts(mask, labels, path)
-        masks[task][annotation].append((label, mask))
-    if strange := sorted(set(masks) - set(files)):
+        number, annotation, label = _parts(mask, labels, path)
+        masks[number][annotation].append((label, mask))
+    if strange := sorted(set(masks) - set(names)):
         raise DataError(f"{path} lacks the task {strange[0]}, of which there are masks: export both at one time")
-    index = index_of([BACKGROUND, *sorted(label for by in masks.values() for of in by.values() for label, _ in of)])
+    index = index_of([BACKGROUND, *sorted(labels)])
     folders = [images] if images else [path.parent, path.parent / "images", source]
-    found = [_annotated(task, name, masks.get(task, {}), index, folders) for task, (name, _) in files.items()]
-    return Source(tuple(index), tuple(found))
+    return Source(tuple(index), tuple(_annotated(names, masks, index, folders)))
 
 
 def _only_json(source: Path) -> Path:
@@ -68,41 +73,40 @@ def _only_json(source: Path) -> Path:
     return found[0]
 
 
-def _tasks(path: Path) -> Iterator[tuple[str, tuple[str, set[str]]]]:
-    """Yield id of a task, name of its image, and labels that brushes have in it."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error}); export it again") from error
-    for entry in entries if isinstance(entries, list) else [None]:
-        if not isinstance(entry, dict) or "id" not in entry:
-            raise DataError(f"{path} is no list of tasks: export JSON or JSON-MIN from Label Studio")
-        yield str(entry["id"]), (_file_name(path, entry), set(_brushes(entry)))
+def _tasks(path: Path) -> list[dict[str, Any]]:
+    entries = read_json(path)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "id" in entry for entry in entries):
+        raise DataError(f"{path} is no list of tasks: export JSON or JSON-MIN from Label Studio")
+    return entries
 
 
-def _file_name(path: Path, entry: dict[str, Any]) -> str:
-    """Return the name of the image of a task: in `data`, or in the task itself (JSON-MIN)."""
-    fields = [value for value in entry.get("data", entry).values() if isinstance(value, str)]
-    names = [PurePosixPath(unquote(urlsplit(_target(value)).path)).name for value in fields]
+def _file_names(path: Path, task: Mapping[str, Any]) -> list[str]:
+    """Return what the image of a task may be called: in `data`, or in the task itself (JSON-MIN)."""
+    inside = task.get("data")
+    fields = (inside if isinstance(inside, dict) else task).values()
+    texts = [value.split("?d=", 1)[-1] for value in fields if isinstance(value, str)]  # of local storage: ?d=PATH
+    names = [unquote(urlsplit(text).path).lstrip("/") for text in texts]
     found = [name for name in names if file_formats.has_suffix(Path(name))]
     if not found:
-        raise DataError(f"{path}: task {entry['id']} names no image")
-    return found[0]
+        raise DataError(f"{path}: task {task['id']} names no image")
+    return [*found, *(UPLOADED.sub("", Path(name).name) for name in found)]
 
 
-def _target(value: str) -> str:
-    """Return the file that an address of local storage, `/data/local-files/?d=...`, is about."""
-    return value.split("?d=", 1)[-1]
+def _brushes(value: Any, path: Path) -> Iterator[str]:
+    """Yield every label of a brush, wherever it stands in a task.
 
-
-def _brushes(value: Any) -> Iterator[str]:
-    """Yield every label of a brush, wherever it stands in a task."""
+    Raises:
+        DataError: a brush has two labels.
+    """
     if isinstance(value, dict):
-        yield from (label for label in value.get("brushlabels", []) if isinstance(label, str))
+        given = value.get("brushlabels") or (value.get("labels") if "rle" in value else None) or []
+        if len(given) > 1:
+            raise DataError(f"{path}: one brush is {' and '.join(map(repr, given))}: a pixel has one class; split it")
+        yield from map(str, given)
         value = list(value.values())
     if isinstance(value, list):
         for inner in value:
-            yield from _brushes(inner)
+            yield from _brushes(inner, path)
 
 
 def _parts(mask: Path, labels: set[str], tasks: Path) -> tuple[str, str, str]:
@@ -115,24 +119,19 @@ def _parts(mask: Path, labels: set[str], tasks: Path) -> tuple[str, str, str]:
 
 
 def _annotated(
-    task: str,
-    name: str,
-    annotations: dict[str, list[tuple[str, Path]]],
-    index: dict[str, int],
-    folders: Sequence[Path],
-) -> Annotated:
-    if len(annotations) > 1:
-        raise DataError(
-            f"task {task} ({name}) has {len(annotations)} annotations, {', '.join(annotations)}: keep the masks of one"
-        )
-    places = [name, UPLOADED.sub("", name, count=1)]
-    try:
-        image = find_image(places[0], folders)
-    except DataError:
-        image = find_image(places[1], folders)
-    own = image_id(image.name)
-    masks = [(index[label], path) for found in annotations.values() for label, path in found]
-    return Annotated(own, image, partial(_label, masks, index[BACKGROUND]) if masks else None)
+    names: Mapping[str, list[str]], masks: Found, index: Mapping[str, int], folders: Sequence[Path]
+) -> Iterator[Annotated]:
+    for task, called in names.items():
+        annotations = masks.get(task, {})
+        if len(annotations) > 1:
+            raise DataError(
+                f"task {task} ({Path(called[0]).name}) has {len(annotations)} annotations, {', '.join(annotations)}: "
+                "keep the masks of one"
+            )
+        image = find_image(called, folders)
+        drawn = [(index[label], path) for found in annotations.values() for label, path in found]
+        draw = partial(_label, drawn, index[BACKGROUND])
+        yield Annotated(image_id(image.name), image, draw, empty=not drawn)
 
 
 def _label(masks: Sequence[tuple[int, Path]], background: int, size: Size) -> Pixels:
@@ -140,5 +139,5 @@ def _label(masks: Sequence[tuple[int, Path]], background: int, size: Size) -> Pi
 
 
 def _covered(path: Path, size: Size) -> Mask:
-    mask = np.asarray(decoding.open_file(path, "label").convert("L"), dtype=np.uint8)
+    mask = np.asarray(open_mask(path).convert("L"), dtype=np.uint8)
     return np.asarray(require_size(mask, path, size) > 127)

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from rrn.config import IGNORE_INDEX
-from rrn.data import file_formats
+from rrn.data import decoding, file_formats
 from rrn.data.decoding import DataError, Pixels, Size
 
 BACKGROUND = "background"
 """Class of the pixels that no polygon and no brush covers."""
-SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-"""Other names of the usual splits."""
+USUAL_SPLITS = ("train", "val", "test")
+OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+"""Of the usual splits."""
+MOST_CLASSES = 256
+"""That a label can be drawn with, before some are made void."""
+COLOR_MODES = ("1", "L", "P", "PA", "LA", "RGB", "RGBA")
 Color = tuple[int, int, int]
 Mask = NDArray[np.bool_]
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -32,12 +40,14 @@ class Annotated:
         draw: size (height, width) of the image -> label, uint8 [H, W], index of a class or IGNORE_INDEX; raises a
             DataError where the label does not fit. None: nobody labeled the image.
         split: in which the export has it; empty if it has none.
+        empty: whether it is in the export, with nothing drawn on it: all background, or not labeled yet.
     """
 
     name: str
     image: Path
     draw: Callable[[Size], Pixels] | None = None
     split: str = ""
+    empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,15 +63,95 @@ class Source:
     images: tuple[Annotated, ...]
 
 
+# ---- Names -------------------------------------------------------------------------------------------------------
+
+
 def split_name(word: str) -> str:
-    """Return what we call a split, as `val` for `valid`, `validation` and `val2017`."""
-    plain = word.lower().rstrip("0123456789").rstrip("_-")
-    return SPLITS.get(plain, plain)
+    """Return what we call a split, as `val` for `valid`, `Validation` and `val2017`; others keep their names."""
+    bare = word.lower().rstrip("0123456789").rstrip("_-")
+    usual = OTHER_NAMES.get(bare, bare)
+    return usual if usual in USUAL_SPLITS else word
 
 
 def image_id(path: str) -> str:
-    """Return the id of an image: its path without ending, folders joined to the name."""
-    return "_".join(PurePosixPath(path).with_suffix("").parts)
+    """Return the id of an image: its path without ending, folders joined to the name by `_`."""
+    whole = PurePosixPath(path.replace("\\", "/"))
+    parts = [part for part in whole.with_suffix("").parts if part not in (whole.anchor, "..")]
+    return "_".join(parts)
+
+
+def distinct(images: Sequence[Annotated]) -> tuple[Annotated, ...]:
+    """Return images whose ids differ: where splits have the same ids, the split is put before each.
+
+    Raises:
+        DataError: there is no image, one file is two images, or two would still have one id.
+    """
+    if not images:
+        raise DataError("the export holds no image")
+    if _twice([image.name for image in images]) and all(image.split for image in images):
+        images = [replace(image, name=f"{image.split}_{image.name}") for image in images]
+    if same := _twice([image.name for image in images]):
+        paths = " and ".join(str(image.image) for image in images if image.name == same[0])
+        raise DataError(f"{paths} would have one id, {same[0]!r}: rename one ({len(same)} such)")
+    if same := _twice([str(image.image) for image in images]):
+        raise DataError(f"the export has two images of one file, {same[0]} ({len(same)} such)")
+    if hidden := [image for image in images if not image.name or image.name.startswith(".")]:
+        raise DataError(f"{hidden[0].image} would be hidden under the id {hidden[0].name!r}: rename it")
+    return tuple(images)
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    seen: set[str] = set()
+    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+
+
+def index_of(names: Sequence[str], void: Iterable[str] = ()) -> dict[str, int]:
+    """Return name -> index of the class, IGNORE_INDEX for those that are none."""
+    none = set(void)
+    kept = [name for name in dict.fromkeys(names) if name not in none]
+    return {name: index for index, name in enumerate(kept)} | dict.fromkeys(none, IGNORE_INDEX)
+
+
+def table_of(path: Path, entries: Iterable[tuple[Key, str]]) -> dict[Key, str]:
+    """Return color or value -> name of the class.
+
+    Raises:
+        DataError: two names have one.
+    """
+    found: dict[Key, str] = {}
+    for key, name in entries:
+        if found.setdefault(key, name) != name:
+            raise DataError(f"{path} gives {key} to {found[key]!r} and to {name!r}: masks cannot tell them apart")
+    return found
+
+
+# ---- Files -------------------------------------------------------------------------------------------------------
+
+
+def read_text(path: Path, hint: str) -> str:
+    """Return a text in UTF-8, with or without a mark of its encoding.
+
+    Raises:
+        DataError: it is missing, which `hint` explains, or no such text.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is missing; {hint}")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text ({error}); save it as UTF-8") from error
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        return json.loads(read_text(path, "export it again"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is no JSON ({error}); export it again") from error
 
 
 def image_files(folder: Path) -> dict[str, Path]:
@@ -74,26 +164,50 @@ def image_files(folder: Path) -> dict[str, Path]:
         raise DataError(f"{folder} is no folder: the images are looked for there; name theirs with --images")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        key = path.relative_to(folder).with_suffix("").as_posix()
-        if file_formats.has_suffix(path) and path.is_file() and not path.name.startswith("."):
+        place = path.relative_to(folder)
+        key = place.with_suffix("").as_posix()
+        if file_formats.has_suffix(path) and path.is_file() and not any(part[0] == "." for part in place.parts):
             if key in found:
                 raise DataError(f"{path} and {found[key].name} have one name: remove one of them")
             found[key] = path
     return found
 
 
-def find_image(name: str, folders: Iterable[Path]) -> Path:
-    """Return the file of an image that an export names, in the first folder that has it.
+def find_image(names: Sequence[str], folders: Iterable[Path]) -> Path:
+    """Return the file of an image that an export names: the whole path in any folder, else the end of it.
+
+    Args:
+        names: that it may have, the likeliest first.
+        folders: in which it may lie.
 
     Raises:
-        DataError: none has it.
+        DataError: it lies in none.
     """
-    places = list(folders)
-    for folder in places:
-        for candidate in (folder / name, folder / PurePosixPath(name).name):
-            if candidate.is_file():
-                return candidate
-    raise DataError(f"the image {name} is in none of {', '.join(map(str, places))}; name its folder with --images")
+    places = list(dict.fromkeys(folders))
+    for name in names:
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        for start in range(len(parts)):
+            for folder in places:
+                if (folder / Path(*parts[start:])).is_file():
+                    return folder / Path(*parts[start:])
+    raise DataError(f"the image {names[0]} is in none of {', '.join(map(str, places))}; name its folder with --images")
+
+
+def open_mask(path: Path) -> Image.Image:
+    """Open a mask of any kind of pixels.
+
+    Raises:
+        DataError: it is no PNG, broken, or has more than 8 bits.
+    """
+    mask = decoding.open_file(path, "label")
+    if mask.format != "PNG":
+        raise DataError(f"{path} is a {mask.format}, but masks are PNG: others may not keep values; export it again")
+    if mask.mode not in COLOR_MODES:
+        raise DataError(f"{path} has pixels of mode {mask.mode}: masks have 8 bits; export it again")
+    return mask
+
+
+# ---- Labels ------------------------------------------------------------------------------------------------------
 
 
 def paint(masks: Sequence[tuple[int, Mask]], size: Size, background: int) -> Pixels:
@@ -110,11 +224,11 @@ def paint(masks: Sequence[tuple[int, Mask]], size: Size, background: int) -> Pix
     return np.ascontiguousarray(label)
 
 
-def of_colors(picture: Image.Image, path: Path, indices: Mapping[Color, int], table: str) -> Pixels:
-    """Return the label that a picture in colors is, uint8 [H, W].
+def of_colors(mask: Image.Image, path: Path, indices: Mapping[Color, int], table: Path) -> Pixels:
+    """Return the label that a mask in colors is, uint8 [H, W].
 
     Args:
-        picture: of any kind of pixels that has colors.
+        mask: of `open_mask`.
         path: its file, for messages.
         indices: color -> index of the class, or IGNORE_INDEX.
         table: where the colors stand, for messages.
@@ -122,17 +236,34 @@ def of_colors(picture: Image.Image, path: Path, indices: Mapping[Color, int], ta
     Raises:
         DataError: a color is not in the table.
     """
-    colors = np.asarray(picture.convert("RGB"), dtype=np.int64) @ np.array([1 << 16, 1 << 8, 1])
-    found, place = np.unique(colors, return_inverse=True)
+    pixels = np.asarray(mask.convert("RGB"), dtype=np.int64) @ np.array([1 << 16, 1 << 8, 1])
     known = {red << 16 | green << 8 | blue: index for (red, green, blue), index in indices.items()}
-    if strange := [value for value in found.tolist() if value not in known]:
-        first = strange[0]
+    named = {value: f"the color {(value >> 16, value >> 8 & 255, value & 255)}" for value in np.unique(pixels).tolist()}
+    return _looked_up(pixels, known, named, path, f"{table}; add it there, or export masks without smooth edges")
+
+
+def of_values(mask: Image.Image, path: Path, indices: Mapping[int, int], table: Path) -> Pixels:
+    """Return the label that a gray or palette mask is, uint8 [H, W]; see `of_colors`."""
+    if mask.mode not in decoding.INDEX_MODES:
         raise DataError(
-            f"{path} has the color {(first >> 16, first >> 8 & 255, first & 255)} in {int((colors == first).sum())} "
-            f"pixels ({len(strange)} such colors in all), which is not in {table}; add it there, or export masks "
-            "as PNG without smooth edges"
+            f"{path} has pixels of mode {mask.mode}, but a value of {table} is expected in each; export it again"
         )
-    return np.array([known[value] for value in found.tolist()], np.uint8)[place.reshape(colors.shape)]
+    pixels = np.asarray(mask, dtype=np.int64)
+    named = {value: f"the value {value}" for value in np.unique(pixels).tolist()}
+    return _looked_up(pixels, indices, named, path, str(table))
+
+
+def _looked_up(
+    pixels: NDArray[np.int64], known: Mapping[int, int], named: Mapping[int, str], path: Path, table: str
+) -> Pixels:
+    """Return the indices of pixels; `named` says what each of their values is called."""
+    if strange := [value for value in named if value not in known]:
+        count = int((pixels == strange[0]).sum())
+        raise DataError(
+            f"{path} has {named[strange[0]]} in {count} pixels ({len(strange)} such), which is not in {table}"
+        )
+    found, place = np.unique(pixels, return_inverse=True)
+    return np.array([known[value] for value in found.tolist()], np.uint8)[place.reshape(pixels.shape)]
 
 
 def require_size(label: Pixels, path: Path, size: Size) -> Pixels:
@@ -147,8 +278,6 @@ def require_size(label: Pixels, path: Path, size: Size) -> Pixels:
     return label
 
 
-def index_of(names: Sequence[str], void: Iterable[str] = ()) -> dict[str, int]:
-    """Return name -> index of the class, IGNORE_INDEX for those that are none."""
-    none = set(void)
-    kept = [name for name in dict.fromkeys(names) if name not in none]
-    return {name: index for index, name in enumerate(kept)} | dict.fromkeys(none, IGNORE_INDEX)
+def is_background(name: str) -> bool:
+    """Return whether a class is what nothing covers, as `_background_` of labelme."""
+    return re.fullmatch(r"_*background_*", name, re.IGNORECASE) is not None

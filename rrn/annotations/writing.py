@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,9 +12,9 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from rrn.annotations.source import Annotated, Source, index_of
+from rrn.annotations.source import MOST_CLASSES, Annotated, Source, index_of
 from rrn.config import IGNORE_INDEX
-from rrn.data import decoding, palette
+from rrn.data import decoding, file_formats, palette
 from rrn.data.decoding import DataError, Pixels
 from rrn.data.formats import class_list
 from rrn.runtime import atomic_io
@@ -46,31 +46,46 @@ def write_data_set(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is not empty: remove it, or name another folder")
-    _require_ids(source.images)
     index = _classes(source, void)
+    names = [name for name, value in index.items() if value != IGNORE_INDEX]
     with atomic_io.folder(out) as folder:
         counts = _write(source, splits, folder, index, linked)
-        names = [name for name, value in index.items() if value != IGNORE_INDEX]
-        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        class_list.read_class_list(folder / "classes.txt", "")
+        (folder / "classes.txt").write_text(_listed(names), encoding="utf-8")
     return _summary(source, splits, counts, names)
 
 
-def _require_ids(images: Sequence[Annotated]) -> None:
-    if not images:
-        raise DataError("the export holds no image")
-    if twice := [name for name, count in Counter(image.name for image in images).items() if count > 1]:
-        paths = [str(image.image) for image in images if image.name == twice[0]]
-        raise DataError(f"{' and '.join(paths)} would have one id, {twice[0]}: rename one ({len(twice)} such)")
-
-
 def _classes(source: Source, void: Sequence[str]) -> dict[str, int]:
-    """Return name -> index in the labels that are written, IGNORE_INDEX for what is void."""
+    """Return name -> index in the labels that are written, IGNORE_INDEX for what is void.
+
+    Raises:
+        DataError: there are too many, or what is left cannot stand in classes.txt.
+    """
     if unknown := [name for name in void if name not in source.classes]:
         raise DataError(f"--void: {unknown[0]!r} is no class of the export, which has {', '.join(source.classes)}")
-    if len(source.classes) - len(void) > IGNORE_INDEX:
-        raise DataError(f"the export has {len(source.classes)} classes; at most {IGNORE_INDEX} fit into 8-bit labels")
-    return index_of(source.classes, void)
+    if len(source.classes) > MOST_CLASSES:
+        raise DataError(f"the export has {len(source.classes)} classes; at most {MOST_CLASSES} fit into 8-bit labels")
+    index = index_of(source.classes, void)
+    names = tuple(name for name, value in index.items() if value != IGNORE_INDEX)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "classes.txt"
+        path.write_text(_listed(names), encoding="utf-8")
+        try:
+            read = class_list.read_class_list(path, "")
+        except DataError as error:
+            reason = str(error).replace(str(path), "as classes.txt")
+            raise DataError(
+                f"the classes {', '.join(map(repr, names))} cannot be kept ({reason}); rename or --void"
+            ) from error
+    if read != names or class_list.VOID in names:
+        odd = [name for name in names if name not in read or name == class_list.VOID]
+        raise DataError(
+            f"the class {odd[0]!r} has no name that a line of classes.txt can hold; rename it, or --void it"
+        )
+    return index
+
+
+def _listed(names: Sequence[str]) -> str:
+    return "".join(f"{name}\n" for name in names)
 
 
 def _write(
@@ -99,8 +114,11 @@ def _write(
 
 
 def _label(image: Annotated, split: str) -> Pixels | None:
-    """Return the label of an image; None if it has none, as only images of train may."""
+    """Return the label of an image that can be read to its end; None if it has none, as only images of train may."""
+    if not file_formats.has_suffix(image.image):
+        raise DataError(f"{image.image} is not called as an image ({', '.join(file_formats.SUFFIXES)}); rename it")
     width, height = decoding.open_image(image.image, decode=False).size
+    decoding.open_file(image.image, "image", reduced=True)
     if image.draw:
         return image.draw((height, width))
     if split != "train":

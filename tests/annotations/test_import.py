@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rrn.annotations import assignment, coco
-from rrn.annotations.source import Annotated, index_of, paint, split_name
+from rrn.annotations import assignment, coco, label_studio
+from rrn.annotations.source import Annotated, find_image, image_id, index_of, paint, split_name
 from rrn.config import IGNORE_INDEX
 from rrn.data.decoding import DataError
 from rrn.preparation import command
@@ -40,7 +41,7 @@ def call(*words):
     return command.main(["import", *map(str, words)])
 
 
-SHARES = ("--split", "train=0.6", "val=0.4")
+SHARES = ("--split", "train=0.6,val=0.4")
 CALLS = {
     "coco": ("coco", EXPORTS / "coco"),
     "coco_runs": ("coco", EXPORTS / "coco_runs/train.json", *SHARES, "--images", EXPORTS / "coco/images/train"),
@@ -170,13 +171,78 @@ def text_of(path, text):
     return lambda source: (source / path).write_text(text)
 
 
+def name_class(name):
+    return train(lambda file: file["categories"][1].update(name=name))
+
+
+def rle(counts):
+    return annotation(segmentation={"size": [18, 24], "counts": counts})
+
+
+def turned(source):
+    path = source / "images/train/photo_0.jpg"
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.open(path).save(path, exif=exif)
+
+
+def cut_off(path):
+    return lambda source: (source / path).write_bytes((source / path).read_bytes()[:400])
+
+
+def two_labels(source):
+    json_of(
+        source / "tasks.json",
+        lambda tasks: tasks[0]["annotations"][0]["result"][0]["value"].update(brushlabels=["cat", "dog"]),
+    )
+
+
+def photo(number, ending):
+    return f"train/photo_{number}_jpg.rf.0a1b2c3d4e5f{ending}"
+
+
 FAULTS = [
+    ("coco", rle([0, 100]), "its counts do not add up to the pixels of the image"),
+    ("coco", rle([5, 430, -3]), "its counts do not add up to the pixels of the image"),
+    (
+        "coco",
+        train(lambda file: file["images"][0].update(width=48)),
+        "photo_0.jpg is 48 x 18 pixels, but it is 24 x 18",
+    ),
+    ("coco", train(lambda file: file["annotations"].pop()), "nothing is drawn on"),
+    ("coco", name_class(""), "the class '' has no name that a line of classes.txt can hold"),
+    ("coco", name_class("a\nb"), "the class 'a\\nb' has no name"),
+    ("coco", name_class("-"), "the class '-' has no name"),
+    ("coco", name_class("void"), "cannot be kept"),
+    ("coco", turned, "is stored rotated (EXIF orientation 6)"),
+    ("coco", cut_off("images/train/photo_0.jpg"), "it is broken or incomplete"),
+    ("coco", train(lambda file: file["images"].append(file["images"][0] | {"id": 99})), "would have one id, 'train_photo_0'"),
+    ("cvat", text_of("labelmap.txt", "a:0,0,0::\nb:128,0,0::\nc:128,0,0::"), "gives (128, 0, 0) to 'b' and to 'c'"),
+    ("cvat", lambda source: (source / "labelmap.txt").write_bytes(b"\xff\xfe"), "labelmap.txt is no UTF-8 text"),
+    ("roboflow", lambda source: (source / "train/_classes.csv").unlink(), "_classes.csv is missing"),
+    ("roboflow", text_of("train/_classes.csv", "Pixel Value, Class\n0, a\n300, b"), "is no table of Roboflow"),
+    (
+        "roboflow",
+        text_of("train/_classes.csv", "Pixel Value, Class\n0, a\n1, b"),
+        "has the value 2 in 16 pixels (1 such)",
+    ),
+    ("roboflow", lambda s: (s / photo(0, ".jpg")).rename(s / photo(0, "_mask.jpg")), "have one name"),
+    ("label_studio", two_labels, "one brush is 'cat' and 'dog'"),
+    (
+        "label_studio",
+        lambda source: json_of(source / "tasks.json", lambda tasks: tasks[0].update(data=None)),
+        "names no image",
+    ),
     ("coco", annotation(segmentation=[]), "annotation 1 is a box without a polygon or mask"),
-    ("coco", annotation(segmentation=[[1.0, 2.0]]), "annotation 1 is no polygon and no mask"),
+    (
+        "coco",
+        annotation(segmentation=[[1.0, 2.0, 3.0]]),
+        "annotation 1 is no polygon and no mask (3 numbers are no points)",
+    ),
     (
         "coco",
         annotation(segmentation={"size": [9, 9], "counts": [81]}),
-        "is a mask of 9 x 9 pixels, but its image is 24 x 18",
+        "it has [9, 9] rows and columns, and its image [18, 24]",
     ),
     ("coco", annotation(category_id=77), "the category 77, one of which the file lacks"),
     ("coco", train(lambda file: file.pop("categories")), "is no COCO file: categories: Field required"),
@@ -219,7 +285,8 @@ def test_what_is_wrong_is_said_and_nothing_is_written(name, spoil, message, tmp_
     shutil.copytree(EXPORTS / name, tmp_path / "source")
     spoil(tmp_path / "source")
     assert call(kind, tmp_path / "source", tmp_path / "out", *options) == 1
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error and ".part" not in error
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
@@ -227,9 +294,12 @@ def test_what_is_wrong_is_said_and_nothing_is_written(name, spoil, message, tmp_
     ("options", "message"),
     [
         ((), "the export does not say in which split photo_0 is (3 such); say which image goes where"),
-        (("--split", "train=0.6", "val=0.6"), "must be above 0 and add up to 1"),
-        ((*SHARES, "--group", "(cat)"), "'(cat)' is not found in the id photo_0"),
-        ((*SHARES, "--group", "photo"), "there are 1 groups for 2 splits"),
+        (("--split", "train=0.6,val=0.6"), "must be above 0 and add up to 1, and are train=0.6, val=0.6"),
+        (("--split", "train=nan,val=1"), "must be above 0"),
+        (("--split", "val=0.5,test=0.5"), "train is missing"),
+        ((*SHARES, "--group", "(cat)"), "'(cat)' is not found in the id 'photo_0'"),
+        ((*SHARES, "--group", "photo"), "--split: of 1 groups, such as 'photo', none is left for val"),
+        (("--split", "train=0.9,val=0.05,test=0.05"), "--split: of 3 images none is left for val, test"),
         (("--group", "photo"), "--group is about --split"),
         ((*SHARES, "--void", "horse"), "'horse' is no class of the export, which has background, cat, dog"),
         ((*SHARES, "--colors", "table.csv"), "--colors is not for cvat"),
@@ -243,6 +313,135 @@ def test_options_that_do_not_fit(options, message, tmp_path, capsys, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--group", "("), "is no regular expression"),
+        (("--group", ""), "the pattern is empty"),
+        (("--seed", "-1"), "is no whole number from 0"),
+        (("--split", "train"), "'train' is no NAME=SHARE of its own"),
+        (("--split", "../x=1"), "is no NAME=SHARE"),
+        (("--split", "val=0.5,valid=0.5"), "'valid=0.5' is no NAME=SHARE of its own"),
+    ],
+)
+def test_options_that_mean_nothing(words, message, capsys):
+    with pytest.raises(SystemExit):
+        call("cvat", EXPORTS / "cvat", "out", *words)
+    assert message in capsys.readouterr().err
+
+
+def test_places_that_cannot_be(tmp_path, capsys):
+    shutil.make_archive(tmp_path / "export", "zip", EXPORTS / "cvat")
+    shutil.copytree(EXPORTS / "cvat", tmp_path / "cvat")
+    for source, out, message in [
+        ("nothing", "out", "there is no"),
+        ("export.zip", "out", "is an archive: unpack it"),
+        ("cvat", "cvat/out", "lies in"),
+    ]:
+        assert call("cvat", tmp_path / source, tmp_path / out, *SHARES) == 1
+        assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cvat", "export.zip"]
+
+
+def test_nothing_is_written_outside_of_the_folder(tmp_path):
+    """Paths of an export are no places: neither from the root of the disk, nor up."""
+    assert [image_id(path) for path in ("/etc/a.b.jpg", "../x/y.jpg", "a\\b.png", "./c.jpg")] == [
+        "etc_a.b",
+        "x_y",
+        "a_b",
+        "c",
+    ]
+    shutil.copytree(EXPORTS / "coco", tmp_path / "coco")
+    place = tmp_path / "coco/images/train/photo_0.jpg"
+    json_of(tmp_path / "coco/annotations/instances_train.json", lambda f: f["images"][0].update(file_name=str(place)))
+    assert call("coco", tmp_path / "coco", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out/images/train").iterdir())) == 2
+
+
+@pytest.mark.parametrize("what", ["background", "unlabeled"])
+def test_what_nothing_is_drawn_on_is_what_the_user_says(what, tmp_path):
+    shutil.copytree(EXPORTS / "coco", tmp_path / "coco")
+    json_of(tmp_path / "coco/annotations/instances_train.json", lambda file: file["annotations"].pop())
+    assert call("coco", tmp_path / "coco", tmp_path / "out", "--empty", what) == 0
+    labels = written(tmp_path / "out")
+    assert sorted(labels) == ([0, 1, 2] if what == "background" else [0, 2])
+    assert what == "unlabeled" or (labels[1][1] == BACKGROUND).all()
+
+
+def test_ids_keep_the_dots_of_names_and_two_copies_of_a_photograph(tmp_path):
+    shutil.copytree(EXPORTS / "roboflow", tmp_path / "source")
+    for ending in (".jpg", "_mask.png"):
+        shutil.copy(tmp_path / "source" / photo(0, ending), tmp_path / "source/train" / f"photo_0_jpg.rf.ffff{ending}")
+    assert call("roboflow", tmp_path / "source", tmp_path / "out") == 0
+    names = sorted(path.stem for path in (tmp_path / "out/images/train").iterdir())
+    assert names == ["photo_0_jpg.rf.0a1b2c3d4e5f", "photo_0_jpg.rf.ffff", "photo_1_jpg.rf.0a1b2c3d4e5f"]
+
+
+def test_the_same_names_in_two_splits_get_the_split_before_them(tmp_path):
+    for split, number in (("train", 0), ("train", 1), ("val", 2)):
+        for kind, path in (("images", EXPORTS / f"cvat/JPEGImages/photo_{number}.jpg"), ("labels", None)):
+            target = tmp_path / "source" / kind / split / f"{number % 2}{'.jpg' if path else '.PNG'}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path or EXPORTS / f"cvat/SegmentationClass/photo_{number}.png", target)
+    (tmp_path / "colors.csv").write_text("# mine\nname, r, g, b\nbackground, 0,0,0\ncat,128, 0, 0\ndog,0,128,0\n")
+    assert call("colors", tmp_path / "source", tmp_path / "out", "--colors", tmp_path / "colors.csv") == 0
+    found = {path.stem: np.asarray(Image.open(path)) for path in (tmp_path / "out/labels").glob("*/*")}
+    assert sorted(found) == ["train_0", "train_1", "val_0"]
+    np.testing.assert_array_equal(found["val_0"], drawn()[2])
+
+
+def test_folders_that_are_no_splits_are_part_of_the_id(tmp_path):
+    for number in range(3):
+        for kind, path in (
+            ("images", f"JPEGImages/photo_{number}.jpg"),
+            ("masks", f"SegmentationClass/photo_{number}.png"),
+        ):
+            target = tmp_path / "source" / kind / f"drive{number}" / f"0{Path(path).suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(EXPORTS / "cvat" / path, target)
+    shutil.copy(EXPORTS / "cvat/labelmap.txt", tmp_path / "labelmap.txt")
+    (tmp_path / "source/colors.csv").write_text("background,0,0,0\ncat,128,0,0\ndog,0,128,0\n")
+    assert call("colors", tmp_path / "source", tmp_path / "out", *SHARES, "--group", "drive.") == 0
+    assert sorted(path.stem for path in (tmp_path / "out/images").glob("*/*")) == ["drive0_0", "drive1_0", "drive2_0"]
+
+
+def test_a_mark_belongs_to_no_other_image_and_masks_are_png(tmp_path, capsys):
+    source = tmp_path / "source"
+    shutil.copytree(EXPORTS / "cvat", source)
+    shutil.copy(source / "JPEGImages/photo_0.jpg", source / "JPEGImages/photo_0_mask.jpg")
+    (source / "SegmentationClass/photo_0.png").rename(source / "SegmentationClass/photo_0_mask.png")
+    assert call("cvat", source, tmp_path / "out", *SHARES) == 0
+    assert not list((tmp_path / "out/labels").glob("*/photo_0.png"))
+    assert len(list((tmp_path / "out/labels").glob("*/photo_0_mask.png"))) == 1
+    Image.open(source / "SegmentationClass/photo_1.png").convert("RGB").save(source / "SegmentationClass/photo_1.jpg")
+    (source / "SegmentationClass/photo_1.png").unlink()
+    assert call("cvat", source, tmp_path / "more", *SHARES) == 1
+    assert "photo_1.jpg is a JPEG, but masks are PNG" in capsys.readouterr().err
+
+
+def test_a_line_of_a_polygon_covers_nothing_and_background_is_one_class(tmp_path):
+    shutil.copytree(EXPORTS / "coco", tmp_path / "coco")
+
+    def change(file):
+        file["annotations"][0]["segmentation"].append([1.0, 1.0, 2.0, 2.0])
+        file["categories"][0]["name"] = "_background_"
+
+    json_of(tmp_path / "coco/annotations/instances_train.json", change)
+    assert call("coco", tmp_path / "coco", tmp_path / "out") == 0
+    np.testing.assert_array_equal(written(tmp_path / "out")[0][1], drawn()[0])
+
+
+def test_uploaded_names_and_folders_of_label_studio(tmp_path):
+    for name in ("cam1/a.jpg", "b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    task = {"id": 1, "data": {"image": "/data/local-files/?d=store/cam1/a.jpg", "other": "text"}}
+    assert find_image(label_studio._file_names(tmp_path, task), [tmp_path]) == tmp_path / "cam1/a.jpg"
+    task = {"id": 1, "image": "/data/upload/3/0a1b2c3d-b.jpg?x=1"}
+    assert find_image(label_studio._file_names(tmp_path, task), [tmp_path]) == tmp_path / "b.jpg"
+    assert label_studio._file_names(tmp_path, {"id": 1, "image": "cam_20240101-b.jpg"})[-1] == "cam_20240101-b.jpg"
+
+
 def test_a_folder_that_holds_something_stays(tmp_path, capsys):
     (tmp_path / "kept.txt").write_text("mine")
     assert call(*CALLS["coco"][:2], tmp_path) == 1
@@ -250,27 +449,32 @@ def test_a_folder_that_holds_something_stays(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 
 
-def images(*names, split=""):
-    return [Annotated(name, Path(f"{name}.jpg"), None, split) for name in names]
+def images(*names, split="", draw=np.zeros):
+    return [Annotated(name, Path(f"{name}.jpg"), draw, split) for name in names]
 
 
 def test_no_group_is_in_two_splits_and_shares_are_met():
     drives = images(*(f"drive{drive:02d}_{frame}" for drive in range(20) for frame in range(1 + drive % 4)))
-    shares = {"train": 0.6, "val": 0.2, "test": 0.2}
-    found = assignment.by_share(drives, shares, r"drive(\d+)", seed=3)
+    shares, pattern = {"train": 0.6, "val": 0.2, "test": 0.2}, re.compile(r"drive(\d+)|nothing")
+    found = assignment.by_share(drives, shares, pattern, seed=3)
     of_drive = {}
     for name, split in found.items():
         of_drive.setdefault(name[:7], set()).add(split)
     assert all(len(splits) == 1 for splits in of_drive.values())
     for split, share in shares.items():
         assert abs(list(found.values()).count(split) - share * len(drives)) <= 4
-    assert found == assignment.by_share(drives, shares, r"drive(\d+)", seed=3)
-    assert found != assignment.by_share(drives, shares, r"drive(\d+)", seed=4)
+    assert found == assignment.by_share(drives, shares, pattern, seed=3)
+    assert found != assignment.by_share(drives, shares, pattern, seed=4)
 
 
 @pytest.mark.parametrize(
     ("train_list", "message"),
-    [("a\nb.jpg", None), ("a", "b is in no list"), ("a\nb\nc", "c is listed twice"), ("a\nx", "'x' is no image")],
+    [
+        ("a\nb.jpg", None),
+        ("a", "b is in no list"),
+        ("a\nb\nc", "c is listed twice"),
+        ("a\nx", "has 'x', which is no image"),
+    ],
 )
 def test_lists(train_list, message, tmp_path):
     (tmp_path / "train.txt").write_text(train_list)
@@ -282,8 +486,15 @@ def test_lists(train_list, message, tmp_path):
             assignment.by_lists(images("a", "b", "c"), tmp_path)
 
 
+def test_unlabeled_images_go_to_train_and_take_their_group_along():
+    labeled, unlabeled = images(*(f"a{n}_{k}" for n in range(6) for k in range(2))), images("a0_9", "b", draw=None)
+    found = assignment.by_share([*labeled, *unlabeled], {"train": 0.5, "val": 0.5}, re.compile("[ab][0-9]?"), 0)
+    assert {found[name] for name in ("a0_0", "a0_1", "a0_9", "b")} == {"train"}
+    assert list(found.values()).count("val") == 6
+
+
 def test_one_split_is_none(tmp_path):
-    with pytest.raises(DataError, match="no split but 'train'"):
+    with pytest.raises(DataError, match="has the splits train, and train and another"):
         assignment.as_exported(images("a", "b", split="train"))
 
 
