@@ -60,8 +60,7 @@ def rows(quick: bool) -> list[Row]:
             str(file),
             str(Path(folder) / "out"),
             "--split",
-            "train=0.8",
-            "val=0.2",
+            "train=0.8,val=0.2",
         )
         _, busy, memory = run(Path(folder), words)
     return [row(f"{images} images", "import", "s", [busy]), row(f"{images} images", "import MB", "MB", [memory])]

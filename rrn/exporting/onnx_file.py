@@ -80,17 +80,20 @@ class OnnxPass:
 
     Args:
         path: of `onnx_model`, saved.
+        threads: of the processor; 0: as ONNX Runtime likes.
 
     Raises:
         SettingsError: the extra `export` is not installed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = 0) -> None:
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
             raise SettingsError(NEEDED) from error
-        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return probabilities float32 [B, C, H, W] of uint8 images [B, 3, H, W]."""

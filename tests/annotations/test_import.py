@@ -216,7 +216,7 @@ FAULTS = [
     ("coco", name_class("void"), "cannot be kept"),
     ("coco", turned, "is stored rotated (EXIF orientation 6)"),
     ("coco", cut_off("images/train/photo_0.jpg"), "it is broken or incomplete"),
-    ("coco", train(lambda file: file["images"].append(file["images"][0] | {"id": 99})), "would have one id, 'train_photo_0'"),
+    ("coco", train(lambda file: file["images"].append(file["images"][0] | {"id": 99})), "one id, 'train_photo_0'"),
     ("cvat", text_of("labelmap.txt", "a:0,0,0::\nb:128,0,0::\nc:128,0,0::"), "gives (128, 0, 0) to 'b' and to 'c'"),
     ("cvat", lambda source: (source / "labelmap.txt").write_bytes(b"\xff\xfe"), "labelmap.txt is no UTF-8 text"),
     ("roboflow", lambda source: (source / "train/_classes.csv").unlink(), "_classes.csv is missing"),
