@@ -54,6 +54,7 @@ WITHOUT_FILE = {
     ("docs/gpu.md", "part, minutes of 8"): NO_RESULT,
     ("docs/gpu.md", "preset, row, parameters"): "printed by benchmarks/counted.py; " + NO_FILE,
     ("docs/gpu.md", "preset, A100"): ESTIMATED,
+    ("docs/import.md", "kind, export"): NO_RESULT,
     ("docs/install.md", "Python"): NO_RESULT,
     ("docs/method.md", "released, here"): NO_RESULT,
     ("docs/performance.md", "setting, speed, memory, mIoU"): NO_FILE,
