@@ -148,6 +148,8 @@ OF_THEIR_OWN = {
     "rrn/preparation/shapes.py": "makes the embedded data, which DVC checks",
     "rrn/environment.py": "a mark that is compared as a whole",
     "rrn/pipeline/stage.py": "a folder of temporary files",
+    "rrn/annotations/writing.py": "files of a folder that is made whole or not at all",
+    "rrn/exporting/command.py": "likewise",
 }
 WRITING = re.compile(
     r"""(?<!unfinished)\.write_(text|bytes)\(|(?<!unfinished\.)open\([^)]*["'][wax]b?\+?["']"""
