@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from rrn.data.decoding import DataError
 from rrn.data.image_set import RENDERED, ImageSet
 from rrn.pieces import store
 from rrn.pipeline import aside, buildable, fetch, git, missing, scheduler
+from rrn.pipeline.progress import StageReport
 from rrn.preparation.report import Report
 from rrn.runtime import atomic_io, locking
 
@@ -87,7 +88,8 @@ def ahead(root: Path, settings: config.Settings, jobs: int, wanted: Iterable[str
     waits = scheduler.order(settings.ablation)
     chosen = scheduler.stages_for(waits, waits if wanted is None else wanted)
     stages = [stage for stage in scheduler.affected(waits, scheduler.changed(DVC, root)) if stage in chosen]
-    return scheduler.run_stages(stages, waits, jobs, lambda stage: scheduler.reproduce(DVC, root, stage))
+    with closing(StageReport(len(stages))) as report:
+        return scheduler.run_stages(stages, waits, jobs, lambda stage: scheduler.reproduce(DVC, root, stage, report))
 
 
 def deviations(committed: pd.DataFrame, here: pd.DataFrame) -> pd.DataFrame:
@@ -113,7 +115,7 @@ def reproduced(root: Path, settings: config.Settings, jobs: int | None, rest: li
     require_data(root, settings)
     aside.make_room(root, settings, rest)
     jobs = 1 if rest else jobs or scheduler.fitting(settings)
-    return (ahead(root, settings, jobs) if jobs > 1 else 0) or dvc(root, "repro", *rest)
+    return (0 if rest else ahead(root, settings, jobs)) or dvc(root, "repro", *rest)
 
 
 def require_data(root: Path, settings: config.Settings) -> None:
@@ -156,7 +158,7 @@ def completed(root: Path, settings: config.Settings, jobs: int | None, rest: lis
     fetch.allow_no_git(DVC, root)
     aside.make_room(root, settings, rest)
     jobs = 1 if rest else jobs or scheduler.fitting(settings)
-    if stages and jobs > 1 and (status := ahead(root, settings, jobs, stages)):
+    if stages and not rest and (status := ahead(root, settings, jobs, stages)):
         return status
     (root / missing.DRAWN).mkdir(parents=True, exist_ok=True)  # the page of results reads it
     calls = [[*(stages or ["notebooks"])], *(["--single-item", stage] for stage in joined)]

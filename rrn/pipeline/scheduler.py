@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rrn import config
+from rrn.pipeline.progress import StageReport
 from rrn.settings.schema import Ablation
 
 MOST = 4
@@ -107,8 +108,8 @@ def run_stages(stages: list[str], waits: Mapping[str, str | None], lanes: int, s
     return status
 
 
-def reproduce(command: list[str], root: Path, stage: str) -> int:
-    """Let dvc run a stage if it has changed, its name before every line that it prints; return the exit status."""
+def reproduce(command: list[str], root: Path, stage: str, report: StageReport) -> int:
+    """Let dvc run a stage if it has changed, and report every line that it prints; return the exit status."""
     process = subprocess.Popen(
         [*command, "--wait-for-lock", "repro", "--single-item", stage],
         cwd=root,
@@ -120,5 +121,7 @@ def reproduce(command: list[str], root: Path, stage: str) -> int:
     )
     assert process.stdout is not None
     for line in filter(str.strip, process.stdout):
-        print(f"{stage}: {line}", end="", flush=True)
-    return process.wait()
+        report.line(stage, line)
+    status = process.wait()
+    report.ended()
+    return status

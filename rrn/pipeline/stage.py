@@ -16,10 +16,12 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
-from rrn.pipeline import gpus
+from rrn.pipeline import gpus, progress
+from rrn.pipeline.progress import StepReport
 from rrn.runtime import atomic_io, locking, portable
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -139,8 +141,8 @@ def _placeless(text: str) -> str:
     return text
 
 
-def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
-    """Run `notebook` with `values` injected; the copy at `output` is written as the cells go.
+def execute(notebook: Path, output: Path, values: dict[str, Any], shown: StepReport) -> None:
+    """Run `notebook` with `values` injected; the copy at `output` is written as cells go, and `shown` what they print.
 
     Raises:
         StageError: the folder of temporary files has too long a name.
@@ -173,7 +175,7 @@ def execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
             kernel_name=pin_kernel(Path(folder)),
             language="python",
             progress_bar=False,
-            stdout_file=sys.stdout,
+            stdout_file=shown,
             stderr_file=sys.stderr,
             autosave_cell_every=30,
             coalesce_streams=True,
@@ -198,8 +200,9 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     try:
         values = parameters(args.parameters, args.notebook)
-        with locking.exclusive(args.output), gpus.reserve():
-            execute(args.notebook, args.output, values)
+        shown = StepReport(sys.stdout, args.output, progress.steps_of(args.notebook, values))
+        with locking.exclusive(args.output), gpus.reserve(), closing(shown):
+            execute(args.notebook, args.output, values, shown)
     except (StageError, locking.LockedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, StageError) else 3

@@ -59,6 +59,10 @@ def test_own_images_from_files_to_predictions(repository):
     for command in commands:
         result = python(repository, *(word.replace("DIR", "data/mine") for word in shlex.split(command)))
         assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+    log = (repository / "runs" / "mine" / "log.txt").read_text().splitlines()
+    for stage in ("warmup@1of4-0", *(f"train@1of4-{row}-0" for row in ("supervised", "cps_cutmix", "rrn"))):
+        (last,) = [line for line in log if re.search(rf"^[\d-]+ [\d:]+Z {stage} step (\d+) of \1, ", line)]
+        assert re.search(r", supervised [\d.e-]+", last)
     table = pd.read_csv(repository / "results" / "mine" / "ablation.csv")
     assert list(table["method"]) == ["supervised", "cps_cutmix", "rrn"]
     labels = sorted((repository / "predicted" / "labels").glob("*.png"))

@@ -209,7 +209,7 @@ def quiet(monkeypatch):
     monkeypatch.setattr(fetch, "fetch", lambda command, root: calls.append("fetch"))
     monkeypatch.setattr(repro, "dvc", lambda root, *arguments: calls.append(arguments) or 0)
     monkeypatch.setattr(aside, "set_aside", lambda root, settings: [])
-    monkeypatch.setattr(repro, "ahead", lambda root, settings, jobs: calls.append(jobs) or 0)
+    monkeypatch.setattr(repro, "ahead", lambda root, settings, jobs, wanted=None: calls.append(jobs) or 0)
     return calls
 
 
@@ -238,14 +238,15 @@ def test_no_place_for_its_lock(quiet, tmp_path, monkeypatch, capsys):
     assert quiet == []
 
 
-def test_runs_go_ahead_side_by_side_and_dvc_repro_comes_last(quiet):
-    assert repro.main(["--jobs", "3"]) == 0
-    assert quiet == ["fetch", 3, ("repro",)]
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_runs_go_ahead_and_dvc_repro_comes_last(quiet, jobs):
+    assert repro.main(["--jobs", str(jobs)]) == 0
+    assert quiet == ["fetch", jobs, ("repro",)]
 
 
-def test_one_at_a_time_is_dvc_repro_alone(quiet):
-    assert repro.main(["--jobs", "1"]) == 0
-    assert quiet == ["fetch", ("repro",)]
+def test_stages_that_are_named_are_dvc_repro_alone(quiet):
+    assert repro.main(["train@1of16-rrn-0"]) == 0
+    assert quiet == ["fetch", ("repro", "train@1of16-rrn-0")]
 
 
 def test_a_failure_in_a_lane_is_the_status_of_all(quiet, monkeypatch):
@@ -312,7 +313,7 @@ def test_only_stages_that_changed_go_ahead(monkeypatch):
     settings, started = config.load(root=None), []
     monkeypatch.setattr(repro, "dvc", lambda root, *arguments: 0)
     monkeypatch.setattr(repro.scheduler, "changed", lambda command, root: ["train@1of16-rrn-0", "ablation"])
-    monkeypatch.setattr(repro.scheduler, "reproduce", lambda command, root, stage: started.append(stage) or 0)
+    monkeypatch.setattr(repro.scheduler, "reproduce", lambda command, root, stage, report: started.append(stage) or 0)
     assert repro.ahead(None, settings, 2) == 0
     assert started == ["train@1of16-rrn-0", "evaluate@1of16-rrn-0"]
 
@@ -350,16 +351,16 @@ def test_with_all_pieces_nothing_is_trained_and_no_data_is_asked_for(study, quie
     assert capsys.readouterr().out == "4 of 4 runs lie in results/finished-runs/study\n"
 
 
-@pytest.mark.parametrize(("jobs", "lanes"), [("1", []), ("2", [2])])
-def test_only_runs_without_a_piece_are_trained(study, quiet, capsys, jobs, lanes, monkeypatch):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_only_runs_without_a_piece_are_trained(study, quiet, capsys, jobs, monkeypatch):
     asked = []
     monkeypatch.setattr(
         repro, "ahead", lambda root, settings, jobs, wanted: asked.append(wanted) or quiet.append(jobs) or 0
     )
     piece_of(study, "1of16-rrn-1").unlink()
-    assert repro.main(["--missing", "--jobs", jobs]) == 0
-    assert quiet == ["fetch", *lanes, ("repro", "evaluate@1of16-rrn-1"), *SINGLE]
-    assert asked == [["evaluate@1of16-rrn-1"] for _ in lanes]
+    assert repro.main(["--missing", "--jobs", str(jobs)]) == 0
+    assert quiet == ["fetch", jobs, ("repro", "evaluate@1of16-rrn-1"), *SINGLE]
+    assert asked == [["evaluate@1of16-rrn-1"]]
     out = capsys.readouterr().out
     assert "3 of 4 runs lie in results/finished-runs/study\n" in out
     assert "evaluate@1of16-rrn-1 is run: results/finished-runs/study/1of16-rrn-1.json is missing\n" in out
@@ -447,6 +448,6 @@ def test_only_wanted_stages_go_ahead(monkeypatch):
     monkeypatch.setattr(
         repro.scheduler, "changed", lambda command, root: list(repro.scheduler.order(settings.ablation))
     )
-    monkeypatch.setattr(repro.scheduler, "reproduce", lambda command, root, stage: started.append(stage) or 0)
+    monkeypatch.setattr(repro.scheduler, "reproduce", lambda command, root, stage, report: started.append(stage) or 0)
     assert repro.ahead(None, settings, 2, ["evaluate@1of16-rrn-1"]) == 0
     assert started == ["warmup@1of16-1", "train@1of16-rrn-1", "evaluate@1of16-rrn-1"]

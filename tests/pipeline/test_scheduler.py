@@ -8,6 +8,7 @@ from conftest import PATIENCE
 
 from rrn import config
 from rrn.pipeline import scheduler
+from rrn.pipeline.progress import StageReport
 
 WAITS = {"warmup@0": None, "train@a-0": "warmup@0", "train@b-0": "warmup@0", "evaluate@a-0": "train@a-0"}
 
@@ -113,12 +114,12 @@ def test_what_has_changed_is_what_dvc_says(tmp_path):
         scheduler.changed([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
 
 
-def test_every_line_of_a_stage_has_its_name(tmp_path, capsys):
+def test_every_line_of_a_stage_has_its_name_and_number(tmp_path, capsys):
     program = "import sys\nprint(*sys.argv[1:])\nprint()\nprint('went wrong', file=sys.stderr)\nraise SystemExit(5)"
-    assert scheduler.reproduce([sys.executable, "-c", program], tmp_path, "train@a-0") == 5
+    assert scheduler.reproduce([sys.executable, "-c", program], tmp_path, "train@a-0", StageReport(3)) == 5
     assert sorted(capsys.readouterr().out.splitlines()) == [
-        "train@a-0: --wait-for-lock repro --single-item train@a-0",
-        "train@a-0: went wrong",
+        "1/3 train@a-0: --wait-for-lock repro --single-item train@a-0",
+        "1/3 train@a-0: went wrong",
     ]
 
 

@@ -148,6 +148,7 @@ OF_THEIR_OWN = {
     "rrn/preparation/shapes.py": "makes the embedded data, which DVC checks",
     "rrn/environment.py": "a mark that is compared as a whole",
     "rrn/pipeline/stage.py": "a folder of temporary files",
+    "rrn/pipeline/progress.py": "a log that grows line by line",
     "rrn/annotations/writing.py": "files of a folder that is made whole or not at all",
     "rrn/exporting/command.py": "likewise",
 }
