@@ -17,8 +17,9 @@ from training import CLASSES, RESNET50, TINY, settings
 
 from rrn.evaluation.inference import Predictor
 from rrn.exporting.network import exported_program, own_answer
-from rrn.exporting.onnx_file import OnnxPass, onnx_model
+from rrn.exporting.onnx_file import onnx_model
 from rrn.method import RRN
+from rrn.prediction.exported import OnnxPass
 
 THREADS, ROUNDS, TOLERANCE = 2, 15, 1e-4
 SIZE = (240, 320)
@@ -42,7 +43,8 @@ def measured(name: str, change: dict[str, object], rounds: int) -> list[Row]:
     images = torch.randint(256, (1, 3, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        path.write_bytes(onnx_model(exported_program(model, "ensemble"), model.segmenters[0].mean).SerializeToString())
+        made = onnx_model(exported_program(model, "ensemble"), model.segmenters[0].mean, {})
+        path.write_bytes(made.SerializeToString())
         exported = OnnxPass(path, THREADS)
     furthest = (exported(images) - own_answer(model, "ensemble", images)).abs().max()
     assert furthest <= TOLERANCE, f"{name}: ONNX differs by {furthest}"

@@ -4,10 +4,12 @@ OUT is a new folder. It holds all that other programs need, and is made whole or
 
     OUT/README.md                    the model card: what was trained on what, and how good it is
     OUT/model.onnx, OUT/model.pt2    one pass, for ONNX and for torch.export
+    OUT/model_int8.onnx              --int8: with weights and activations of 8 bits; the card says what that costs
     OUT/segmenter_1, segmenter_2     for segmentation_models_pytorch.from_pretrained, and so for the Hub
     OUT/run.json                     which run it is
 
-Every file is asked about the same images as the run itself, and must give the same probabilities, to 0.0001.
+Every file but that of --int8 is asked about the same images as the run itself, and must give the same probabilities,
+to 0.0001. `python -m rrn.predict OUT IMAGES...` labels images with it.
 """
 
 from __future__ import annotations
@@ -26,10 +28,12 @@ from torch import Tensor
 
 from rrn.config import SettingsError
 from rrn.data.decoding import DataError
-from rrn.exporting import model_card, network, onnx_file
+from rrn.exporting import model_card, network, onnx_file, quantization
+from rrn.exporting.model_card import CardWords
 from rrn.method import RRN
 from rrn.models.segmenter import MULTIPLE, Segmenter
-from rrn.predict import Who
+from rrn.prediction import exported
+from rrn.prediction.labeling import Who
 from rrn.runs import finished
 from rrn.runtime import atomic_io
 from rrn.runtime.places import place
@@ -48,11 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     arguments = parser().parse_args(argv)
     try:
-        export_run(arguments.run, arguments.out, arguments.segmenter, arguments.data, arguments.license)
+        words = CardWords(arguments.data, arguments.license)
+        export_run(arguments.run, arguments.out, arguments.segmenter, words, arguments.int8)
     except (DataError, SettingsError, ExportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{arguments.out}: model.onnx, model.pt2, segmenter_1, segmenter_2, run.json; read README.md")
+    print(f"{arguments.out}: {', '.join(sorted(path.name for path in arguments.out.iterdir()))}; read README.md")
     return 0
 
 
@@ -64,24 +69,25 @@ def parser() -> argparse.ArgumentParser:
     reader.add_argument("run", metavar="RUN", type=place, help="folder of a finished run: runs/NAME/train/KEY")
     reader.add_argument("out", metavar="OUT", type=place, help="a new folder")
     reader.add_argument("--segmenter", choices=get_args(Who), default="ensemble", help="who answers")
+    reader.add_argument("--int8", action="store_true", help="write model_int8.onnx too; needs the data of the run")
     reader.add_argument("--data", help="for the card: what it was trained on, and what its licence asks for")
     reader.add_argument("--license", help="for the card: of the weights, as the Hub spells it, such as cc-by-nc-4.0")
     return reader
 
 
-def export_run(run: Path, out: Path, who: Who, data: str | None = None, license: str | None = None) -> None:
+def export_run(run: Path, out: Path, who: Who, words: CardWords | None = None, int8: bool = False) -> None:
     """Write the folder of an export.
 
     Args:
         run: of a finished training.
         out: a folder that does not exist, or is empty.
         who: whose answer the single files are.
-        data: for the card, what it was trained on.
-        license: for the card, of the weights.
+        words: for the card, what only the user knows.
+        int8: whether model_int8.onnx is written.
 
     Raises:
         DataError: OUT holds something.
-        SettingsError: RUN is no finished training, or the extra `export` is missing.
+        SettingsError: RUN is no finished training, or the extra `export` is missing, or for `int8` the data of the run.
         ExportError: an export answers otherwise than the run; then nothing is written.
         OSError: the disk is full, or OUT cannot be written.
     """
@@ -90,17 +96,27 @@ def export_run(run: Path, out: Path, who: Who, data: str | None = None, license:
     model, card = finished.load_finished(run, "cpu")
     first = model.segmenters[0]
     assert isinstance(first, Segmenter)
+    images = quantization.images_of_run(run.resolve()) if int8 else None
     with atomic_io.folder(out.resolve()) as folder:
         program = network.exported_program(model, who)
         torch.export.save(program, folder / "model.pt2")
-        (folder / "model.onnx").write_bytes(onnx_file.onnx_model(program, first.mean).SerializeToString())
+        said = exported.metadata(card, who, first.mean)
+        (folder / exported.MODEL).write_bytes(onnx_file.onnx_model(program, first.mean, said).SerializeToString())
         for k, segmenter in enumerate(model.segmenters, start=1):
             _write_segmenter(segmenter, folder / f"segmenter_{k}")
         _require_same(model, folder, who)
         shutil.copyfile(run / finished.CARD, folder / finished.CARD)
+        cost = _quantized(folder, images) if images else None
         facts = model_card.gather(run.resolve(), card)
-        text = model_card.model_card(card, facts, who, _normalization(first), data, license)
+        text = model_card.model_card(card, facts, who, _normalization(first), words or CardWords(), cost)
         (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _quantized(folder: Path, images: quantization.RunImages) -> quantization.Cost:
+    """Write model_int8.onnx and return what it costs."""
+    full, smaller = folder / exported.MODEL, folder / quantization.MODEL
+    quantization.quantize(full, smaller, images.labeled)
+    return quantization.measure_cost(full, smaller, images.val)
 
 
 def _write_segmenter(segmenter: Any, folder: Path) -> None:
@@ -125,7 +141,7 @@ def _require_same(model: RRN, folder: Path, who: Who) -> None:
     """
     generator = torch.Generator().manual_seed(0)
     program = torch.export.load(folder / "model.pt2").module()
-    answers = onnx_file.OnnxPass(folder / "model.onnx")
+    answers = exported.OnnxPass(folder / exported.MODEL)
     segmenters = [part for part in model.segmenters if isinstance(part, Segmenter)]
     for count, height, width in SIZES:
         images = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)

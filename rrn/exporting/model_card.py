@@ -11,8 +11,9 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from rrn.data import splits
+from rrn.exporting.quantization import Cost
 from rrn.models.segmenter import MULTIPLE
-from rrn.predict import Who
+from rrn.prediction.labeling import Who
 from rrn.runs import finished
 from rrn.runs.finished import RunCard
 
@@ -38,6 +39,19 @@ class RunFacts:
     labels: str = ""
     metrics: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     row: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CardWords:
+    """What only the user knows.
+
+    Attributes:
+        data: what it was trained on, and what that data's licence asks for; None: the card says that it is not stated.
+        license: of the weights, as the Hub spells it; None: none is stated.
+    """
+
+    data: str | None = None
+    license: str | None = None
 
 
 def gather(run: Path, card: RunCard) -> RunFacts:
@@ -77,17 +91,17 @@ def _row(path: Path, name: str, card: RunCard) -> dict[str, Any]:
 
 
 def model_card(
-    card: RunCard, facts: RunFacts, who: Who, normalization: str, data: str | None, license: str | None
+    card: RunCard, facts: RunFacts, who: Who, normalization: str, words: CardWords, cost: Cost | None = None
 ) -> str:
     """Return the card as Markdown.
 
     Args:
         card: run.json.
         facts: of `gather`.
-        who: whose answer model.onnx and model.pt2 are.
+        who: whose answer the single files are.
         normalization: of images, as text.
-        data: what it was trained on, and what that data's licence asks for; None: the card says that it is not stated.
-        license: of the weights, as the Hub spells it; None: none is stated.
+        words: what only the user knows.
+        cost: of model_int8.onnx; None: there is none.
     """
     assert card.networks is not None
     protocol = card.evaluate
@@ -100,6 +114,7 @@ def model_card(
         multiple=MULTIPLE,
         asked_again=protocol.mode != "whole" or protocol.scales != (1.0,) or protocol.flip,
         normalization=normalization,
-        data=data,
-        license=license,
+        data=words.data,
+        license=words.license,
+        cost=cost,
     )

@@ -15,7 +15,7 @@ from torch.fx import Node
 from rrn.config import SettingsError
 from rrn.method import RRN
 from rrn.models.segmenter import MULTIPLE, Segmenter
-from rrn.predict import Who
+from rrn.prediction.labeling import Who
 
 MOST = 256
 """Multiples of MULTIPLE that a side may have."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from torch.export import ExportedProgram
 
 from rrn.config import SettingsError
 from rrn.models.segmenter import MULTIPLE
+from rrn.prediction.exported import NEEDED
 
 OPSET, IR = 20, 10
-NEEDED = "onnx, onnxscript and onnxruntime are missing: `.venv/bin/pip install -e '.[export]' -c requirements.lock`"
 BEFORE = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
 before (uint8[batch, 3, height, width] images) => (float[batch, 3, rows, columns] padded, int64[2] size)
@@ -43,12 +43,13 @@ after (float[batch, classes, rows, columns] answer, int64[2] size)
 """
 
 
-def onnx_model(program: ExportedProgram, mean: Tensor) -> Any:
+def onnx_model(program: ExportedProgram, mean: Tensor, said: Mapping[str, str]) -> Any:
     """Return an onnx.ModelProto: uint8 `images` [B, 3, H, W] -> float `probabilities` [B, C, H, W].
 
     Args:
         program: of `exported_program`.
         mean: color [1, 3, 1, 1] that the encoder takes for 0, in 0..1.
+        said: what the file says of itself, `exported.metadata`.
 
     Raises:
         SettingsError: the extra `export` is not installed.
@@ -56,7 +57,7 @@ def onnx_model(program: ExportedProgram, mean: Tensor) -> Any:
     if not all(find_spec(name) for name in ("onnx", "onnxscript")):
         raise SettingsError(NEEDED)
     import onnx
-    from onnx import compose, numpy_helper, parser
+    from onnx import compose, helper, numpy_helper, parser
 
     logging.getLogger("torch.onnx").setLevel(logging.WARNING)
     made = torch.onnx.export(
@@ -70,32 +71,8 @@ def onnx_model(program: ExportedProgram, mean: Tensor) -> Any:
     before.graph.initializer.append(numpy_helper.from_array((255 * mean).cpu().numpy(), "color"))
     joined = compose.merge_models(before, core, [("padded", "padded")])
     model = compose.merge_models(joined, after, [("answer", "answer"), ("size", "size")])
+    del model.opset_import[1:]  # each of the three parts brought the same
     model.producer_name = "rrn"
+    helper.set_model_props(model, dict(said))
     onnx.checker.check_model(model)
     return model
-
-
-class OnnxPass:
-    """An ONNX file that answers, on the CPU.
-
-    Args:
-        path: of `onnx_model`, saved.
-        threads: of the processor; 0: as ONNX Runtime likes.
-
-    Raises:
-        SettingsError: the extra `export` is not installed.
-    """
-
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise SettingsError(NEEDED) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return probabilities float32 [B, C, H, W] of uint8 images [B, 3, H, W]."""
-        (answer,) = self.session.run(["probabilities"], {"images": images.numpy()})
-        return torch.from_numpy(answer)

@@ -10,13 +10,14 @@ from PIL import Image
 from small import small_settings, write_folder
 from trees import CITIES, FINE, FURTHER, VAL, write_camvid, write_cityscapes, write_voc
 
-from rrn import config, evaluate, predict, train
+from rrn import config, evaluate, train
 from rrn.config import IGNORE_INDEX
 from rrn.data import splits
 from rrn.data.decoding import DataError
 from rrn.data.formats import cityscapes, voc
 from rrn.data.image_set import ImageSet
 from rrn.pipeline import presets
+from rrn.prediction import command
 from rrn.preparation import partitions, verification
 from rrn.runs import finished
 
@@ -265,7 +266,7 @@ def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, mon
     pixels = pd.read_csv(tmp_path / "out" / "per_class.csv")["pixels"].sum()
     labels = [dataset.label("val", name) for name in split.test]
     assert pixels == sum((label != IGNORE_INDEX).sum() for label in labels)
-    assert predict.main([str(runs / "train" / "1of4-rrn-0"), str(image_of(dataset)), str(tmp_path / "labels")]) == 0
+    assert command.main([str(runs / "train" / "1of4-rrn-0"), str(image_of(dataset)), str(tmp_path / "labels")]) == 0
     written = [np.asarray(Image.open(path)) for path in (tmp_path / "labels" / "labels").iterdir()]
     assert written and all(values.max() < len(split.classes) for values in written)
 

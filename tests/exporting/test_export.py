@@ -3,8 +3,10 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import segmentation_models_pytorch as smp
@@ -13,7 +15,14 @@ import torch
 
 from rrn import train
 from rrn.config import SettingsError
-from rrn.exporting import command, model_card, network, onnx_file
+from rrn.data.splits import read_split
+from rrn.evaluation.metrics import confusion_matrix, evaluate, miou
+from rrn.evaluation.region_tables import predict_batches
+from rrn.exporting import command, model_card, network, quantization
+from rrn.exporting.model_card import CardWords
+from rrn.exporting.quantization import images_of_run
+from rrn.prediction import labeling
+from rrn.prediction.exported import OnnxPass
 from rrn.runs import finished
 
 KEY = "1of4-rrn-0"
@@ -43,10 +52,8 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("export") / "out"
-    assert (
-        command.main([str(run), str(out), "--data", "Random pixels, in the public domain.", "--license", "cc0-1.0"])
-        == 0
-    )
+    words = ["--data", "Random pixels, in the public domain.", "--license", "cc0-1.0"]
+    assert command.main([str(run), str(out), *words, "--int8"]) == 0
     return out
 
 
@@ -62,7 +69,7 @@ def images(*shape):
 @pytest.mark.parametrize("shape", [(1, 3, 40, 33), (3, 3, 32, 96), (1, 3, 7, 90)])
 def test_onnx_answers_as_the_run_for_any_batch_and_size(exported, model, shape):
     asked = images(*shape)
-    answer = onnx_file.OnnxPass(exported / "model.onnx")(asked)
+    answer = OnnxPass(exported / "model.onnx")(asked)
     own = model.logits(asked).softmax(2).mean(0)
     assert answer.shape == (shape[0], tiny.CLASSES, *shape[2:])
     torch.testing.assert_close(answer, own, atol=command.TOLERANCE, rtol=0)
@@ -82,6 +89,53 @@ def test_the_folders_are_models_of_segmentation_models_pytorch(exported, model, 
         logits = alone(model.normalize(asked))
     torch.testing.assert_close(logits, model.logits(asked)[k], atol=1e-5, rtol=0)
     assert "mit" not in (exported / f"segmenter_{k + 1}" / "README.md").read_text().lower().split()
+
+
+def test_eight_bits_answer_nearly_as_the_run(exported):
+    asked = images(2, 3, 40, 70)
+    small, full = (OnnxPass(exported / name)(asked) for name in ("model_int8.onnx", "model.onnx"))
+    assert small.shape == full.shape and 0 < float((small - full).abs().mean()) < 0.02
+    kinds = {tensor.data_type for tensor in onnx.load(exported / "model_int8.onnx").graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds
+    assert OnnxPass(exported / "model_int8.onnx").metadata.keys() >= {"rrn.run", "rrn.segmenter", "rrn.mean"}
+
+
+def test_what_eight_bits_cost_is_measured_as_the_run_is_evaluated(run, exported, monkeypatch):
+    split = images_of_run(run)
+    found = quantization.measure_cost(exported / "model.onnx", exported / "model_int8.onnx", split.val)
+    model, card = finished.load_finished(run, "cpu")
+    own = evaluate(predict_batches(labeling.predictor_of(model, card), split.val), card.classes)
+    assert found.full == pytest.approx(own.metrics()["miou_ensemble"], abs=0.2)
+    total = torch.zeros(tiny.CLASSES, tiny.CLASSES, dtype=torch.int64)
+    small = OnnxPass(exported / "model_int8.onnx")
+    for batch in split.val:
+        total += confusion_matrix(small(batch.images).argmax(1), batch.labels, tiny.CLASSES)
+    assert found.quantized == pytest.approx(100 * miou(total), abs=1e-9)
+    monkeypatch.setattr(quantization, "_miou", lambda path, images: {"full": 60.0, "small": 59.5}[path.name])
+    cost = quantization.measure_cost(Path("full"), Path("small"), split.val)
+    text = model_card.model_card(card, model_card.gather(run, card), "1", "x", CardWords(), cost)
+    words = f"n = {len(split.val.ids)} images: 59.50 mIoU, where model.onnx has 60.00."
+    assert words in text and words not in (exported / "README.md").read_text()
+    assert tuple(split.labeled.ids) == read_split(run.parents[1] / "prepare/1of4-0").labeled
+
+
+def test_eight_bits_need_the_data_of_the_run(run, tmp_path, capsys, monkeypatch):
+    shutil.copytree(run, tmp_path / "alone")
+    assert command.main([str(tmp_path / "alone"), str(tmp_path / "out"), "--int8"]) == 1
+    assert "does not lie in a repository, as runs/NAME/train/KEY: leave --int8 out" in capsys.readouterr().err
+    other = tmp_path / "repository/runs/other/train" / KEY
+    shutil.copytree(run, other)
+    assert command.main([str(other), str(tmp_path / "out"), "--int8"]) == 1
+    assert "needs params.yaml beside runs/, and" in capsys.readouterr().err
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(run.parents[3] / name, tmp_path / "repository" / name)
+    assert command.main([str(other), str(tmp_path / "out"), "--int8"]) == 1
+    assert "params.yaml says name: tiny, and the run is of other: set params.yaml to that" in capsys.readouterr().err
+    changed = shutil.copytree(run.parents[3], tmp_path / "changed")
+    (changed / "data/classes.txt").write_text("ground\ndisc\nbox\n")
+    assert command.main([str(changed / "runs/tiny/train" / KEY), str(tmp_path / "out"), "--int8"]) == 1
+    assert "those of params.yaml have other classes, or another dataset.size" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_segmenter_is_another_answer(model):
@@ -112,7 +166,7 @@ def test_the_card_says_what_was_trained_and_how_good_it_is(exported, run):
 def test_the_card_of_a_run_that_lies_alone_says_what_is_not_known(run, tmp_path):
     shutil.copytree(run, tmp_path / "alone")
     card = finished.read_card(tmp_path / "alone").model_copy(update={"size": (20, 30)})
-    text = model_card.model_card(card, model_card.gather(tmp_path / "alone", card), "1", "x", None, None)
+    text = model_card.model_card(card, model_card.gather(tmp_path / "alone", card), "1", "x", CardWords())
     assert "license:" not in text
     assert "# alone" in text and "This run was not evaluated where it was exported." in text
     assert "Not known how many images" in text and "Not stated what they are" in text
@@ -145,7 +199,7 @@ def test_an_export_that_answers_otherwise_is_not_kept(run, exported, tmp_path, m
 def test_a_missing_library_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(SettingsError, match=r"pip install -e '\.\[export\]'"):
-        onnx_file.OnnxPass(tmp_path / "model.onnx")
+        OnnxPass(tmp_path / "model.onnx")
 
 
 def test_a_network_that_cannot_be_followed_is_refused(model, monkeypatch):

@@ -53,8 +53,8 @@ MAY_IMPORT = {
     "runs": "runtime settings config data models method",
     "evaluation": "runtime config data models method reliability runs",
     "evaluate": "runtime config data models method reliability runs evaluation",
-    "predict": "runtime config data models method reliability runs evaluation",
-    "exporting": "runtime config data models method runs predict",
+    "prediction": "runtime config data models method reliability runs evaluation",
+    "exporting": "runtime config data models method runs evaluation prediction",
     "training": "runtime config data models method reliability runs evaluation",
     "train": "runtime config data models method reliability runs evaluation training",
     "pieces": "runtime settings config data reliability",
@@ -64,10 +64,13 @@ MAY_IMPORT = {
     "pipeline": "runtime settings config data preparation pieces",
 }
 """Rooms, and what lies in rrn/ itself, with the rooms that they may import besides themselves."""
-ROOMS_WITH_TORCH = ("models", "method", "runs", "evaluation", "evaluate", "predict", "exporting", "training", "train")
+ROOMS_WITH_TORCH = (
+    *("models", "method", "runs", "evaluation", "evaluate", "prediction"),
+    *("exporting", "training", "train"),
+)
 WITH_TORCH = {
     *(name for name in MODULES if name.removesuffix(".py").split("/")[1] in ROOMS_WITH_TORCH),
-    *("rrn/export.py", "rrn/data/batches.py", "rrn/data/prefetch.py", "rrn/data/transforms.py"),
+    *("rrn/export.py", "rrn/predict.py", "rrn/data/batches.py", "rrn/data/prefetch.py", "rrn/data/transforms.py"),
     *("rrn/runtime/distributed.py", "rrn/runtime/memory.py", "rrn/runtime/seeding.py"),
 } - {"rrn/training/launch.py"}
 """No other module needs torch, directly or not: the front door, the checks of data and the explorer start at once."""

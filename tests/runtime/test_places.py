@@ -8,7 +8,7 @@ from rrn import config
 from rrn.config import SettingsError
 from rrn.data.image_set import ImageSet
 from rrn.pipeline import presets
-from rrn.predict import parser
+from rrn.prediction.command import parser
 from rrn.preparation import command, published_lists
 from rrn.runtime import places
 

@@ -7,30 +7,27 @@ import pytest
 import tiny
 import torch
 from conftest import ROOT, python
+from photos import SIZES, finished_runs, save_photo, save_photos
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from rrn import config, predict, train
+from rrn import config, train
 from rrn.config import SettingsError
-from rrn.data.decoding import DataError
 from rrn.data.palette import palette
-from rrn.predict import find_images, main
+from rrn.evaluation.inference import Predictor
+from rrn.prediction import command, labeling
+from rrn.prediction.labeling import Wanted
 from rrn.runs import finished
 
-SIZES = {"a": (20, 28), "deep/b": (33, 47), "deep/c": (97, 64)}
 COLORS = [[10, 20, 30], [200, 0, 0], [0, 0, 250]]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Finished runs of a few steps: the warmup 1of4-0, and trainings named by their row."""
-    folder = tiny.repository(tmp_path_factory.mktemp("predict") / "repository")
+    folder = finished_runs(tmp_path_factory.mktemp("predict") / "repository")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.delenv("RRN_RESUME", raising=False)
-        tiny.warm_up(folder)
-        for row in ("rrn", "cps_cutmix"):
-            list(train.run("train", "1of4", row, 0, folder / row, {"train": {"steps": 3}}))
         student = {"method": {"networks": "student_teacher"}, "train": {"steps": 3}}
         list(train.run("train", "1of4", "rrn", 0, folder / "student", student))
     return folder
@@ -40,16 +37,7 @@ def runs(tmp_path_factory):
 def photos(tmp_path, monkeypatch):
     """A folder of images of several sizes, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    for seed, (name, (height, width)) in enumerate(SIZES.items()):
-        photo(tmp_path / "photos" / f"{name}.png", height, width, seed)
-    return tmp_path / "photos"
-
-
-def photo(path, height=20, width=28, seed=0, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    coarse = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-    Image.fromarray(coarse).resize((width, height)).save(path, **options)
-    return path
+    return save_photos(tmp_path / "photos")
 
 
 def copy(run, target):
@@ -77,7 +65,7 @@ def both(model, path):
 
 
 def call(*arguments):
-    return main([str(argument) for argument in arguments])
+    return command.main([str(argument) for argument in arguments])
 
 
 def names(folder):
@@ -87,7 +75,7 @@ def names(folder):
 def test_typed_as_a_newcomer_would(runs, photos, tmp_path):
     shown = python(ROOT, "-m", "rrn.predict", runs / "rrn", photos, tmp_path / "out")
     assert shown.returncode == 0, shown.stderr
-    assert shown.stdout == f"3 of 3 images labeled: {tmp_path}/out/labels\n" and "3/3" in shown.stderr
+    assert shown.stdout == f"3 of 3 files labeled: {tmp_path}/out/labels\n" and "3/3" in shown.stderr
     assert names(tmp_path / "out") == ["labels/a.png", "labels/deep/b.png", "labels/deep/c.png"]
 
 
@@ -126,7 +114,7 @@ def test_the_same_twice_gives_the_same_bytes(runs, photos, tmp_path):
 def test_regions(runs, photos, tmp_path):
     assert call(runs / "rrn", photos, "out", "--regions") == 0
     table = pd.read_csv(tmp_path / "out" / "regions.csv")
-    assert tuple(table) == predict.REGION_COLUMNS and set(table["image"]) == set(SIZES)
+    assert tuple(table) == command.REGION_COLUMNS and set(table["image"]) == set(SIZES)
     model = loaded(runs)
     for name, (height, width) in SIZES.items():
         logits, probabilities, images = both(model, photos / f"{name}.png")
@@ -178,9 +166,9 @@ def test_images_are_resized_as_in_training_and_labels_have_the_size_of_the_image
 
 def test_images_larger_than_the_window_that_a_run_was_evaluated_in(runs):
     _, description = finished.load_finished(runs / "rrn")
-    assert predict.protocol_of(description) == description.evaluate
+    assert labeling.protocol_of(description) == description.evaluate
     padded = description.evaluate.model_copy(update={"mode": "pad", "window": (16, 24), "stride": None})
-    found = predict.protocol_of(description.model_copy(update={"evaluate": padded}))
+    found = labeling.protocol_of(description.model_copy(update={"evaluate": padded}))
     assert (found.mode, found.window, found.stride, found.last) == ("sliding", (16, 24), (16, 24), "shifted")
 
 
@@ -192,7 +180,7 @@ def test_a_warmup_names_a_training_instead(runs, photos, capsys):
 def test_photographs_are_turned_upright_and_gray_ones_read(runs, photos, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    photo(tmp_path / "in" / "turned.jpg", 24, 40, exif=exif)
+    save_photo(tmp_path / "in" / "turned.jpg", 24, 40, exif=exif)
     Image.fromarray(np.arange(600, dtype=np.uint16).astype(np.uint8).reshape(20, 30)).save(tmp_path / "in" / "gray.png")
     assert call(runs / "rrn", "in", "out") == 0
     sizes = {name: Image.open(tmp_path / "out" / "labels" / f"{name}.png").size for name in ("turned", "gray")}
@@ -205,7 +193,7 @@ def test_broken_images_are_listed_and_the_others_done(runs, photos, tmp_path, ca
     assert call(runs / "rrn", photos, "out", "--regions") == 1
     assert names(tmp_path / "out" / "labels") == ["a.png", "deep/b.png", "deep/c.png"]
     shown = capsys.readouterr()
-    assert shown.out == "3 of 5 images labeled: out/labels\n"
+    assert shown.out == "3 of 5 files labeled: out/labels\n"
     errors = [line for line in shown.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2
     assert "broken.jpg cannot be read" in errors[0] and "it is broken or incomplete" in errors[0]
@@ -216,36 +204,12 @@ def test_an_image_beyond_the_memory_is_named(runs, photos, monkeypatch, capsys):
     def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(predict, "predict", full)
-    assert call(runs / "rrn", photos / "a.png", "out") == 1
-    assert "a.png, 28 x 20 pixels, does not fit the memory of cpu: try --device cpu" in capsys.readouterr().err
-
-
-def test_names(photos, tmp_path):
-    out = tmp_path / "out"
-    assert list(find_images([photos], out)) == ["a", "deep/b", "deep/c"]
-    assert list(find_images([photos / "deep", photos / "deep" / "b.png"], out)) == ["b", "c"]
-    photo(tmp_path / "more" / "b.JPG")
-    assert list(find_images([photos / "deep", tmp_path / "more"], out)) == ["more/b", "photos/deep/b", "photos/deep/c"]
-    photo(photos / "a.jpg")
-    assert list(find_images([photos], out)) == ["a.jpg", "a.png", "deep/b", "deep/c"]
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        (["a.jpg", "a.png", "b.jpg", "deep/a.png"], ["a.jpg", "a.png", "b", "deep/a"]),
-        (["a.jpg", "a.jpg.png", "a.png"], ["a.jpg", "a.jpg.png", "a.png"]),
-        (["a.b.jpg", "a.c.jpg", "a.jpg"], ["a", "a.b", "a.c"]),
-        (["x.JPG", "x.jpeg", "y.tif"], ["x.JPG", "x.jpeg", "y"]),
-    ],
-)
-def test_only_names_that_meet_keep_their_suffix_and_none_is_given_twice(tmp_path, files, expected):
-    for name in files:
-        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "in" / name).touch()
-    found = find_images([tmp_path / "in"], tmp_path / "out")
-    assert sorted(found) == expected and len(set(found.values())) == len(files)
+    monkeypatch.setattr(Predictor, "_logits", full)
+    assert call(runs / "rrn", photos / "a.png", photos / "deep" / "b.png", "out") == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith("0 of 2 files labeled") and shown.err.count("error: ") == 2
+    what = "looking at images of shape [1, 3, 20, 28] does not fit into memory (CUDA out of memory)"
+    assert f"a.png does not fit into memory: {what}; what would need less:" in shown.err
 
 
 def test_files_that_are_left_out_are_counted_and_named(runs, photos, capsys):
@@ -254,7 +218,7 @@ def test_files_that_are_left_out_are_counted_and_named(runs, photos, capsys):
     assert call(runs / "cps_cutmix", photos, "out") == 0
     out = capsys.readouterr().out
     assert out.startswith(
-        "3 of 3 images labeled: out/labels\n2 files left out: c.gif, deep/d.heic (images end in .jpg, "
+        "3 of 3 files labeled: out/labels\n2 files left out: c.gif, deep/d.heic (images end in .jpg, "
     )
     for number in range(20):
         (photos / f"{number:02}.txt").touch()
@@ -264,13 +228,13 @@ def test_files_that_are_left_out_are_counted_and_named(runs, photos, capsys):
 
 def test_images_of_other_formats_are_labeled_or_called_by_their_format(runs, photos, capsys):
     for suffix in ("webp", "bmp", "tif"):
-        photo(photos / f"{suffix}.{suffix}")
+        save_photo(photos / f"{suffix}.{suffix}")
     (photos / "film.mp4").write_bytes(b"\0\0\0 ftypisom" + bytes(200))
-    photo(photos / "still.gif")
+    save_photo(photos / "still.gif")
     assert call(runs / "cps_cutmix", photos, photos / "film.mp4", photos / "still.gif", "out") == 1
     shown = capsys.readouterr()
-    assert shown.out.startswith("6 of 8 images labeled") and "broken" not in shown.err
-    assert "film.mp4 is an MP4 video" in shown.err and "still.gif is a GIF" in shown.err
+    assert shown.out.startswith("6 of 8 files labeled") and "still.gif is a GIF" in shown.err
+    assert "film.mp4 cannot be read (" in shown.err and "): it is broken, or no video" in shown.err
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu", "mps:0", "meta", "gpu", "cuda:-1", "cuda:x", "tpu", ""])
@@ -289,27 +253,6 @@ def test_a_run_that_is_not_there_yet_is_answered_with_what_makes_it(photos, caps
     )
 
 
-def test_hidden_files_and_results_are_no_images(photos):
-    photo(photos / ".trash" / "x.png")
-    photo(photos / "deep" / "._b.png")
-    photo(photos / "out" / "labels" / "a.png")
-    (photos / "deep" / "folder.png").mkdir()
-    assert list(find_images([photos], photos / "out")) == ["a", "deep/b", "deep/c"]
-
-
-def test_paths_that_hold_no_images(photos, tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        DataError, match=r"no image in empty: expected files that end in .jpg, .jpeg, .png, .* or .tiff"
-    ):
-        find_images([(tmp_path / "empty").relative_to(tmp_path)], tmp_path / "out")
-    with pytest.raises(DataError, match=r"there is no file or folder .*nowhere: name images, or folders of images"):
-        find_images([photos, tmp_path / "nowhere"], tmp_path / "out")
-    for path in (photos, photos / "a.png"):
-        with pytest.raises(DataError, match=r"lies in .*photos, where the results go: name another folder for them"):
-            find_images([path], photos)
-
-
 def test_results_are_replaced_only_by_force(runs, photos, tmp_path, capsys):
     assert call(runs / "rrn", photos / "a.png", "out") == 0
     before = (tmp_path / "out" / "labels" / "a.png").read_bytes()
@@ -325,7 +268,7 @@ def test_what_the_system_says_of_a_folder_comes_with_what_to_do(runs, photos, mo
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(predict, "label_all", full)
+    monkeypatch.setattr(command.Labeler, "label_all", full)
     assert call(runs / "rrn", photos / "a.png", "out") == 1
     assert capsys.readouterr().err == (
         "error: [Errno 28] No space left on device; make room in out or name a folder that can be written\n"
@@ -334,11 +277,11 @@ def test_what_the_system_says_of_a_folder_comes_with_what_to_do(runs, photos, mo
 
 def test_a_row_without_discriminators_has_no_region_scores(runs, photos, tmp_path, capsys):
     assert call(runs / "cps_cutmix", photos, "out", "--regions") == 1
-    assert capsys.readouterr().err == f"error: {predict.NO_DISCRIMINATORS}\n" and not (tmp_path / "out").exists()
+    assert capsys.readouterr().err == f"error: {labeling.NO_DISCRIMINATORS}\n" and not (tmp_path / "out").exists()
     model, description = finished.load_finished(runs / "cps_cutmix")
-    predictor = predict.predictor_of(model, description)
+    predictor = labeling.predictor_of(model, description)
     with pytest.raises(SettingsError, match="this run has no region discriminators"):
-        predict.predict(predictor, description, np.zeros((20, 20, 3), np.uint8), with_regions=True)
+        labeling.predict(predictor, description, np.zeros((20, 20, 3), np.uint8), Wanted(regions=True))
 
 
 def test_no_finished_run(runs, photos, tmp_path, capsys):
