@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     reader.add_argument("out", metavar="OUT", type=place, help="a new folder")
     reader.add_argument("--segmenter", choices=get_args(Who), default="ensemble", help="who answers")
     reader.add_argument("--int8", action="store_true", help="write model_int8.onnx too; needs the data of the run")
-    reader.add_argument("--data", help="for the card: what it was trained on, and what its licence asks for")
+    reader.add_argument("--data", help="for the card: what it was trained on, and what its license asks for")
     reader.add_argument("--license", help="for the card: of the weights, as the Hub spells it, such as cc-by-nc-4.0")
     return reader
 
@@ -120,7 +120,7 @@ def _quantized(folder: Path, images: quantization.RunImages) -> quantization.Cos
 
 
 def _write_segmenter(segmenter: Any, folder: Path) -> None:
-    """Write what segmentation_models_pytorch's from_pretrained reads, without its card, which states a licence."""
+    """Write what segmentation_models_pytorch's from_pretrained reads, without its card, which states a license."""
     segmenter.network.to(memory_format=torch.contiguous_format).save_pretrained(folder)
     (folder / "README.md").write_text(
         "One of two segmenters: `segmentation_models_pytorch.from_pretrained(FOLDER)`. The card is one folder up.\n",

@@ -46,7 +46,7 @@ class CardWords:
     """What only the user knows.
 
     Attributes:
-        data: what it was trained on, and what that data's licence asks for; None: the card says that it is not stated.
+        data: what it was trained on, and what that data's license asks for; None: the card says that it is not stated.
         license: of the weights, as the Hub spells it; None: none is stated.
     """
 

@@ -65,7 +65,7 @@ def test_own_images_from_files_to_predictions(repository):
         assert re.search(r", supervised [\d.e-]+", last)
     table = pd.read_csv(repository / "results" / "mine" / "ablation.csv")
     assert list(table["method"]) == ["supervised", "cps_cutmix", "rrn"]
-    labels = sorted((repository / "predicted" / "labels").glob("*.png"))
+    labels = sorted((repository / "scratch" / "predicted" / "labels").glob("*.png"))
     assert [path.stem for path in labels] == ["val000", "val001", "val002"]
     with Image.open(labels[0]) as picture:
         assert set(np.unique(np.asarray(picture))) <= {0, 1, 2}
