@@ -125,7 +125,7 @@ def check_repro(arguments, page):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         patch.setattr(repro, "dvc", lambda root, *arguments: calls.append(arguments) or 0)
-        patch.setattr(repro.scheduler, "fitting", lambda settings: 1)
+        patch.setattr(repro, "ahead", lambda root, settings, jobs, wanted=None: 0)
         patch.setattr(aside, "set_aside", lambda root, settings: [])
         patch.setattr(repro, "compare", lambda root, name, tolerance: 0)
         assert repro.main(arguments) == 0
