@@ -17,8 +17,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
-from ruamel.yaml.nodes import ScalarNode
-from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.representer import RoundTripRepresenter, SafeRepresenter
 
 from rrn import config
 from rrn.pipeline import buildable
@@ -150,12 +149,8 @@ def main(argv: list[str] | None = None) -> int:
 class _Representer(RoundTripRepresenter):
     """Writes None as `null` rather than as nothing."""
 
-    def represent_null(self, _: None) -> ScalarNode:
-        """Return the scalar `null`."""
-        return self.represent_scalar("tag:yaml.org,2002:null", "null")
 
-
-_Representer.add_representer(type(None), _Representer.represent_null)
+_Representer.add_representer(type(None), SafeRepresenter.represent_none)
 
 
 def _yaml() -> YAML:
