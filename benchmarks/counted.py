@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from training import random_batch
 
 from rrn import config
+from rrn.data.batches import Batch
 from rrn.method import RRN
 from rrn.training.learner import Learner, prepare_for
 
@@ -51,6 +51,19 @@ def settings_of(presets: tuple[str, ...], row: str, difference: dict[str, Any]) 
     for name in presets:
         values = config.merge(values, config.read(ROOT / "presets" / f"{name}.yaml"))
     return config.resolve(values, row, difference | {"device": "meta", "precision": "fp32", "model": {"weights": None}})
+
+
+def batch_of(settings: config.Settings) -> Batch:
+    """Return a batch without values."""
+    crop, labeled, unlabeled = settings.augment.crop, settings.batch.labeled, settings.batch.unlabeled
+
+    def images(count: int) -> Tensor:
+        return torch.empty(count, 3, crop, crop, dtype=torch.uint8, device=META)
+
+    labels = torch.empty(labeled, crop, crop, dtype=torch.int64, device=META)
+    valid = torch.empty(unlabeled, 1, crop, crop, dtype=torch.bool, device=META)
+    halves = images(unlabeled), images(unlabeled)
+    return Batch(images(labeled), labels, halves, (valid, valid), valid, ("",) * labeled, (("",) * unlabeled,) * 2)
 
 
 class Held:
@@ -95,7 +108,7 @@ def count(presets: tuple[str, ...], classes: int, row: str, difference: dict[str
     """Return the multiply-adds of one step, and the most bytes that autograd holds."""
     settings = settings_of(presets, row, difference)
     model = prepare_for(RRN(settings, classes, 0), META, settings.speed).train()
-    learner, batch = Learner(model, settings, settings.train, decay=True), random_batch(settings, classes).to(META)
+    learner, batch = Learner(model, settings, settings.train, decay=True), batch_of(settings)
     held = Held(model.parameters())
     with FlopCounterMode(display=False) as operations, torch.autograd.graph.saved_tensors_hooks(held.take, unpack):
         learner.step(batch, 0)

@@ -16,7 +16,6 @@ from functools import cache
 from typing import Any
 
 import torch
-from gpu_facts import tensor_cores_in_fp32
 from gpu_part import Part, begin
 from gpu_repository import Repository, temporary
 from measuring import Row, row
@@ -89,6 +88,13 @@ def apart(case: str, one: Course, other: Course) -> Iterator[Row]:
             yield row(case, measure, "ratio", [difference])
 
 
+def without_tf32() -> None:
+    """Let convolutions and products be fp32, whatever the parts before have set, and say so."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    print("fp32, TF32 off, cudnn.benchmark on, deterministic kernels not asked for", flush=True)
+
+
 def measure(part: Part, repository: Repository) -> None:
     """Run both cases; the first training on the device serves both."""
     after = AFTER_SMALL if part.small else AFTER
@@ -110,8 +116,8 @@ def changes(small: bool) -> dict[str, Any]:
 def main() -> None:
     """Run the part."""
     part = begin(__doc__)
-    print("fp32, TF32 off, cudnn.benchmark on, deterministic kernels not asked for", flush=True)
-    with tensor_cores_in_fp32(False), temporary((ROW,), changes(part.small), None, part.small) as repository:
+    without_tf32()
+    with temporary((ROW,), changes(part.small), None, part.small) as repository:
         repository.skip_warmup(SEED)
         measure(part, repository)
 

@@ -7,13 +7,13 @@ with weights folded once for all images. Each must say what the plain one says, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from functools import partial
 
 import torch
 from gpu_part import Part, begin, wait
 from gpu_step import CLASSES, Rival, peak_of, settings_of
-from measuring import Row, alternating, ratio, row
+from measuring import Row, ratio, row
 from torch import Tensor
 
 from rrn.evaluation.inference import Predictor, windows
@@ -50,21 +50,27 @@ def images(sizes: tuple[tuple[int, int], ...], part: Part) -> list[Tensor]:
     return [image.to(part.device) for image in drawn]
 
 
-def look(predictor: Predictor, shown: list[Tensor], part: Part) -> None:
-    """Let a predictor look at images, one by one, and wait for it."""
+def looked(predictor: Predictor, shown: list[Tensor], part: Part) -> float:
+    """Return the seconds that a predictor takes for images, one by one."""
+    wait(part.device)
+    start = time.perf_counter()
     steady = predictor.unchanged()
     for image in shown:
         steady.logits(image)
     wait(part.device)
+    return time.perf_counter() - start
 
 
 def compared(data: str, sizes: tuple[tuple[int, int], ...], part: Part) -> Iterator[Row]:
     """Measure seconds an image, windows a second, peak memory, and the difference that folding makes."""
     rivals, shown = predictors(data, part), images(sizes, part)
     what = "whole image" if data == "voc" else "sliding window"
-    looks = {name: partial(look, rival, shown, part) for name, rival in rivals.items()}
-    taken = alternating(looks, 2 if part.small else ROUNDS, WARMUP)
-    found = {name: [each / len(shown) for each in seconds] for name, seconds in taken.items()}
+    found: dict[str, list[float]] = {name: [] for name in rivals}
+    for number in range(WARMUP + (2 if part.small else ROUNDS)):
+        for name in list(rivals)[:: -1 if number % 2 else 1]:
+            seconds = looked(rivals[name], shown, part)
+            if number >= WARMUP:
+                found[name].append(seconds / len(shown))
     for name, seconds in found.items():
         yield row(f"{what}, {name}", "an image", "s", seconds)
         if data == "cityscapes":
@@ -72,7 +78,7 @@ def compared(data: str, sizes: tuple[tuple[int, int], ...], part: Part) -> Itera
             passed = "windows a second, each through both networks"
             yield row(f"{what}, {name}", passed, "images/s", [count / value for value in seconds])
         if part.device.type == "cuda":
-            held = peak_of(part.device, partial(look, rivals[name], shown[:1], part))
+            held = peak_of(part.device, lambda name=name: looked(rivals[name], shown[:1], part))
             yield row(f"{what}, {name}", "peak memory", "MB", [held / 1e6])
     yield ratio(f"{what}, plain / folded", "an image", found["plain"], found["folded"])
     yield row(f"{what}, folded - plain", "largest difference of a probability", "count", [difference(rivals, shown[0])])

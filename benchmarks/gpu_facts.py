@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import torch
 from gpu_part import Part, begin, say, wait
-from measuring import Row, alternating, machine, row
+from measuring import Row, machine, row
 
 SIDE = {False: 8192, True: 256}
 """Of the square matrices; in the small form."""
@@ -39,25 +40,30 @@ def operations(precision: str, device: torch.device, small: bool, tf32: bool = F
     """Return how many operations a second a large matrix product does, 10**12, turn by turn."""
     side = SIDE[small]
     first, second = (torch.randn(side, side, device=device, dtype=PRECISIONS[precision]) for _ in range(2))
+    found = []
     with tensor_cores_in_fp32(tf32):
-        return [2 * side**3 / seconds / 1e12 for seconds in timed(lambda: first @ second, device)]
+        for turn in range(WARMUP + TURNS):
+            wait(device)
+            start = time.perf_counter()
+            first @ second
+            wait(device)
+            if turn >= WARMUP:
+                found.append(2 * side**3 / (time.perf_counter() - start) / 1e12)
+    return found
 
 
 def copied(device: torch.device, small: bool) -> list[float]:
     """Return how many MB a second are copied within the memory of the device, bytes read and bytes written."""
     source = torch.zeros(COPIED[small], dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return [2 * COPIED[small] / seconds / 1e6 for seconds in timed(lambda: target.copy_(source), device)]
-
-
-def timed(call: Callable[[], object], device: torch.device) -> list[float]:
-    """Return the seconds of a call on the device, turn by turn."""
-
-    def waited_for() -> None:
-        call()
+    target, found = torch.empty_like(source), []
+    for turn in range(WARMUP + TURNS):
         wait(device)
-
-    return alternating({"call": waited_for}, TURNS, WARMUP)["call"]
+        start = time.perf_counter()
+        target.copy_(source)
+        wait(device)
+        if turn >= WARMUP:
+            found.append(2 * COPIED[small] / (time.perf_counter() - start) / 1e6)
+    return found
 
 
 def facts(part: Part) -> dict[str, object]:

@@ -168,9 +168,16 @@ def opened(name: str, source: Path) -> ImageSet:
     Raises:
         DataError: it is no folder data set.
     """
-    splits = {split: split for split in (TRAIN, *SCORED)}
-    data = Dataset(kind="folder", path=str(source), void=(VOID[name],), unlabeled=None, size=None, **splits)
-    return ImageSet(source, Folder.open(data, source, ""), None, *splits)
+    names = (TRAIN, *SCORED)
+    data = Dataset(
+        kind="folder",
+        path=str(source),
+        void=(VOID[name],),
+        unlabeled=None,
+        **dict(zip(("train", "val", "test"), names, strict=True)),
+        size=None,
+    )
+    return ImageSet(source, Folder.open(data, source, ""), None, *names)
 
 
 def shrunk(name: str, image: Pixels, label: Pixels) -> Pair:

@@ -52,6 +52,15 @@ def rows(quick: bool) -> list[Row]:
     images = 10 if quick else 1000
     with tempfile.TemporaryDirectory() as folder:
         file = write(Path(folder) / "source", images)
-        words = ("-m", "rrn.data", "import", "coco", str(file), f"{folder}/out", "--split", "train=0.8,val=0.2")
+        words = (
+            "-m",
+            "rrn.data",
+            "import",
+            "coco",
+            str(file),
+            str(Path(folder) / "out"),
+            "--split",
+            "train=0.8,val=0.2",
+        )
         _, busy, memory = run(Path(folder), words)
     return [row(f"{images} images", "import", "s", [busy]), row(f"{images} images", "import MB", "MB", [memory])]

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from measuring import Row, alternating, ratio, row
 from torch import Tensor, nn
-from training import RESNET50, TINY
 
 from rrn import config
 from rrn.evaluation.inference import Predictor
@@ -39,8 +38,20 @@ class Size:
     model: dict[str, Any]
 
 
-LARGE = Size((1024, 2048), window=800, stride=534, classes=19, model=RESNET50)
-SMALL = Size((64, 128), window=50, stride=34, classes=3, model=TINY["model"])
+FULL = Size(
+    image=(1024, 2048),
+    window=800,
+    stride=534,
+    classes=19,
+    model={"encoder": "tu-resnet50", "output_stride": 16, "decoder_channels": 256, "atrous_rates": [6, 12, 18]},
+)
+TINY = Size(
+    image=(64, 128),
+    window=50,
+    stride=34,
+    classes=3,
+    model={"encoder": "tu-test_efficientnet", "decoder_channels": 8, "atrous_rates": [1, 2, 3]},
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ CASES = {
 def rows(quick: bool) -> list[Row]:
     """Measure seconds an image and images/s, ratios to the rivals, and the largest difference."""
     torch.set_num_threads(THREADS)
-    looks, seen = lookers(SMALL if quick else LARGE), dict[str, Tensor]()
+    looks, seen = lookers(TINY if quick else FULL), dict[str, Tensor]()
     keeping = {name: lambda name=name: seen.update({name: looks[name]()}) for name in looks}
     seconds = alternating(keeping, 2 if quick else ROUNDS, warmup=0)
     found = []

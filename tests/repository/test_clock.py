@@ -8,7 +8,7 @@ from conftest import ROOT
 ASKING = re.compile(
     r"\btime\.(time|time_ns|localtime|gmtime)\(|\b(datetime|date)\.(now|utcnow|today)\(|mtime(?:_ns)? *[<>]"
 )
-SHOWN_ONLY = {"rrn/runtime/locking.py": 1}
+SHOWN_ONLY = {"rrn/runtime/locking.py": 1, "rrn/pipeline/progress.py": 1}
 """How often a module asks for a time that people read and nothing is decided by."""
 
 

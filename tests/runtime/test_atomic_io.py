@@ -151,6 +151,7 @@ OF_THEIR_OWN = {
     "rrn/pipeline/progress.py": "a log that grows line by line",
     "rrn/annotations/writing.py": "files of a folder that is made whole or not at all",
     "rrn/exporting/command.py": "likewise",
+    "rrn/prediction/videos.py": "the unfinished file of atomic_path, which only av can write",
 }
 WRITING = re.compile(
     r"""(?<!unfinished)\.write_(text|bytes)\(|(?<!unfinished\.)open\([^)]*["'][wax]b?\+?["']"""
