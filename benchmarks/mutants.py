@@ -44,7 +44,7 @@ SUITES = {
     "rrn/data/transforms.py": ("tests/data/test_transforms.py",),
     "rrn/method.py": ("tests/test_method.py", "tests/training/test_learner.py"),
     "rrn/models/pseudo_label_scores.py": ("tests/test_method.py",),
-    "rrn/runs/finished.py": ("tests/runs/test_finished.py", "tests/prediction/test_command.py"),
+    "rrn/runs/finished.py": ("tests/runs/test_finished.py", "tests/prediction/test_predict_command.py"),
     "rrn/runs/resume.py": ("tests/runs/test_resume.py",),
 }
 """Test files by module: fast ones that execute every line that can be executed in this process."""
