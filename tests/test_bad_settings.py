@@ -276,7 +276,7 @@ def test_an_unknown_key_anywhere_is_refused(section, key, value):
 
 LATER = [
     *(("dataset", "scenes"), ("log", "regions"), ("optimizer", "kind"), ("optimizer", "head"), ("method", "strong")),
-    *(("dataset", "classes"), ("dataset", "exif"), ("method", "warmup")),
+    *(("dataset", "classes"), ("dataset", "exif"), ("log", "tensorboard"), ("method", "warmup")),
     *(("method", "filter", "per"), ("method", "filter", "floor")),
     *(("method", "labels_from"), ("method", "teacher"), ("method", "teacher_decay"), ("method", "networks")),
     ("method", "negative"),

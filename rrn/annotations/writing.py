@@ -17,6 +17,7 @@ from rrn.config import IGNORE_INDEX
 from rrn.data import decoding, file_formats, palette
 from rrn.data.decoding import DataError, Exif, Pixels
 from rrn.data.formats import class_list
+from rrn.data.formats.base import require_empty
 from rrn.runtime import atomic_io
 
 SHOWN = 5
@@ -45,8 +46,7 @@ def write_data_set(
     Raises:
         DataError: the folder holds something, classes make no sense, or files do not fit: then nothing is written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is not empty: remove it, or name another folder")
+    require_empty(out)
     index = _classes(source, void)
     names = [name for name, value in index.items() if value != IGNORE_INDEX]
     with atomic_io.folder(out) as folder:

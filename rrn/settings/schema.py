@@ -208,6 +208,7 @@ class Log(Section):
     diagnose: NaturalInt
     regions: PositiveInt | None = None
     evidence: NaturalInt
+    tensorboard: Flag = False
 
     @model_validator(mode="after")
     def _in_step(self) -> Log:

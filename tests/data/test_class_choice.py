@@ -1,5 +1,8 @@
 """`dataset.classes`: some of the classes of a data set, and several as one."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -113,3 +116,18 @@ def test_a_choice_takes_the_place_of_the_one_before(tmp_path):
     text = presets.apply(tmp_path, items)
     assert config.resolve(config.parse(text, "")).dataset.classes == {"c": ("moss",), "b": ("*",)}
     assert config.resolve(config.parse(text, ""), overrides={"dataset": {"classes": None}}).dataset.classes is None
+
+
+SEVEN = {name: [name] for name in ("cat", "cow", "dog", "horse", "person", "sheep")} | {"background": ["*"]}
+
+
+@pytest.mark.skipif("RRN_VOC_SAMPLE" not in os.environ, reason="RRN_VOC_SAMPLE names no folder of images of VOC")
+def test_images_of_voc_are_used_with_seven_of_their_classes():
+    root = Path(os.environ["RRN_VOC_SAMPLE"])
+    plain, chosen = (opened(root, "voc", classes, train="train_aug") for classes in (None, SEVEN))
+    report = verification.verify(chosen, 1)
+    assert not report.problems and chosen.classes == ("background", "cat", "cow", "dog", "horse", "person", "sheep")
+    for split in ("train_aug", "val"):
+        before, after = (found.shares(split, found.ids[split]) for found in (verification.verify(plain, 1), report))
+        assert after[1:-1] == pytest.approx(before[[8, 10, 12, 13, 15, 17]])
+        assert after[-1] == pytest.approx(before[-1]), "what was no class is none"

@@ -248,7 +248,15 @@ def test_a_tree_goes_through_prepare_training_and_evaluation(kind, chosen, tmp_p
     tree = request.getfixturevalue(TREES[kind])
     smaller = QUARTER if kind == "cityscapes" else []
     named = ["dataset.test=val"] if kind == "folder" else [kind]
-    items = [*named, *SHORT, *smaller, *chosen, f"dataset.path={tree}", "split.protocol=seeded", "ablation.partitions=['1of4']"]
+    items = [
+        *named,
+        *SHORT,
+        *smaller,
+        *chosen,
+        f"dataset.path={tree}",
+        "split.protocol=seeded",
+        "ablation.partitions=['1of4']",
+    ]
     (tmp_path / "params.yaml").write_text(presets.apply(ROOT, items), encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
