@@ -160,6 +160,7 @@ def parse(text: str, source: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = where + ", ".join(filter(None, (error.context, error.problem)))
+        problem += "; write '*' in quotes" if "alias" in problem else ""
     except RecursionError:
         problem = "nested too deeply"
     except (YAMLError, ValueError, LookupError) as error:  # such as the date 2001-99-99

@@ -43,6 +43,8 @@ Size = tuple[int, int]
 Exif = Literal["refuse", "apply", "ignore"]
 UPRIGHT = 1
 """The EXIF orientation of an image that is not turned."""
+TURNED = range(2, 9)
+"""EXIF orientations of one that is; other numbers mean nothing."""
 ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF orientations of which height and width change places when the image is turned."""
 
@@ -172,13 +174,15 @@ def open_image(path: Path, exif: Exif = "refuse", contents: bytes | None = None)
 def image_size(path: Path, exif: Exif = "refuse", contents: bytes | None = None) -> Size:
     """Return (height, width) of a photograph as `open_image` gives it, which is not decoded for that.
 
-    With `apply`, a PNG is, as its EXIF data may lie behind its pixels; with `refuse`, such data are not looked for.
+    A PNG may hold EXIF data behind its pixels. With `apply` it is decoded, with `refuse` they are not looked for.
 
     Raises:
         DataError: as `open_image`.
     """
     image = _with_colors(open_file(path, "image", decode=False, contents=contents), path, contents)
-    is_looked_for = exif == "apply" or image.format == "TIFF" or "exif" in image.info
+    if image.format == "PNG" and exif == "apply":
+        return open_image(path, exif, contents).size[::-1]
+    is_looked_for = image.format != "PNG" or "exif" in image.info
     on_its_side = is_looked_for and _turned(image, path, exif, contents) in ON_ITS_SIDE
     return image.size if on_its_side else image.size[::-1]
 
@@ -189,7 +193,7 @@ def _turned(image: Image.Image, path: Path, exif: Exif, contents: bytes | None) 
     if exif == "ignore" and not is_tiff:
         return UPRIGHT
     stated = _of_tiff(file_formats.tiff_orientation, path, "image", contents) if is_tiff else _orientation(image, path)
-    if stated == UPRIGHT or exif == "apply":
+    if stated not in TURNED or exif == "apply":
         return UPRIGHT if is_tiff else stated
     if exif == "ignore":
         raise DataError(f"{path} is a TIFF that is stored rotated, which is always turned when read; save it as PNG")

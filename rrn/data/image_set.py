@@ -10,7 +10,7 @@ from rrn.config import Settings
 from rrn.data import decoding
 from rrn.data.decoding import DataError, Exif, Pixels, Size
 from rrn.data.formats import class_choice
-from rrn.data.formats.base import Layout, require_folder
+from rrn.data.formats.base import Color, Layout, require_folder
 from rrn.data.formats.camvid import CamVid
 from rrn.data.formats.cityscapes import Cityscapes
 from rrn.data.formats.folder import Folder
@@ -36,6 +36,7 @@ class ImageSet:
         train: name of the train split; likewise `val` and `test`.
         exif: what becomes of images whose EXIF data say that they are stored rotated: `dataset.exif`.
         made_of: a line for each class that `dataset.classes` makes, and for void; empty: as the data set has them.
+        drawn: the colors in which the data set's authors draw its classes, whatever `dataset.classes` makes of them.
         decoded: folder of the files of decoded images (`loading.cache`); `RRN_SCRATCH` names its parent (default:
             `.scratch` in the repository).
     """
@@ -48,6 +49,7 @@ class ImageSet:
     test: str
     exif: Exif = "refuse"
     made_of: str = ""
+    drawn: tuple[Color, ...] = ()
     decoded: Path = Path(".scratch", "decoded")
 
     @classmethod
@@ -63,11 +65,11 @@ class ImageSet:
         hint = next((advice for folder, advice in made.items() if path == folder.resolve()), "")
         require_folder(path, "dataset.path", f"{hint}set it to where the data set lies, see docs/data.md")
         layout, names = KINDS[data.kind].open(data, path, hint), (data.train, data.val, data.test)
-        decoded, made_of = places.scratch(root / ".scratch") / "decoded", ""
+        decoded, made_of, drawn = places.scratch(root / ".scratch") / "decoded", "", layout.colors
         if data.classes is not None:
             as_it_is, layout = layout, class_choice.choose(layout, data.classes)
             made_of = class_choice.described(as_it_is, data.classes)
-        return cls(path, layout, data.size, *names, data.exif, made_of, decoded)
+        return cls(path, layout, data.size, *names, data.exif, made_of, drawn, decoded)
 
     @property
     def classes(self) -> tuple[str, ...]:

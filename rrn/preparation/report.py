@@ -70,8 +70,8 @@ class Report:
             problem share a line, which counts them.
         notes: one line each: what is no error but may be a mistake.
         checksum: 16 hexadecimal digits that change with the contents of any listed image or label, the lists, the
-            classes, the meaning of label values, the size everything is resized to and images that EXIF data turn, and
-            with nothing else.
+            classes, the meaning of label values, the size everything is resized to and `dataset.exif`, and with nothing
+            else.
         classes: names of the classes.
         ids: split -> its ids; none where its list cannot be read.
         pixels: split -> pixels of each class and, last, of void, int64 [N, C + 1], of the files as they lie; 0 for an

@@ -176,7 +176,7 @@ class Findings:
         """Judge a label and count its pixels."""
         if label.problem:
             drawn = set(label.colors) - set(VOID_COLORS)
-            is_drawn = drawn and drawn <= set(self.layout.colors)
+            is_drawn = drawn and drawn <= {*self.layout.colors, *self.dataset.drawn}
             self.problems.add(in_colors(path) if is_drawn else _with_folder(label.problem, path), path)
             return
         if not image.problem and image.size != label.size:
@@ -290,6 +290,13 @@ class Findings:
             return
         split = next(s for s, counts in self.pixels.items() if counts.any())
         example = self.dataset.label_path(split, self.ids[split][int(self.pixels[split].any(axis=1).argmax())])
+        if self.dataset.made_of:
+            name = self.dataset.classes[int(present[0])]
+            yield (
+                f"{example} and all other labels hold nothing but {name!r} of the classes that dataset.classes makes: "
+                'nothing is learned; add others to it, or "*" for all that is left'
+            )
+            return
         yield one_class(example, self.dataset.classes, int(present[0]), self.layout.meaning, bool(total[-1]))
 
 

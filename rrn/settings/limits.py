@@ -125,8 +125,8 @@ def _classes(value: Any) -> dict[str, tuple[int | str, ...]]:
     if not isinstance(value, Mapping) or not value:
         raise ValueError(f"expected {CHOSEN}, or null")
     for name, members in value.items():
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{short(name)} is no name of a class: expected a text, in quotes")
+        if not isinstance(name, str) or name in ("", "-", "*") or name != name.strip():
+            raise ValueError(f"{short(name)} is no name of a class: expected a text, no - or *, no blanks around it")
         if not isinstance(members, list | tuple) or not members or not all(map(_is_member, members)):
             raise ValueError(f"{short(name)} is {short(members)}: expected {MEMBERS}")
     if sum("*" in members for members in value.values()) > 1:

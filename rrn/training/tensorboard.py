@@ -1,12 +1,15 @@
 """What TensorBoard shows of a run: scalars as they come, and at each evaluation pictures of pseudo-labels.
 
-Events have times, so that they lie beside the outputs of the stages: runs/<name>/tensorboard/<stage>/<key>.
+Events have times, so that they lie beside the outputs of the stages: runs/<name>/tensorboard/<stage>/<key>. Where they
+cannot be written, that is said, and the training goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,11 +63,15 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
         self.rule = job.settings.method.filter
         shown = sample(split.val, PICTURES)
         self.images = WholeImages(dataset, dataset.val, shown, how.evaluation_batch, pixels=how.evaluation_pixels)
-        folder = job.runs / "tensorboard" / job.stage / job.key
-        self._writer: Any = SummaryWriter(str(folder), purge_step=first, flush_secs=FLUSH)
+        self._folder = events_folder(job)
+        self._writer: Any = None
+        with self._trying():
+            self._writer = SummaryWriter(str(self._folder), purge_step=first, flush_secs=FLUSH)
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
+        with self._trying():
+            if self._writer:
+                self._writer.close()
 
     def add(self, row: Row, reliability: Iterable[Row], predictor: Predictor) -> None:
         """Write a row of history and, where it is one with an evaluation, what comes with it.
@@ -74,28 +81,46 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
             reliability: rows of reliability.csv of the same step.
             predictor: of the networks as they are.
         """
-        step = row["step"]
-        for name, value in row.items():
-            if name != "step":
-                self._writer.add_scalar(f"history/{name}", value, step)
+        if not self._writer:
+            return
+        step, sheets = row["step"], self._sheets(predictor) if "miou_mean" in row else {}
+        scalars = {f"history/{name}": value for name, value in row.items() if name != "step"}
         for judged in (line for line in reliability if line["class"] == EVERYTHING):
-            name = f"reliability_auroc_{judged['split']}/{judged['score']}_{judged['segmenter']}"
-            self._writer.add_scalar(name, judged["auroc"], step)
-        if "miou_mean" in row:
-            for name, sheet in self._sheets(predictor):
+            scalars[f"reliability_auroc_{judged['split']}/{judged['score']}_{judged['segmenter']}"] = judged["auroc"]
+        with self._trying():
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, step)
+            for name, sheet in sheets.items():
                 self._writer.add_image(f"val/{name}", sheet, step, dataformats="HWC")
 
-    def _sheets(self, predictor: Predictor) -> Iterable[tuple[str, Pixels]]:
-        """Yield id and picture of each image: a line a segmenter, image, label, pseudo-labels, scores, what is kept."""
-        for predictions in region_tables.predict_batches(predictor, self.images):
-            table = region_tables.region_table(predictor, predictions, self.classes)
-            parts = [self._judged(part) for _, part in table.groupby("segmenter")]
+    @contextmanager
+    def _trying(self) -> Iterator[None]:
+        """Say once that events cannot be written, and watch no longer: no training ends for that."""
+        try:
+            yield
+        except OSError as error:
+            self._writer = None
+            what = f"{self._folder} is not written ({error.strerror or error}): TensorBoard shows no more of this run"
+            print(what, file=sys.stderr)
+
+    def _sheets(self, predictor: Predictor) -> dict[str, Pixels]:
+        """Return id -> picture: a line for each segmenter, of image, label, pseudo-labels, scores and what is kept."""
+        seen = list(region_tables.predict_batches(predictor, self.images))
+        tables = [region_tables.region_table(predictor, predictions, self.classes) for predictions in seen]
+        table = region_tables.concat(tables, self.classes)
+        parts = [self._judged(table[table["segmenter"] == k]) for k in (1, 2)]
+        sheets = {}
+        for predictions in seen:
             for place, name in enumerate(predictions.batch.ids):
                 lines = [self._line(predictions, place, k, part, predictor.region) for k, part in enumerate(parts)]
-                yield name, np.concatenate(lines)
+                sheets[name] = np.concatenate(lines)
+        return sheets
 
     def _judged(self, regions: pd.DataFrame) -> pd.DataFrame:
-        """Return the regions of one segmenter with the score that decides, or the probability, and which are kept."""
+        """Return the regions of one segmenter with the score that decides, or the probability, and which are kept.
+
+        It is decided among the images that are shown, and in a training among those of a batch.
+        """
         decides = self.rule.by not in ("none", "random", "pixel_confidence")
         score = selection.filter_score(regions, self.rule.by if decides else "probability")
         return regions.assign(shown=score, kept=selection.kept_regions(regions, self.rule))
@@ -110,6 +135,13 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
         pictures = [image, self.colors[label], self.colors[predicted], gray, image * (0.25 + 0.75 * kept)]
         step = thinning(label.shape)
         return _joined([picture[::step, ::step].astype(np.uint8) for picture in pictures])
+
+
+def events_folder(job: Job) -> Path:
+    """Return where the events of a run lie; of one beside the pipeline, in its own folder."""
+    if job.out.absolute().is_relative_to(job.runs.absolute()):
+        return job.runs / "tensorboard" / job.stage / job.key
+    return job.out / "tensorboard"
 
 
 def thinning(size: Sequence[int]) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 from small import small_settings, write_folder
 from trees import FINE, FURTHER, write_cityscapes, write_voc
 
@@ -43,6 +44,7 @@ def test_what_no_line_names_is_void_and_void_values_can_become_a_class(tmp_path)
     dataset = opened(root, "cityscapes", CARS)
     assert (dataset.classes, dataset.layout.colors) == (("road", "vehicle"), ((128, 64, 128), (0, 0, 142)))
     assert opened(root, "cityscapes", {"static": [4], "road": [7]}).layout.colors == ()  # void has none
+    assert opened(root, "cityscapes", {"static": [4, "building"], "road": [7]}).layout.colors[0] == (70, 70, 70)
     meaning = {value: index for value, index in dataset.layout.meaning.items() if index != IGNORE_INDEX}
     assert meaning == {7: 0, 26: 1, 27: 1, 29: 1, 30: 1}
     assert dataset.layout.meaning.keys() == opened(root, "cityscapes", None).layout.meaning.keys()
@@ -68,9 +70,23 @@ def test_the_report_says_what_classes_are_made_of_and_has_another_checksum(tmp_p
     assert void.startswith("animal: cat\nperson: person\nvoid: background, aeroplane") and "255" not in void
 
 
+def test_labels_without_a_second_class_or_in_colors_are_named_as_what_they_are(tmp_path):
+    root = write_voc(tmp_path)
+    classes = {"first": ["background"], "second": ["tvmonitor"]}
+    for path in (root / "VOCdevkit/VOC2012").glob("SegmentationClass*/*.png"):
+        Image.fromarray(np.zeros(Image.open(path).size[::-1], np.uint8)).save(path)
+    dataset = opened(root, "voc", classes, train="train_aug")
+    problems = "\n".join(verification.verify(dataset, 1).problems)
+    assert "hold nothing but 'first' of the classes that dataset.classes makes" in problems
+    drawn = dataset.label_path("val", dataset.ids("val")[0])
+    Image.new("RGB", Image.open(drawn).size, (128, 192, 0)).save(drawn)  # a train, which is no class here
+    problems = "\n".join(verification.verify(dataset, 1).problems)
+    assert "is drawn in the RGB colors of the classes" in problems
+
+
 WRONG = {
     "a name": ({"a": ["cta"], "b": ["*"]}, "the data set has no class 'cta'; did you mean 'cat'?"),
-    "a value": ({"a": [99], "b": ["*"]}, "no label of the data set may hold the value 99; there are 0, 1, 2, "),
+    "a value": ({"a": [99], "b": ["*"]}, "no label file of the data set may hold the value 99; there are 0, 1, 2, "),
     "a name twice": ({"a": ["cat"], "b": ["cat"]}, "'cat' is in 'a' and in 'b'; keep one of them"),
     "a value twice": ({"a": [255], "b": [255]}, "the value 255 is in 'a' and in 'b'; keep one of them"),
     "a name and its value": ({"a": ["cat"], "b": [8]}, "'cat' is in 'a' and in 'b'; keep one of them"),
@@ -97,7 +113,12 @@ SENSELESS = {
     "no list": ({"a": "cat", "b": ["*"]}, "'a' is 'cat': expected a list of names or label values of the data set"),
     "an empty list": ({"a": [], "b": ["*"]}, "'a' is []: expected a list of names or label values of the data set"),
     "a large value": ({"a": [256], "b": ["*"]}, "'a' is [256]: expected a list of names or label values"),
-    "a number as a name": ({1: ["cat"], "b": ["*"]}, "1 is no name of a class: expected a text, in quotes"),
+    "a number as a name": ({1: ["cat"], "b": ["*"]}, "1 is no name of a class: expected a text"),
+    "a blank behind": (
+        {"a ": ["cat"], "b": ["*"]},
+        "'a ' is no name of a class: expected a text",
+    ),
+    "void": ({"-": ["cat"], "b": ["*"]}, "'-' is no name of a class: expected a text"),
 }
 
 
@@ -112,6 +133,8 @@ def test_what_makes_no_sense_is_refused_before_data_are_looked_at(case):
 def test_a_choice_takes_the_place_of_the_one_before(tmp_path):
     for name in ("params.yaml", "presets"):
         (tmp_path / name).symlink_to(ROOT / name)
+    with pytest.raises(SettingsError, match=r"is not valid YAML: .* alias, .*; write '\*' in quotes"):
+        presets.apply(tmp_path, ["dataset.classes={a: [brick], b: [*]}"])
     items = ["dataset.classes={a: [brick], b: [clay]}", "dataset.classes={c: [moss], b: ['*']}"]
     text = presets.apply(tmp_path, items)
     assert config.resolve(config.parse(text, "")).dataset.classes == {"c": ("moss",), "b": ("*",)}

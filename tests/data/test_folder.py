@@ -157,6 +157,29 @@ def test_a_rotated_photograph_is_turned_or_taken_as_it_is_stored(dataset: ImageS
         assert chosen.pair("val", "val000")[0].shape == expected.shape
 
 
+def test_a_png_may_hold_its_rotation_behind_its_pixels_or_none(tmp_path: Path) -> None:
+    path, exif = tmp_path / "x.png", Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (24, 8)).save(path)
+    assert decoding.image_size(path, "apply") == (8, 24)
+    Image.new("RGB", (24, 8)).save(path, exif=exif)
+    contents = path.read_bytes()
+    start = contents.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(contents[start : start + 4], "big")
+    path.write_bytes(contents[:start] + contents[stop:-12] + contents[start:stop] + contents[-12:])
+    assert decoding.image_size(path, "apply") == decoding.open_image(path, "apply").size[::-1] == (24, 8)
+    assert decoding.image_size(path, "ignore") == decoding.open_image(path, "ignore").size[::-1] == (8, 24)
+
+
+@pytest.mark.parametrize("number", [0, 9])
+def test_an_orientation_that_means_nothing_turns_nothing(tmp_path: Path, number: int) -> None:
+    path, exif = tmp_path / "x.jpg", Image.Exif()
+    exif[0x0112] = number
+    Image.new("RGB", (24, 8)).save(path, exif=exif)
+    for choice in ("refuse", "apply", "ignore"):
+        assert decoding.open_image(path, choice).size == (24, 8) and decoding.image_size(path, choice) == (8, 24)
+
+
 def test_a_tiff_is_turned_always_and_says_so(tmp_path: Path) -> None:
     path, exif = tmp_path / "x.tif", Image.Exif()
     exif[0x0112] = 6

@@ -1,5 +1,7 @@
 """`log.tensorboard`: what is written beside a run, that a resumed one goes on, and that no output differs."""
 
+import errno
+import shutil
 import sys
 from io import BytesIO
 
@@ -9,6 +11,7 @@ import pytest
 import tiny
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALARS, EventAccumulator
+from torch.utils.tensorboard.writer import SummaryWriter
 
 from rrn import config, train
 from rrn.config import SettingsError
@@ -35,10 +38,9 @@ def inside(warm, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
 
 
-def events(warm, stage="train", key="1of4-rrn-0"):
+def events(folder):
     """Return what TensorBoard would show of a run."""
-    shown = EventAccumulator(str(warm / "runs/tiny/tensorboard" / stage / key), {SCALARS: 0, IMAGES: 0})
-    return shown.Reload()
+    return EventAccumulator(str(folder), {SCALARS: 0, IMAGES: 0}).Reload()
 
 
 def curve(shown, tag):
@@ -64,12 +66,12 @@ def watched(warm):
             next(run)
         run.close()
         list(train.run(*KEY, warm / "watched", ON))
-    return events(warm)
+    return events(warm / "watched" / "tensorboard")
 
 
 def test_no_byte_of_a_run_depends_on_being_watched(watched, warm):
-    plain, seen = ({p.name: p.read_bytes() for p in (warm / name).iterdir()} for name in ("plain", "watched"))
-    assert plain == seen
+    plain, seen = ({p.name: p.read_bytes() for p in (warm / name).glob("*.*")} for name in ("plain", "watched"))
+    assert plain == seen and len(plain) == 5
 
 
 def test_each_step_is_shown_once_although_the_run_was_interrupted(watched, warm):
@@ -94,8 +96,6 @@ def test_pictures_show_image_label_pseudo_labels_scores_and_what_is_kept(watched
             assert len(np.unique(own[1][label == 1], axis=0)) == 1
             kept = (own[4] == own[0]).all(-1)
             assert np.array_equal(own[4][~kept], (own[0][~kept] * 0.25).astype(np.uint8))
-            assert 0 < kept.mean() < 1  # of all four images, the better half
-            assert own[3][kept].min() > 0
 
 
 def test_the_better_half_of_the_regions_of_all_pictures_is_kept(watched, warm):
@@ -103,16 +103,46 @@ def test_the_better_half_of_the_regions_of_all_pictures_is_kept(watched, warm):
     assert len(names) == tensorboard.PICTURES
     shown = np.array([tiles(watched, name, 6)[0] for name in names])
     kept = (shown[:, 4] == shown[:, 0]).all(-1)
-    assert shown[:, 3][kept].min() >= shown[:, 3][~kept].max() - 1
+    assert 0 < kept.mean() < 1 and shown[:, 3][kept].min() >= shown[:, 3][~kept].max() - 1
 
 
 def test_a_warmup_keeps_all_and_shows_what_both_networks_say(warm):
     tiny.warm_up(warm, **ON)
-    shown = events(warm, "warmup", "1of4-0")
+    shown = events(warm / "runs/tiny/tensorboard/warmup/1of4-0")
     assert set(curve(shown, "history/supervised")) == {1, 2}
     for name in shown.Tags()["images"]:
         both = tiles(shown, name.removeprefix("val/"), 2)
         assert np.array_equal(both[:, 4], both[:, 0]) and both[:, 3].min() > 0
+
+
+def test_an_image_without_a_label_is_shown_with_nothing_kept(warm, tmp_path, monkeypatch):
+    """It comes alone, so that no region of its batch has a valid pixel."""
+    folder = shutil.copytree(warm, tmp_path / "copy", ignore=shutil.ignore_patterns(".scratch", "plain", "watched"))
+    monkeypatch.chdir(folder)
+    dataset = ImageSet.open(config.load(root=folder), folder)
+    name = dataset.ids("val")[0]
+    void = np.full(dataset.label("val", name).shape, 255, np.uint8)
+    Image.fromarray(void).save(dataset.label_path("val", name))
+    list(train.run(*KEY, tmp_path / "out", {**ON, "loading": {"evaluation_batch": 1}}))
+    shown = tiles(events(tmp_path / "out" / "tensorboard"), name, 6)
+    assert (shown[:, 3] == 0).all() and (shown[:, 4] != shown[:, 0]).any()
+
+
+def test_events_that_cannot_be_written_are_said_once_and_end_nothing(warm, monkeypatch, capsys):
+    (warm / "full").mkdir()
+    (warm / "full" / "tensorboard").write_text("in the way")
+    rows = list(train.run(*KEY, warm / "full", ON))
+    assert rows[-1]["step"] == 6 and (warm / "full" / "run.json").is_file()
+    said = capsys.readouterr().err
+    assert said.count("full/tensorboard is not written") == 1 and "TensorBoard shows no more of this run" in said
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", fail)
+    list(train.run(*KEY, warm / "fuller", ON))
+    said = capsys.readouterr().err
+    assert said.count("fuller/tensorboard is not written (No space left on device)") == 1
 
 
 def test_large_pictures_are_thinned():

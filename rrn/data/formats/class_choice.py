@@ -8,7 +8,7 @@ from dataclasses import replace
 from rrn.config import IGNORE_INDEX
 from rrn.data.decoding import DataError
 from rrn.data.formats import class_list
-from rrn.data.formats.base import Layout
+from rrn.data.formats.base import Color, Layout
 from rrn.settings.limits import nearest
 
 REST = "*"
@@ -36,10 +36,15 @@ def choose(layout: Layout, choice: Choice) -> Layout:
         raise _refused(f"{empty[0]!r} has nothing: the other lines name every class of the data set")
     names = tuple(sorted(choice, key=smallest.__getitem__))
     meaning = {value: names.index(named[value]) if value in named else IGNORE_INDEX for value in layout.meaning}
-    drawn = [layout.meaning[smallest[name]] for name in names]
-    has_colors = layout.colors and IGNORE_INDEX not in drawn
-    colors = tuple(layout.colors[index] for index in drawn) if has_colors else ()
-    return replace(layout, classes=names, meaning=meaning, colors=colors)
+    drawn = [_color(layout, sorted(value for value, owner in named.items() if owner == name)) for name in names]
+    colors = tuple(color for color in drawn if color is not None)
+    return replace(layout, classes=names, meaning=meaning, colors=colors if len(colors) == len(names) else ())
+
+
+def _color(layout: Layout, values: list[int]) -> Color | None:
+    """Return the color of the first of some label values that has one: what was void has none."""
+    indices = [layout.meaning[value] for value in values]
+    return next((layout.colors[index] for index in indices if layout.colors and index != IGNORE_INDEX), None)
 
 
 def described(layout: Layout, choice: Choice) -> str:
@@ -76,7 +81,7 @@ def _values(layout: Layout, member: int | str) -> Iterator[int]:
     if isinstance(member, int):
         if member not in layout.meaning:
             known = ", ".join(map(str, sorted(layout.meaning)))
-            raise _refused(f"no label of the data set may hold the value {member}; there are {known}")
+            raise _refused(f"no label file of the data set may hold the value {member}; there are {known}")
         yield member
         return
     if member not in layout.classes:
