@@ -15,9 +15,8 @@ from tqdm import tqdm
 from rrn.annotations.source import MOST_CLASSES, Annotated, Source, index_of
 from rrn.config import IGNORE_INDEX
 from rrn.data import decoding, file_formats, palette
-from rrn.data.decoding import DataError, Exif, Pixels
+from rrn.data.decoding import DataError, Pixels
 from rrn.data.formats import class_list
-from rrn.data.formats.base import require_empty
 from rrn.runtime import atomic_io
 
 SHOWN = 5
@@ -25,7 +24,7 @@ SHOWN = 5
 
 
 def write_data_set(
-    source: Source, splits: Mapping[str, str], out: Path, void: Sequence[str], linked: bool, exif: Exif = "refuse"
+    source: Source, splits: Mapping[str, str], out: Path, void: Sequence[str], linked: bool
 ) -> pd.DataFrame:
     """Write a folder data set, and return what is in it.
 
@@ -37,7 +36,6 @@ def write_data_set(
         out: a folder that does not exist, or is empty.
         void: names of classes that are none.
         linked: whether images are links to where they are; else copies.
-        exif: what `dataset.exif` will be, as the sizes of images depend on it.
 
     Returns:
         A line for each split: images, labeled, and the share of each class and of void among its labels' pixels, in
@@ -46,11 +44,12 @@ def write_data_set(
     Raises:
         DataError: the folder holds something, classes make no sense, or files do not fit: then nothing is written.
     """
-    require_empty(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is not empty: remove it, or name another folder")
     index = _classes(source, void)
     names = [name for name, value in index.items() if value != IGNORE_INDEX]
     with atomic_io.folder(out) as folder:
-        counts = _write(source, splits, folder, index, linked, exif)
+        counts = _write(source, splits, folder, index, linked)
         (folder / "classes.txt").write_text(_listed(names), encoding="utf-8")
     return _summary(source, splits, counts, names)
 
@@ -90,7 +89,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _write(
-    source: Source, splits: Mapping[str, str], folder: Path, index: Mapping[str, int], linked: bool, exif: Exif
+    source: Source, splits: Mapping[str, str], folder: Path, index: Mapping[str, int], linked: bool
 ) -> dict[str, np.ndarray]:
     """Write images and labels; return split -> pixels by value, int64 [256]."""
     table = np.full(256, IGNORE_INDEX, np.uint8)
@@ -100,7 +99,7 @@ def _write(
     for image in tqdm(source.images, "importing", disable=None):
         split = splits[image.name]
         try:
-            label = _label(image, split, exif)
+            label = _label(image, split)
         except DataError as error:
             problems.append(str(error))
             continue
@@ -114,14 +113,14 @@ def _write(
     return counts
 
 
-def _label(image: Annotated, split: str, exif: Exif) -> Pixels | None:
+def _label(image: Annotated, split: str) -> Pixels | None:
     """Return the label of an image that can be read to its end; None if it has none, as only images of train may."""
     if not file_formats.has_suffix(image.image):
         raise DataError(f"{image.image} is not called as an image ({', '.join(file_formats.SUFFIXES)}); rename it")
-    size = decoding.image_size(image.image, exif)
+    width, height = decoding.open_image(image.image, decode=False).size
     decoding.open_file(image.image, "image", reduced=True)
     if image.draw:
-        return image.draw(size)
+        return image.draw((height, width))
     if split != "train":
         raise DataError(f"{image.image} has no label, and is in {split}: only images of train may have none")
     return None

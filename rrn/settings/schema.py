@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 from rrn.settings.limits import (
     Architecture,
     Channels,
-    Classes,
     Device,
     Encoder,
     Flag,
@@ -70,8 +69,6 @@ class Dataset(Section):
     test: Folder
     size: tuple[Side, Side] | None
     scenes: Scenes = Scenes(val=512, test=2048)
-    classes: Classes | None = None
-    exif: Literal["refuse", "apply", "ignore"] = "refuse"
 
     @model_validator(mode="after")
     def _possible(self) -> Dataset:
@@ -208,7 +205,6 @@ class Log(Section):
     diagnose: NaturalInt
     regions: PositiveInt | None = None
     evidence: NaturalInt
-    tensorboard: Flag = False
 
     @model_validator(mode="after")
     def _in_step(self) -> Log:
