@@ -21,8 +21,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from rrn.runtime.errors import SettingsError
-from rrn.settings.explain import readable_errors, short
-from rrn.settings.limits import MOVED, PositiveInt, Section, nearest, up_to_date
+from rrn.settings.explain import readable_errors
+from rrn.settings.limits import MOVED, ONE_VALUE, PositiveInt, Section, nearest, up_to_date
 from rrn.settings.rows import JUDGED, Discriminator, Filter, Method, Negative, Strong
 from rrn.settings.schema import (
     IGNORE_INDEX,
@@ -37,10 +37,12 @@ from rrn.settings.schema import (
     Settings,
     Speed,
 )
+from rrn.settings.wording import short
 
 __all__ = [
     "IGNORE_INDEX",
     "JUDGED",
+    "ONE_VALUE",
     "Augment",
     "CutMix",
     "Dataset",
@@ -158,6 +160,7 @@ def parse(text: str, source: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = where + ", ".join(filter(None, (error.context, error.problem)))
+        problem += "; write '*' in quotes" if "alias" in problem else ""
     except RecursionError:
         problem = "nested too deeply"
     except (YAMLError, ValueError, LookupError) as error:  # such as the date 2001-99-99
@@ -201,7 +204,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> 
             if name in MOVED:
                 raise SettingsError(f"params.yaml: {name} is now {MOVED[name]}")
             raise SettingsError(f"params.yaml has no setting {short(name)}{nearest(str(key), result)}")
-        section = result.get(key)
+        section = result.get(key) if name not in ONE_VALUE else None
         if isinstance(section, Mapping) and isinstance(value, Mapping):
             value = merge(section, value, f"{name}.")
         elif isinstance(section, Mapping) and value is not None:

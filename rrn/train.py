@@ -36,6 +36,7 @@ from rrn.runtime.signals import Interrupted, StopRequest
 from rrn.training import launch, learner, trial
 from rrn.training.diagnosis import Diagnosis, Row
 from rrn.training.learner import Learner, LossError
+from rrn.training.tensorboard import TensorBoard
 
 ADVICE = (
     "lower optimizer.lr, or use precision: fp32; where it begins is found by going on from the last checkpoint under "
@@ -98,6 +99,7 @@ class Training:
         self.learner = Learner(self.model, self.settings, job.schedule, decay=job.stage == "train")
         self.predictor = Predictor(self.model, self.settings.evaluate, self.settings.loading)
         self.diagnosis = Diagnosis(self.predictor, self.dataset, self.split, self.settings, job.stage == "train")
+        self.board: TensorBoard | None = None
         self.done = 0
         self.pending: list[Losses] = []  # of the last steps, which no row holds yet
         self.history: list[Row] = []
@@ -115,6 +117,8 @@ class Training:
         with ExitStack() as stack:
             scratch = stack.enter_context(self._scratch()) if distributed.rank() == 0 else None
             begun = self._resume(scratch)
+            if self.settings.log.tensorboard and distributed.rank() == 0:
+                self.board = stack.enter_context(TensorBoard(self.job, self.dataset, self.done + 1))
             yield from list(self.history)
             stack.enter_context(self.signals)
             if not begun:
@@ -218,6 +222,8 @@ class Training:
         self.history.append(row)
         self.reliability += reliability
         self.pending = []
+        if self.board:
+            self.board.add(row, reliability, self.predictor)
         return row
 
     @property

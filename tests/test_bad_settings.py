@@ -215,6 +215,13 @@ MENDED = [
     ),
     ("dataset.void", 255, "dataset.void is 255: expected a list: [255]"),
     ("dataset.void", 300, "dataset.void is 300: expected a list, each a whole number from 0 to 255, or null"),
+    ("dataset.exif", "Apply", "dataset.exif is 'Apply': expected refuse, apply or ignore: apply"),
+    ("dataset.classes", "car", "car: [car, truck]}, or null"),
+    (
+        "dataset.classes",
+        {"a": "b", "c": ["*"]},
+        "'a' is 'b': expected a list of names or label values of the data set, such as [car, truck]",
+    ),
     ("dataset.train", 2012, "with no dot first: '2012'"),
     ("model.atrous_rates", 6, "model.atrous_rates is 6: expected a list: [6, 6, 6]"),
     ("model.output_stride", "16", "model.output_stride is '16': expected 8 or 16: 16"),
@@ -269,7 +276,7 @@ def test_an_unknown_key_anywhere_is_refused(section, key, value):
 
 LATER = [
     *(("dataset", "scenes"), ("log", "regions"), ("optimizer", "kind"), ("optimizer", "head"), ("method", "strong")),
-    ("method", "warmup"),
+    *(("dataset", "classes"), ("dataset", "exif"), ("log", "tensorboard"), ("method", "warmup")),
     *(("method", "filter", "per"), ("method", "filter", "floor")),
     *(("method", "labels_from"), ("method", "teacher"), ("method", "teacher_decay"), ("method", "networks")),
     ("method", "negative"),

@@ -53,6 +53,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--empty", choices=("background", "unlabeled"), help="what images are on which nothing is drawn: all background"
     )
+    command.add_argument(
+        "--exif",
+        choices=("apply", "ignore"),
+        default="refuse",
+        help="of images that are stored rotated: labels lie on them as they are seen, or as they are stored",
+    )
     command.add_argument("--link", action="store_true", help="link images instead of copying them")
 
 
@@ -94,10 +100,11 @@ def run_import(arguments: argparse.Namespace) -> None:
     out = arguments.out.resolve()
     source = _read(arguments, out)
     splits = _splits(source, arguments)
-    table = writing.write_data_set(source, splits, out, arguments.void, arguments.link)
+    table = writing.write_data_set(source, splits, out, arguments.void, arguments.link, arguments.exif)
     print(table.to_string(index=False, float_format="{:.2f}".format))
     print("(classes and void: per cent of the labeled pixels)")
     other = "" if "test" in set(splits.values()) else " dataset.test=val"
+    other += "" if arguments.exif == "refuse" else f" dataset.exif={arguments.exif}"
     where = shlex.quote(f"dataset.path={out}")
     print(f"next: python -m rrn.preset name=mine {where}{other}, then python -m rrn.data verify")
 

@@ -15,8 +15,9 @@ from tqdm import tqdm
 from rrn.annotations.source import MOST_CLASSES, Annotated, Source, index_of
 from rrn.config import IGNORE_INDEX
 from rrn.data import decoding, file_formats, palette
-from rrn.data.decoding import DataError, Pixels
+from rrn.data.decoding import DataError, Exif, Pixels
 from rrn.data.formats import class_list
+from rrn.data.formats.base import require_empty
 from rrn.runtime import atomic_io
 
 SHOWN = 5
@@ -24,7 +25,7 @@ SHOWN = 5
 
 
 def write_data_set(
-    source: Source, splits: Mapping[str, str], out: Path, void: Sequence[str], linked: bool
+    source: Source, splits: Mapping[str, str], out: Path, void: Sequence[str], linked: bool, exif: Exif = "refuse"
 ) -> pd.DataFrame:
     """Write a folder data set, and return what is in it.
 
@@ -36,6 +37,7 @@ def write_data_set(
         out: a folder that does not exist, or is empty.
         void: names of classes that are none.
         linked: whether images are links to where they are; else copies.
+        exif: what `dataset.exif` will be, as the sizes of images depend on it.
 
     Returns:
         A line for each split: images, labeled, and the share of each class and of void among its labels' pixels, in
@@ -44,12 +46,11 @@ def write_data_set(
     Raises:
         DataError: the folder holds something, classes make no sense, or files do not fit: then nothing is written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is not empty: remove it, or name another folder")
+    require_empty(out)
     index = _classes(source, void)
     names = [name for name, value in index.items() if value != IGNORE_INDEX]
     with atomic_io.folder(out) as folder:
-        counts = _write(source, splits, folder, index, linked)
+        counts = _write(source, splits, folder, index, linked, exif)
         (folder / "classes.txt").write_text(_listed(names), encoding="utf-8")
     return _summary(source, splits, counts, names)
 
@@ -89,7 +90,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _write(
-    source: Source, splits: Mapping[str, str], folder: Path, index: Mapping[str, int], linked: bool
+    source: Source, splits: Mapping[str, str], folder: Path, index: Mapping[str, int], linked: bool, exif: Exif
 ) -> dict[str, np.ndarray]:
     """Write images and labels; return split -> pixels by value, int64 [256]."""
     table = np.full(256, IGNORE_INDEX, np.uint8)
@@ -99,7 +100,7 @@ def _write(
     for image in tqdm(source.images, "importing", disable=None):
         split = splits[image.name]
         try:
-            label = _label(image, split)
+            label = _label(image, split, exif)
         except DataError as error:
             problems.append(str(error))
             continue
@@ -113,14 +114,14 @@ def _write(
     return counts
 
 
-def _label(image: Annotated, split: str) -> Pixels | None:
+def _label(image: Annotated, split: str, exif: Exif) -> Pixels | None:
     """Return the label of an image that can be read to its end; None if it has none, as only images of train may."""
     if not file_formats.has_suffix(image.image):
         raise DataError(f"{image.image} is not called as an image ({', '.join(file_formats.SUFFIXES)}); rename it")
-    width, height = decoding.open_image(image.image, decode=False).size
+    size = decoding.image_size(image.image, exif)
     decoding.open_file(image.image, "image", reduced=True)
     if image.draw:
-        return image.draw((height, width))
+        return image.draw(size)
     if split != "train":
         raise DataError(f"{image.image} has no label, and is in {split}: only images of train may have none")
     return None

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,13 @@ Pixels = NDArray[np.uint8]
 Answer = TypeVar("Answer")
 Size = tuple[int, int]
 """Height and width, in pixels."""
+Exif = Literal["refuse", "apply", "ignore"]
+UPRIGHT = 1
+"""The EXIF orientation of an image that is not turned."""
+TURNED = range(2, 9)
+"""EXIF orientations of one that is; other numbers mean nothing."""
+ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF orientations of which height and width change places when the image is turned."""
 
 
 class DataError(ValueError):
@@ -148,43 +155,61 @@ def _broken(path: Path, what: str, reason: str) -> DataError:
     return DataError(f"{what} {path} cannot be read ({reason}): it is broken or incomplete; replace it or remove it")
 
 
-def open_image(path: Path, decode: bool = True, contents: bytes | None = None) -> Image.Image:
-    """Open a photograph that may have a label.
+def open_image(path: Path, exif: Exif = "refuse", contents: bytes | None = None) -> Image.Image:
+    """Open a photograph.
+
+    Args:
+        path: the file.
+        exif: what becomes of one whose EXIF data say that it is stored rotated: it is refused, as whether its label is
+            too cannot be known, turned as they say (apply), or taken as it is stored (ignore).
+        contents: of the file, if they have been read already.
 
     Raises:
         DataError: see `open_file`; or its pixels are of a kind that has no obvious colors, or it is stored rotated.
     """
-    image = _with_colors(open_file(path, "image", decode, contents), path, contents)
-    if image.format == "TIFF":  # PIL has turned it and forgets the tag
-        _require_upright(_of_tiff(file_formats.tiff_orientation, path, "image", contents), path)
-    elif decode or "exif" in image.info:  # PNG may hold it behind the pixels
-        _require_upright(_orientation(image, path), path)
-    return image
+    image = _with_colors(open_file(path, "image", contents=contents), path, contents)
+    return image if _turned(image, path, exif, contents) == UPRIGHT else ImageOps.exif_transpose(image)
+
+
+def image_size(path: Path, exif: Exif = "refuse", contents: bytes | None = None) -> Size:
+    """Return (height, width) of a photograph as `open_image` gives it, which is not decoded for that.
+
+    A PNG may hold EXIF data behind its pixels. With `apply` it is decoded, with `refuse` they are not looked for.
+
+    Raises:
+        DataError: as `open_image`.
+    """
+    image = _with_colors(open_file(path, "image", decode=False, contents=contents), path, contents)
+    if image.format == "PNG" and exif == "apply":
+        return open_image(path, exif, contents).size[::-1]
+    is_looked_for = image.format != "PNG" or "exif" in image.info
+    on_its_side = is_looked_for and _turned(image, path, exif, contents) in ON_ITS_SIDE
+    return image.size if on_its_side else image.size[::-1]
+
+
+def _turned(image: Image.Image, path: Path, exif: Exif, contents: bytes | None) -> int:
+    """Return the EXIF orientation in which an image still is, or refuse it."""
+    is_tiff = image.format == "TIFF"  # PIL turns it and forgets the tag
+    if exif == "ignore" and not is_tiff:
+        return UPRIGHT
+    stated = _of_tiff(file_formats.tiff_orientation, path, "image", contents) if is_tiff else _orientation(image, path)
+    if stated not in TURNED or exif == "apply":
+        return UPRIGHT if is_tiff else stated
+    if exif == "ignore":
+        raise DataError(f"{path} is a TIFF that is stored rotated, which is always turned when read; save it as PNG")
+    raise DataError(
+        f"{path} is stored rotated (EXIF orientation {stated}), and whether its label is too cannot be known; "
+        "set dataset.exif: apply if labels lie on the photograph as it is seen, ignore if on the pixels as they are "
+        "stored; or turn the pixels (for instance `mogrify -auto-orient`), and see that the label fits"
+    )
 
 
 def _orientation(image: Image.Image, path: Path) -> int:
     """Return the orientation that EXIF data state; broken ones are a DataError."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return int(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT))
     except UNREADABLE as error:
         raise DataError(f"{path} has broken EXIF data ({error}); remove them (`exiftool -all= FILE`)") from error
-
-
-def _require_upright(turned: int, path: Path) -> None:
-    if turned != 1:
-        raise DataError(
-            f"{path} is stored rotated (EXIF orientation {turned}), and whether its label is too cannot be known; "
-            "turn the pixels (for instance `mogrify -auto-orient`), and see that the label fits"
-        )
-
-
-def open_upright(path: Path) -> Image.Image:
-    """Open a photograph that has no label, turned as its EXIF orientation asks.
-
-    Raises:
-        DataError: see `open_file`; or its pixels are of a kind that has no obvious colors.
-    """
-    return ImageOps.exif_transpose(_with_colors(open_file(path, "image"), path))
 
 
 def _with_colors(image: Image.Image, path: Path, contents: bytes | None = None) -> Image.Image:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rrn.config import Settings
 from rrn.data import decoding
-from rrn.data.decoding import DataError, Pixels, Size
-from rrn.data.formats.base import Layout, require_folder
+from rrn.data.decoding import DataError, Exif, Pixels, Size
+from rrn.data.formats import class_choice
+from rrn.data.formats.base import Color, Layout, require_folder
 from rrn.data.formats.camvid import CamVid
 from rrn.data.formats.cityscapes import Cityscapes
 from rrn.data.formats.folder import Folder
@@ -33,6 +34,9 @@ class ImageSet:
         layout: where its files lie and what its labels mean.
         size: (height, width) that everything is resized to when read; None: as it is.
         train: name of the train split; likewise `val` and `test`.
+        exif: what becomes of images whose EXIF data say that they are stored rotated: `dataset.exif`.
+        made_of: a line for each class that `dataset.classes` makes, and for void; empty: as the data set has them.
+        drawn: the colors in which the data set's authors draw its classes, whatever `dataset.classes` makes of them.
         decoded: folder of the files of decoded images (`loading.cache`); `RRN_SCRATCH` names its parent (default:
             `.scratch` in the repository).
     """
@@ -43,6 +47,9 @@ class ImageSet:
     train: str
     val: str
     test: str
+    exif: Exif = "refuse"
+    made_of: str = ""
+    drawn: tuple[Color, ...] = ()
     decoded: Path = Path(".scratch", "decoded")
 
     @classmethod
@@ -50,7 +57,7 @@ class ImageSet:
         """Find the data set of `settings`; a relative path counts from the repository `root`.
 
         Raises:
-            DataError: its folder is missing or holds no such data set.
+            DataError: its folder is missing or holds no such data set, or not the classes of `dataset.classes`.
         """
         data = settings.dataset
         path = (root / data.path).resolve()
@@ -58,8 +65,11 @@ class ImageSet:
         hint = next((advice for folder, advice in made.items() if path == folder.resolve()), "")
         require_folder(path, "dataset.path", f"{hint}set it to where the data set lies, see docs/data.md")
         layout, names = KINDS[data.kind].open(data, path, hint), (data.train, data.val, data.test)
-        decoded = places.scratch(root / ".scratch") / "decoded"
-        return cls(path, layout, data.size, *names, decoded)
+        decoded, made_of, drawn = places.scratch(root / ".scratch") / "decoded", "", layout.colors
+        if data.classes is not None:
+            as_it_is, layout = layout, class_choice.choose(layout, data.classes)
+            made_of = class_choice.described(as_it_is, data.classes)
+        return cls(path, layout, data.size, *names, data.exif, made_of, drawn, decoded)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -110,15 +120,14 @@ class ImageSet:
         return self.layout.label_path(split, name)
 
     def shape(self, split: str, name: str) -> Size:
-        """Return (height, width) of an image as `image` will give it; decodes nothing.
+        """Return (height, width) of an image as `image` will give it; decodes nothing where EXIF data are not applied.
 
         Raises:
             DataError: the file is missing or no image.
         """
         if self.size is not None:
             return self.size
-        width, height = decoding.open_image(self.image_path(split, name), decode=False).size
-        return height, width
+        return decoding.image_size(self.image_path(split, name), self.exif)
 
     def image(self, split: str, name: str) -> Pixels:
         """Return an image, RGB, uint8 [H, W, 3].
@@ -126,7 +135,7 @@ class ImageSet:
         Raises:
             DataError: the file is missing, unreadable or truncated.
         """
-        return decoding.colors(decoding.open_image(self.image_path(split, name)), self.size)
+        return decoding.colors(decoding.open_image(self.image_path(split, name), self.exif), self.size)
 
     def label(self, split: str, name: str) -> Pixels:
         """Return a label, uint8 [H, W]: class indices, IGNORE_INDEX where void.
@@ -144,7 +153,7 @@ class ImageSet:
             DataError: as `image` and `label`, and if the two files differ in size.
         """
         image_path, label_path = self.image_path(split, name), self.label_path(split, name)
-        image, label = decoding.open_image(image_path), decoding.open_label(label_path)
+        image, label = decoding.open_image(image_path, self.exif), decoding.open_label(label_path)
         if image.size != label.size:
             raise DataError(decoding.different_sizes(label_path, label.size[::-1], image_path, image.size[::-1]))
         labels = decoding.indices(label, label_path, self.layout.meaning, self.size)

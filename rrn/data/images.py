@@ -197,7 +197,7 @@ class Images:
         data, split = self.dataset, self.split
         meaning = sorted(data.layout.meaning.items()) if kind == "labels" else None
         which = hashlib.sha256(repr((kind, str(data.root), split)).encode(errors="surrogateescape"))
-        state = hashlib.sha256(repr((kind, data.size, meaning)).encode())
+        state = hashlib.sha256(repr((kind, data.size, meaning, data.exif)).encode())
         for name in self.ids:
             kinds = ("image", "label") if name in labeled else ("image",)
             paths = {kind: self._path(kind, name) for kind in kinds}

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from rrn.config import SettingsError
 from rrn.data.decoding import DataError
+from rrn.data.formats.base import require_empty
 from rrn.exporting import model_card, network, onnx_file, quantization
 from rrn.exporting.model_card import CardWords
 from rrn.method import RRN
@@ -91,8 +92,7 @@ def export_run(run: Path, out: Path, who: Who, words: CardWords | None = None, i
         ExportError: an export answers otherwise than the run; then nothing is written.
         OSError: the disk is full, or OUT cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is not empty: remove it, or name another folder")
+    require_empty(out)
     model, card = finished.load_finished(run, "cpu")
     first = model.segmenters[0]
     assert isinstance(first, Segmenter)

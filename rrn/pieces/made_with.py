@@ -18,6 +18,7 @@ from rrn.config import Settings
 ANYWHERE = (
     *("name", "ablation", "methods", "device", "threads", "nproc", "loading"),
     *("dataset.path", "speed.compile", "speed.checkpointing", "log.checkpoint", "log.evidence"),
+    "log.tensorboard",
 )
 """Settings that a piece says nothing of: sections, or keys of one."""
 ABSENT = object()

@@ -64,12 +64,12 @@ def assignment(item: str) -> dict[str, Any]:
     return value
 
 
-def lay(values: MutableMapping[str, Any], over: Mapping[str, Any]) -> None:
-    """Lay `over` on `values` in place, so that the comments of `values` stay."""
+def lay(values: MutableMapping[str, Any], over: Mapping[str, Any], where: str = "") -> None:
+    """Lay `over` on `values` in place, so that the comments of `values` stay; `where` is their section, and a dot."""
     for key, value in over.items():
-        old = values.get(key)
+        old = values.get(key) if f"{where}{key}" not in config.ONE_VALUE else None
         if isinstance(old, MutableMapping) and isinstance(value, Mapping):
-            lay(old, value)
+            lay(old, value, f"{where}{key}.")
         elif isinstance(old, CommentedSeq) and isinstance(value, CommentedSeq):
             old.clear()
             old.extend(value)

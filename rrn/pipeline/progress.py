@@ -15,14 +15,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from rrn import config
 
-ROW = re.compile(r"step [\d.e+]+(, .*)")
-"""A row as notebooks print it, with three digits of each number; how many there were says which step it is."""
+ROW = re.compile(r"step (?P<step>\d+)(?P<values>, .*)")
+"""A row as notebooks print it."""
 STAGE = re.compile(r"(?P<runs>.*/runs/[^/]+)/(?P<kind>[^/]+)/((?P<key>[^/]+)/)?[^/]+$")
 """The executed notebook of a stage, as dvc.yaml calls it."""
 AT_ONCE = 1e-3
@@ -31,31 +31,24 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}
 """Without tqdm's own rate, which counts the steps that a resumed run had done."""
 
 
-class Steps(NamedTuple):
-    """How many steps a training takes, and how many there are from one row of history to the next."""
-
-    total: int
-    every: int
-
-
 class StepReport:
     """What a stage prints, with how far it is behind each row of history; a file to write to.
 
     Args:
         out: where it is printed.
         output: the executed notebook, which names the stage and its log.
-        steps: of the run; None: not known, and rows are printed as they are.
+        steps: that the run takes; None: not known, and rows are printed as they are.
         clock: seconds.
     """
 
     def __init__(
-        self, out: TextIO, output: Path, steps: Steps | None, clock: Callable[[], float] = time.monotonic
+        self, out: TextIO, output: Path, steps: int | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         found = STAGE.match(output.absolute().as_posix())
         self.name = "@".join(filter(None, (found["kind"], found["key"]))) if found else output.stem
         self.log = Path(found["runs"]) / "log.txt" if found else None
         self.out, self.steps, self._clock = out, steps, clock
-        self._rest, self._rows = "", 0
+        self._rest = ""
         self._first = self._last = (0, 0.0)  # step and time of the first row with a speed, and of the last one
         self._bar: Any = None
 
@@ -65,8 +58,7 @@ class StepReport:
         for line in lines:
             row = ROW.fullmatch(line)
             if row and self.steps:
-                self._rows += 1
-                self._show(self.steps, min(self._rows * self.steps.every, self.steps.total), row[1])
+                self._show(self.steps, int(row["step"]), row["values"])
             else:
                 self._print(line)
         return len(text)
@@ -88,15 +80,15 @@ class StepReport:
         else:
             self._bar.write(line, file=self.out)
 
-    def _show(self, steps: Steps, step: int, values: str) -> None:
+    def _show(self, steps: int, step: int, values: str) -> None:
         values += self._speed(steps, step)
-        line = f"step {step} of {steps.total}{values}"
+        line = f"step {step} of {steps}{values}"
         self._note(line)
         if not self.out.isatty():
             self.out.write(f"{line}\n")
             return
         if self._bar is None:
-            self._bar = tqdm(total=steps.total, desc=self.name, file=self.out, bar_format=BAR, dynamic_ncols=True)
+            self._bar = tqdm(total=steps, desc=self.name, file=self.out, bar_format=BAR, dynamic_ncols=True)
         self._bar.set_postfix_str(values.removeprefix(", "), refresh=False)
         self._bar.update(step - self._bar.n)
         self._bar.refresh()
@@ -113,7 +105,7 @@ class StepReport:
             self._print(f"{self.log} is not written: {error.strerror}")
             self.log = None
 
-    def _speed(self, steps: Steps, step: int) -> str:
+    def _speed(self, steps: int, step: int) -> str:
         """Say how long a step takes, and all that are left; nothing at the first row, or where rows are repeated."""
         now, (before, then) = self._clock(), self._last
         self._last = step, now
@@ -121,17 +113,17 @@ class StepReport:
             self._first = self._last
             return ""
         seconds = (now - self._first[1]) / (step - self._first[0])
-        return f", {seconds:.3g} s a step, {tqdm.format_interval(seconds * (steps.total - step))} left"
+        return f", {seconds:.3g} s a step, {tqdm.format_interval(seconds * (steps - step))} left"
 
 
-def steps_of(notebook: Path, values: dict[str, Any]) -> Steps | None:
+def steps_of(notebook: Path, values: dict[str, Any]) -> int | None:
     """Return the steps that a notebook takes with these parameters; None: none, or it says itself what is wrong."""
     kind = notebook.stem.partition("_")[2]
     if kind not in ("warmup", "train"):
         return None
     with suppress(config.SettingsError, FileNotFoundError, TypeError, ValueError):
         settings = config.load(values.get("method"), values.get("overrides"), config.find_root())
-        return Steps(settings.warmup.steps if kind == "warmup" else settings.train.steps, settings.log.every)
+        return settings.warmup.steps if kind == "warmup" else settings.train.steps
     return None
 
 

@@ -79,7 +79,7 @@ class Labeler:
         return failed
 
     def _label_image(self, name: str, path: Path) -> None:
-        image = decoding.colors(decoding.open_upright(path), None)
+        image = decoding.colors(decoding.open_image(path, "apply"), None)
         self.tiled += labeling.is_tiled(self.card, (image.shape[0], image.shape[1]), self.wanted)
         prediction = self._label(name, image)
         if self.wanted.overlay:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rrn import config
 from rrn.annotations.command import add_arguments, run_import
 from rrn.data.decoding import DataError
-from rrn.data.formats.base import require_folder
+from rrn.data.formats.base import require_empty, require_folder
 from rrn.data.image_set import EMBEDDED
 from rrn.preparation import download, published_lists, shapes
 from rrn.preparation.archives import record
@@ -95,11 +95,9 @@ def _render(root: Path, out: Path) -> int:
     scenes = config.load(root=root).dataset.scenes.model_dump()
     shipped = root / EMBEDDED
     require_folder(shipped, "the embedded data", "run `python -m rrn.fetch`")
+    require_empty(out)
     with atomic_io.explain_os_error(out, "name another folder"):
         out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()):
-        raise DataError(f"{out} is not empty: remove it, or name another folder")
-    with atomic_io.explain_os_error(out, "name another folder"):
         shapes.write_scenes(shipped, out, scenes)
     print(f"{out}: {', '.join(f'{count} {split}' for split, count in {**shapes.SPLITS, **scenes}.items())} scenes")
     return 0

@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from rrn.data import decoding
-from rrn.data.decoding import DataError, Size
+from rrn.data.decoding import DataError, Exif, Size
 from rrn.data.formats.base import Color
 
 FEW_COLORS = 256
@@ -41,13 +42,14 @@ class Facts:
     palette: Mapping[int, Color] = field(default_factory=dict)
 
 
-def examine(pair: tuple[Path, Path | None]) -> tuple[Facts, Facts | None]:
+def examine(pair: tuple[Path, Path | None], exif: Exif) -> tuple[Facts, Facts | None]:
     """Read and decode an image and its label, if it has one; facts of what cannot be read say why."""
     image, label = pair
-    return _examined(image, "image"), None if label is None else _examined(label, "label")
+    of_label = None if label is None else _examined(label, "label", _label)
+    return _examined(image, "image", partial(_image, exif=exif)), of_label
 
 
-def _examined(path: Path, kind: str) -> Facts:
+def _examined(path: Path, kind: str, look: Callable[[Path, bytes, str], Facts]) -> Facts:
     """Read one file and look into it."""
     try:
         status = path.stat()
@@ -63,17 +65,18 @@ def _examined(path: Path, kind: str) -> Facts:
     try:
         if not contents:
             raise DataError(f"{kind} {path} cannot be read (it has 0 bytes): replace it or remove it")
-        return (_image if kind == "image" else _label)(path, contents, digest)
+        return look(path, contents, digest)
     except DataError as error:
         return Facts(digest, str(error))
 
 
-def _image(path: Path, contents: bytes, digest: str) -> Facts:
+def _image(path: Path, contents: bytes, digest: str, exif: Exif) -> Facts:
     """Decode all of an image."""
-    is_jpeg = contents.startswith(JPEG)
-    image = decoding.open_image(path, decode=not is_jpeg, contents=contents)
-    if is_jpeg:
+    if contents.startswith(JPEG):
+        size = decoding.image_size(path, exif, contents)
         decoding.open_file(path, "image", contents=contents, reduced=True)
+        return Facts(digest, size=size)
+    image = decoding.open_image(path, exif, contents)
     return Facts(digest, size=(image.height, image.width))
 
 

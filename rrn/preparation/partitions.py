@@ -111,7 +111,7 @@ def stratified(pixels: ArrayLike, seed: int) -> NDArray[np.int64]:
     """Order images so that every prefix shows each class about as often as all of them do.
 
     An image belongs to the rarest class that it shows; the images of a class, shuffled, are spread evenly over the
-    order. Prefixes are nested, and the same seed gives the same order. [ours]
+    order. Those that are void all over come last. Prefixes are nested, and the same seed gives the same order. [ours]
 
     Args:
         pixels: of each class and, last, of void, [N, C + 1].
@@ -121,13 +121,13 @@ def stratified(pixels: ArrayLike, seed: int) -> NDArray[np.int64]:
         int64 [N], a permutation.
     """
     shows = np.asarray(pixels)[:, :-1] > 0
-    rarest = np.where(shows, shows.sum(0), np.inf).argmin(1)
+    rarest = np.where(shows.any(1), np.where(shows, shows.sum(0), np.inf).argmin(1), shows.shape[1])
     generator = np.random.default_rng(seed)
     place = np.empty(len(shows))
     for number in np.unique(rarest):
         members = generator.permutation(np.flatnonzero(rarest == number))
         place[members] = (np.arange(len(members)) + generator.random()) / len(members)
-    return place.argsort(kind="stable")
+    return (place + (rarest == shows.shape[1])).argsort(kind="stable")
 
 
 def _published(dataset: ImageSet, settings: Settings, partition: str, report: Report, _: int) -> Choice:

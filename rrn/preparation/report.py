@@ -70,12 +70,14 @@ class Report:
             problem share a line, which counts them.
         notes: one line each: what is no error but may be a mistake.
         checksum: 16 hexadecimal digits that change with the contents of any listed image or label, the lists, the
-            classes, the meaning of label values and the size everything is resized to, and with nothing else.
+            classes, the meaning of label values, the size everything is resized to and `dataset.exif`, and with nothing
+            else.
         classes: names of the classes.
         ids: split -> its ids; none where its list cannot be read.
         pixels: split -> pixels of each class and, last, of void, int64 [N, C + 1], of the files as they lie; 0 for an
             image without a label.
         train: name of the train split; likewise `val`.
+        made_of: of what `dataset.classes` makes the classes, a line each; empty: they are those of the data set.
     """
 
     problems: tuple[str, ...]
@@ -86,6 +88,7 @@ class Report:
     pixels: Mapping[str, NDArray[np.int64]]
     train: str
     val: str
+    made_of: str = ""
 
     def write(self, folder: Path, data: Dataset) -> None:
         """Write FILE into a folder, which is made if missing.
@@ -166,7 +169,8 @@ class Report:
         table = pd.DataFrame(counts, index=["images", "labels"]).T
         notes = "".join(f"\nnote: {note}" for note in self.notes)
         frequent = f"per cent of the labeled pixels\n{shares.to_string(float_format='%.2f')}"
-        return f"{table.to_string()}\n\n{frequent}{notes and chr(10)}{notes}"
+        made_of = f"classes, as dataset.classes makes them\n{self.made_of}\n\n" if self.made_of else ""
+        return f"{table.to_string()}\n\n{made_of}{frequent}{notes and chr(10)}{notes}"
 
 
 def problems_in_words(problems: int) -> str:

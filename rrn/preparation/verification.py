@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from rrn.config import IGNORE_INDEX, Settings
 from rrn.data import decoding
-from rrn.data.decoding import DataError
+from rrn.data.decoding import DataError, Exif
 from rrn.data.formats.base import Color, Layout
 from rrn.data.formats.folder import Folder
 from rrn.data.id_lists import RepeatedIds
@@ -63,10 +64,10 @@ def verify(dataset: ImageSet, workers: int | None = None, progress: bool = False
         DataError: one of the processes was killed.
     """
     findings = Findings(dataset)
-    pairs = list(findings.pairs())
+    pairs, cores = list(findings.pairs()), os.cpu_count() or 1
     bar = tqdm(pairs, unit="image", desc="verify", disable=not progress)
     try:
-        for pair, (image, label) in zip(bar, _examined(pairs, workers or os.cpu_count() or 1), strict=True):
+        for pair, (image, label) in zip(bar, _examined(pairs, dataset.exif, workers or cores), strict=True):
             findings.add(pair, image, label)
     except BrokenProcessPool as error:
         raise DataError(
@@ -76,14 +77,14 @@ def verify(dataset: ImageSet, workers: int | None = None, progress: bool = False
     return findings.report()
 
 
-def _examined(pairs: Iterable[Pair], workers: int) -> Iterator[tuple[Facts, Facts | None]]:
+def _examined(pairs: Iterable[Pair], exif: Exif, workers: int) -> Iterator[tuple[Facts, Facts | None]]:
     """Yield the facts of the files of every pair, in order."""
-    paths = [(pair.image, pair.label) for pair in pairs]
+    paths, examine = [(pair.image, pair.label) for pair in pairs], partial(facts.examine, exif=exif)
     if workers == 1 or len(paths) <= FEW:
-        yield from map(facts.examine, paths)
+        yield from map(examine, paths)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=processes.die_with_parent) as pool:
-        yield from pool.map(facts.examine, paths, chunksize=CHUNK)
+        yield from pool.map(examine, paths, chunksize=CHUNK)
 
 
 def print_verification(settings: Settings, root: Path, out: Path | None = None) -> int:
@@ -130,7 +131,8 @@ class Findings:
         self.pixels = {s: np.zeros((len(ids), columns), dtype=np.int64) for s, ids in self.ids.items()}
         self.prints = {s: np.zeros(len(ids), dtype=np.uint64) for s, ids in self.ids.items()}
         meaning = sorted(self.layout.meaning.items())
-        self.contents = hashlib.sha256(repr((dataset.classes, meaning, dataset.size)).encode())
+        known = (dataset.classes, meaning, dataset.size)
+        self.contents = hashlib.sha256(repr(known if dataset.exif == "refuse" else (*known, dataset.exif)).encode())
         self.palettes: dict[int, dict[Color, list[Path]]] = defaultdict(lambda: defaultdict(list))
 
     def _listed(self, split: str) -> tuple[str, ...]:
@@ -174,7 +176,7 @@ class Findings:
         """Judge a label and count its pixels."""
         if label.problem:
             drawn = set(label.colors) - set(VOID_COLORS)
-            is_drawn = drawn and drawn <= set(self.layout.colors)
+            is_drawn = drawn and drawn <= {*self.layout.colors, *self.dataset.drawn}
             self.problems.add(in_colors(path) if is_drawn else _with_folder(label.problem, path), path)
             return
         if not image.problem and image.size != label.size:
@@ -202,7 +204,8 @@ class Findings:
             self.problems.add(problem, path, problem.removeprefix(str(path)))
         notes = (*self._strays(), *self._absent())
         data, checksum = self.dataset, self.contents.hexdigest()[:16]
-        return Report(self.problems.lines(), notes, checksum, data.classes, self.ids, self.pixels, data.train, data.val)
+        problems, splits = self.problems.lines(), (data.train, data.val)
+        return Report(problems, notes, checksum, data.classes, self.ids, self.pixels, *splits, data.made_of)
 
     def _strays(self) -> list[str]:
         """Add files of a folder data set that nothing would read to the problems, and return those that may be so."""
@@ -287,6 +290,13 @@ class Findings:
             return
         split = next(s for s, counts in self.pixels.items() if counts.any())
         example = self.dataset.label_path(split, self.ids[split][int(self.pixels[split].any(axis=1).argmax())])
+        if self.dataset.made_of:
+            name = self.dataset.classes[int(present[0])]
+            yield (
+                f"{example} and all other labels hold nothing but {name!r} of the classes that dataset.classes makes: "
+                'nothing is learned; add others to it, or "*" for all that is left'
+            )
+            return
         yield one_class(example, self.dataset.classes, int(present[0]), self.layout.meaning, bool(total[-1]))
 
 

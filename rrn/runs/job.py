@@ -28,7 +28,7 @@ SUPERVISED_ONLY = {
 }
 ELSEWHERE: dict[str, bool | set[str]] = {
     **dict.fromkeys(("name", "ablation", "methods", "loading", "split"), True),
-    "log": {"evidence"},
+    "log": {"evidence", "tensorboard"},
 }
 NOT_READ = {
     "warmup": ELSEWHERE | dict.fromkeys(("train", "method", "cutmix"), True),

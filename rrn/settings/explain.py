@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import cycle, islice
 from typing import Annotated, Any, get_args, get_origin
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rrn.settings.limits import MOVED, NAME, near, nearest
 from rrn.settings.schema import Settings
+from rrn.settings.wording import short
 
 WORDS = {True: {"true", "yes", "on", "y"}, False: {"false", "no", "off", "n"}, None: {"null", "none", "nil", "~", ""}}
 """What people write for true, false and null where YAML 1.2 reads a text."""
@@ -212,32 +212,6 @@ def written(value: Any) -> str:
         other = any(True for _ in _numbers(value)) or any(_says(value, word) for word in WORDS)
         return value if re.fullmatch(r"[\w./-]+", value) and not other else repr(value)
     return short(value)
-
-
-class _Short(reprlib.Repr):
-    """Values as an error shows them: as YAML calls them, and never longer than a line, whatever was written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = 80
-        self.maxlevel = 2
-
-    def repr_int(self, x: int, level: int) -> str:
-        """Return a number; of one that is too long to be read, its length."""
-        return super().repr_int(x, level) if x.bit_length() <= 256 else f"a number of {x.bit_length()} bits"
-
-    def repr_bool(self, x: bool, _: int) -> str:
-        """Return true or false."""
-        return str(x).lower()
-
-    def repr_NoneType(self, *_: Any) -> str:
-        """Return null."""
-        return "null"
-
-
-def short(value: Any) -> str:
-    """Return a value as an error shows it, shortened where it is long."""
-    return _Short().repr(value)
 
 
 def _section(where: Iterable[Any]) -> Any:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from rrn.runtime.places import literal
+from rrn.settings.wording import short
 
 LARGEST = 2**31 - 1
 """Of every whole number but seeds: no loop, list or tensor of more is meant."""
@@ -26,6 +27,10 @@ MOVED = {
     "evaluate.evidence": "log.evidence",
 }
 """Where a key of earlier versions stands now."""
+
+
+ONE_VALUE = frozenset({"dataset.classes"})
+"""Settings that take the place of an earlier value as a whole, although they have keys."""
 
 
 class Section(BaseModel):
@@ -109,6 +114,35 @@ def _partition(value: Any) -> str:
         hint = f"write {share[1]}of{share[2]}" if share else "expected 1of16, a number of images, or all"
         raise ValueError(f"no partition: {hint}")
     return text
+
+
+MEMBERS = "a list of names or label values of the data set, such as [car, truck]"
+CHOSEN = "names of classes, each with a list of names or label values of the data set: {car: [car, truck]}"
+
+
+def _classes(value: Any) -> dict[str, tuple[int | str, ...]]:
+    """Return classes and what each is made of."""
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"expected {CHOSEN}, or null")
+    for name, members in value.items():
+        if not isinstance(name, str) or name in ("", "-", "*") or name != name.strip():
+            raise ValueError(f"{short(name)} is no name of a class: expected a text, no - or *, no blanks around it")
+        if not isinstance(members, list | tuple) or not members or not all(map(_is_member, members)):
+            raise ValueError(f"{short(name)} is {short(members)}: expected {MEMBERS}")
+    if sum("*" in members for members in value.values()) > 1:
+        raise ValueError('"*", all that is left: expected in one class at most')
+    if len(value) < 2:
+        raise ValueError("one class, and nothing is learned: expected another, such as background: ['*']")
+    return {name: tuple(members) for name, members in value.items()}
+
+
+def _is_member(value: Any) -> bool:
+    """Return whether a value may name a class, or be a label value."""
+    return 0 <= value <= 255 if isinstance(value, int) and not isinstance(value, bool) else isinstance(value, str)
+
+
+Classes = Annotated[dict[str, tuple[int | str, ...]], BeforeValidator(_classes), Field(description=CHOSEN)]
+"""Name of a class -> names or values of the data set that are this class; "*" stands for all that is left."""
 
 
 def require_shares(key: str, images: int, nproc: int) -> None:

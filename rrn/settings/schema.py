@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from rrn.settings.limits import (
     Architecture,
     Channels,
+    Classes,
     Device,
     Encoder,
     Flag,
@@ -69,6 +70,8 @@ class Dataset(Section):
     test: Folder
     size: tuple[Side, Side] | None
     scenes: Scenes = Scenes(val=512, test=2048)
+    classes: Classes | None = None
+    exif: Literal["refuse", "apply", "ignore"] = "refuse"
 
     @model_validator(mode="after")
     def _possible(self) -> Dataset:
@@ -205,6 +208,7 @@ class Log(Section):
     diagnose: NaturalInt
     regions: PositiveInt | None = None
     evidence: NaturalInt
+    tensorboard: Flag = False
 
     @model_validator(mode="after")
     def _in_step(self) -> Log:

@@ -98,6 +98,20 @@ def test_what_is_imported_is_a_data_set_that_verify_accepts(tmp_path, monkeypatc
     assert command.main(["verify"]) == 0, capsys.readouterr()
 
 
+@pytest.mark.parametrize(("choice", "status"), [("ignore", 0), ("apply", 1)])
+def test_rotated_images_have_the_size_that_labels_lie_on(choice, status, tmp_path, capsys):
+    """The export of coco says 24 x 18, which is how the pixels are stored."""
+    source = shutil.copytree(EXPORTS / "coco", tmp_path / "coco")
+    turned(source)
+    assert call("coco", source, tmp_path / "out", "--exif", choice) == status
+    said = capsys.readouterr()
+    if status:
+        assert "photo_0.jpg is 24 x 18 pixels, but it is 18 x 24" in said.err and not (tmp_path / "out").exists()
+        return
+    assert "dataset.exif=ignore, then python -m rrn.data verify" in said.out
+    np.testing.assert_array_equal(written(tmp_path / "out")[0][1], drawn()[0])
+
+
 def test_a_class_can_be_void(tmp_path):
     assert call(*CALLS["coco"][:2], tmp_path / "out", "--void", "background") == 0
     assert (tmp_path / "out/classes.txt").read_text().split() == ["cat", "dog"]

@@ -86,7 +86,7 @@ def test_formats_are_read_whatever_the_letter_case_of_the_ending(
     assert "val000" in dataset.ids("val") and dataset.image_path("val", "val000") == path
     np.testing.assert_array_equal(dataset.image("val", "val000"), PIXELS)
     assert dataset.shape("val", "val000") == (HEIGHT, WIDTH)
-    np.testing.assert_array_equal(decoding.colors(decoding.open_upright(path), None), PIXELS)
+    np.testing.assert_array_equal(decoding.colors(decoding.open_image(path, "apply"), None), PIXELS)
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
@@ -137,7 +137,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize(("contents", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_is_not_read_is_called_by_its_name(dataset: ImageSet, contents: bytes, message: str) -> None:
     path = replaced(dataset, ".jpg", contents)
-    for read in (dataset.image, dataset.shape, lambda *_: decoding.open_upright(path)):
+    for read in (dataset.image, dataset.shape, lambda *_: decoding.open_image(path, "apply")):
         with pytest.raises(DataError) as error:
             read("val", "val000")
         assert f"image {path} {message}" in str(error.value)
@@ -171,7 +171,7 @@ def test_a_rotated_photograph_is_refused_where_it_has_a_label_and_turned_where_n
     for read in (dataset.image, dataset.shape):
         with pytest.raises(DataError, match=r"val000.jpg is stored rotated \(EXIF orientation 6\)"):
             read("val", "val000")
-    assert decoding.open_upright(path).size == (HEIGHT, WIDTH)
+    assert decoding.open_image(path, "apply").size == (HEIGHT, WIDTH)
 
 
 @pytest.mark.filterwarnings("ignore:(Metadata Warning|Truncated|Corrupt|Tag data)")  # PIL says it in passing

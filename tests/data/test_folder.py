@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_16_bits_are_refused(dataset: ImageSet, kind: int) -> None:
         with pytest.raises(DataError, match=r"val000.png has 16 bits per channel; save it as 8-bit RGB or gray"):
             read("val", "val000")
     with pytest.raises(DataError, match=r"val000.png has 16 bits per channel"):
-        decoding.open_upright(path)
+        decoding.open_image(path, "apply")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -134,8 +135,63 @@ def test_a_rotated_photograph_is_refused(dataset: ImageSet) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(path).save(path, exif=exif)
-    with pytest.raises(DataError, match=r"val000.jpg is stored rotated \(EXIF orientation 6\).*auto-orient"):
+    with pytest.raises(
+        DataError, match=r"val000.jpg is stored rotated \(EXIF orientation 6\).*dataset.exif: apply.*auto-orient"
+    ):
         dataset.image("val", "val000")
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+def test_a_rotated_photograph_is_turned_or_taken_as_it_is_stored(dataset: ImageSet, ending: str) -> None:
+    path, exif = dataset.image_path("val", "val000"), Image.Exif()
+    exif[0x0112] = 6
+    path.unlink()
+    stored = np.arange(8 * 24 * 3, dtype=np.uint8).reshape(8, 24, 3)
+    Image.fromarray(stored).save(path.with_suffix(ending), exif=exif)
+    stored = np.asarray(Image.open(path.with_suffix(ending)))
+    for choice, expected in (("apply", np.rot90(stored, -1)), ("ignore", stored)):
+        chosen = replace(dataset, exif=choice)
+        np.testing.assert_array_equal(chosen.image("val", "val000"), expected)
+        assert chosen.shape("val", "val000") == expected.shape[:2]
+        Image.new("L", expected.shape[1::-1]).save(dataset.label_path("val", "val000"))
+        assert chosen.pair("val", "val000")[0].shape == expected.shape
+
+
+def test_a_png_may_hold_its_rotation_behind_its_pixels_or_none(tmp_path: Path) -> None:
+    path, exif = tmp_path / "x.png", Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (24, 8)).save(path)
+    assert decoding.image_size(path, "apply") == (8, 24)
+    Image.new("RGB", (24, 8)).save(path, exif=exif)
+    contents = path.read_bytes()
+    start = contents.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(contents[start : start + 4], "big")
+    path.write_bytes(contents[:start] + contents[stop:-12] + contents[start:stop] + contents[-12:])
+    assert decoding.image_size(path, "apply") == decoding.open_image(path, "apply").size[::-1] == (24, 8)
+    assert decoding.image_size(path, "ignore") == decoding.open_image(path, "ignore").size[::-1] == (8, 24)
+
+
+@pytest.mark.parametrize("number", [0, 9])
+def test_an_orientation_that_means_nothing_turns_nothing(tmp_path: Path, number: int) -> None:
+    path, exif = tmp_path / "x.jpg", Image.Exif()
+    exif[0x0112] = number
+    Image.new("RGB", (24, 8)).save(path, exif=exif)
+    for choice in ("refuse", "apply", "ignore"):
+        assert decoding.open_image(path, choice).size == (24, 8) and decoding.image_size(path, choice) == (8, 24)
+
+
+def test_a_tiff_is_turned_always_and_says_so(tmp_path: Path) -> None:
+    path, exif = tmp_path / "x.tif", Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (24, 8)).save(path, exif=exif)
+    assert decoding.open_image(path, "apply").size == (8, 24) and decoding.image_size(path, "apply") == (24, 8)
+    for choice, message in (
+        ("refuse", "is stored rotated"),
+        ("ignore", "is a TIFF .* always turned .* save it as PNG"),
+    ):
+        for read in (decoding.open_image, decoding.image_size):
+            with pytest.raises(DataError, match=message):
+                read(path, choice)
 
 
 def test_broken_exif_data_are_named(dataset: ImageSet) -> None:

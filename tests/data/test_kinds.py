@@ -240,12 +240,23 @@ def test_a_second_folder_adds_unlabeled_images(tmp_path):
 # ---- from the files to a table
 
 
-@pytest.mark.parametrize("kind", TREES)
-def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, monkeypatch, request):
+MERGED = "dataset.classes={person: [person], animal: [cat, dog, horse], background: ['*']}"
+
+
+@pytest.mark.parametrize(("kind", "chosen"), [*((kind, []) for kind in TREES), ("voc", [MERGED])])
+def test_a_tree_goes_through_prepare_training_and_evaluation(kind, chosen, tmp_path, monkeypatch, request):
     tree = request.getfixturevalue(TREES[kind])
     smaller = QUARTER if kind == "cityscapes" else []
     named = ["dataset.test=val"] if kind == "folder" else [kind]
-    items = [*named, *SHORT, *smaller, f"dataset.path={tree}", "split.protocol=seeded", "ablation.partitions=['1of4']"]
+    items = [
+        *named,
+        *SHORT,
+        *smaller,
+        *chosen,
+        f"dataset.path={tree}",
+        "split.protocol=seeded",
+        "ablation.partitions=['1of4']",
+    ]
     (tmp_path / "params.yaml").write_text(presets.apply(ROOT, items), encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -269,6 +280,8 @@ def test_a_tree_goes_through_prepare_training_and_evaluation(kind, tmp_path, mon
     assert command.main([str(runs / "train" / "1of4-rrn-0"), str(image_of(dataset)), str(tmp_path / "labels")]) == 0
     written = [np.asarray(Image.open(path)) for path in (tmp_path / "labels" / "labels").iterdir()]
     assert written and all(values.max() < len(split.classes) for values in written)
+    assert split.classes == (("background", "animal", "person") if chosen else dataset.classes)
+    assert finished.read_card(runs / "train" / "1of4-rrn-0").classes == split.classes
 
 
 def image_of(dataset):

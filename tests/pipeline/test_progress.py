@@ -8,9 +8,8 @@ import pytest
 import tiny
 
 from rrn.pipeline import progress
-from rrn.pipeline.progress import StageReport, StepReport, Steps
+from rrn.pipeline.progress import StageReport, StepReport
 
-HUNDRED = Steps(100, 25)
 NOTEBOOK = "runs/mine/train/1of4-rrn-0/notebook.ipynb"
 
 
@@ -33,7 +32,7 @@ def clock():
     return read
 
 
-def report(folder, out, steps=HUNDRED, clock=None, notebook=NOTEBOOK):
+def report(folder, out, steps=100, clock=None, notebook=NOTEBOOK):
     return StepReport(out, folder / notebook, steps, *([clock] if clock else []))
 
 
@@ -60,16 +59,6 @@ def test_rows_that_a_resumed_run_repeats_say_nothing_of_its_speed(tmp_path, cloc
         shown.write(f"step {step}, lr 0.1\n")
     assert [line.count(" s a step") for line in out.getvalue().splitlines()] == [0, 0, 1, 1]
     assert "2 s a step, 00:50 left" in out.getvalue()
-
-
-def test_rows_are_counted_since_notebooks_print_three_digits(tmp_path):
-    out = io.StringIO()
-    shown = report(tmp_path, out, Steps(1260, 250))
-    for step in (250, 500, 750, 1000, 1250, 1260):
-        shown.write(f"step {step:.3g}, lr 0.1\n")
-    steps = [250, 500, 750, 1000, 1250, 1260]
-    assert [line.split(",")[0] for line in out.getvalue().splitlines()] == [f"step {step} of 1260" for step in steps]
-    assert (tmp_path / "runs/mine/log.txt").read_text().count(" of 1260, lr 0.1") == 6
 
 
 def test_a_log_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path):
@@ -116,7 +105,7 @@ def test_all_else_is_printed_as_it_is_in_whole_lines(tmp_path):
     for text in ("model: ", "x\nstep", " 2, lr 0.5\nstepping 3, no row\nthe e", "nd"):
         shown.write(text)
     shown.close()
-    assert out.getvalue() == "model: x\nstep 25 of 100, lr 0.5\nstepping 3, no row\nthe end\n"
+    assert out.getvalue() == "model: x\nstep 2 of 100, lr 0.5\nstepping 3, no row\nthe end\n"
     out = io.StringIO()
     report(tmp_path, out, steps=None).write("step 2, lr 0.5\n")
     assert out.getvalue() == "step 2, lr 0.5\n"
@@ -124,10 +113,10 @@ def test_all_else_is_printed_as_it_is_in_whole_lines(tmp_path):
 
 def test_a_terminal_has_one_line_that_renews_itself(tmp_path, clock):
     out = Terminal()
-    shown = report(tmp_path, out, Steps(500, 25), clock)
+    shown = report(tmp_path, out, 500, clock)
     for row in range(20):
         clock.times[0] += 0 if row < 16 else 50  # of a run that was resumed at step 400
-        shown.write("step 1, lr 0.1, supervised 0.5\n" + "beside\n" * (row == 18))
+        shown.write(f"step {25 * (row + 1)}, lr 0.1, supervised 0.5\n" + "beside\n" * (row == 18))
     shown.close()
     text = out.getvalue()
     assert text.count("\n") == 2 and "beside\n" in text, "the other line, and the end"
@@ -177,10 +166,9 @@ def test_stages_of_several_lanes_have_different_numbers(capsys):
 def test_steps_are_those_of_the_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tiny.repository(tmp_path / "repository"))
     warmup, train = tmp_path / "2_warmup.ipynb", tmp_path / "3_train.ipynb"
-    every = tiny.params(None)["log"]["every"]
-    assert progress.steps_of(warmup, {"overrides": {"warmup": {"steps": 7}}}) == (7, every)
-    assert progress.steps_of(train, {"method": "rrn", "overrides": {"train": {"steps": 9}}}) == (9, every)
-    assert progress.steps_of(train, {"method": "rrn"}) == (tiny.params(None)["train"]["steps"], every)
+    assert progress.steps_of(warmup, {"overrides": {"warmup": {"steps": 7}}}) == 7
+    assert progress.steps_of(train, {"method": "rrn", "overrides": {"train": {"steps": 9}}}) == 9
+    assert progress.steps_of(train, {"method": "rrn"}) == tiny.params(None)["train"]["steps"]
     assert progress.steps_of(tmp_path / "4_evaluate.ipynb", {"method": "rrn"}) is None
     for wrong in ({"method": "rnn"}, {"method": 5}, {"overrides": [1]}, {"overrides": "text"}):
         assert progress.steps_of(train, wrong) is None, "which the notebook says better"

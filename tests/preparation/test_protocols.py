@@ -155,6 +155,15 @@ def test_stratified_prefixes_show_the_classes_as_often_as_all_images_do():
     assert np.mean(off["stratified"]) < 0.5 * np.mean(off["plain"])
 
 
+def test_images_that_show_no_class_come_last_in_a_stratified_order():
+    pixels = classes_of()
+    void = np.zeros((5, pixels.shape[1]), pixels.dtype)
+    void[:, -1] = 9
+    order = partitions.stratified(np.concatenate([void, pixels]), 0).tolist()
+    assert {*order[-5:]} == {*range(5)}
+    assert [place - 5 for place in order[:-5]] == partitions.stratified(pixels, 0).tolist()
+
+
 def test_stratified_orders_are_reproducible_and_seeded():
     pixels = classes_of()
     orders = [partitions.stratified(pixels, seed).tolist() for seed in (0, 0, 1)]

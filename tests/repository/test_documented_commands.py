@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import re
 import shlex
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from rrn.prediction import command as predict_command
 from rrn.preparation import command as data_command
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-PROGRAMS = ("python", "make", "dvc")
+PROGRAMS = ("python", "make", "dvc", "tensorboard")
 OTHERS = ("conda", ".venv/bin/pip", ".venv/bin/jupyter")
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 VARIABLES = [f"{name}=..." for name in re.findall(r"^([A-Z]+) \?=", (ROOT / "Makefile").read_text(), re.MULTILINE)]
@@ -172,6 +173,10 @@ def check(command):
         assert {word for word in arguments if word not in VARIABLES} <= set(TARGETS), f"no target {arguments}"
     elif program == "dvc":
         check_dvc(arguments, command.page)
+    elif program == "tensorboard":
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of what it brings
+            from tensorboard.program import TensorBoard
+        TensorBoard().configure(argv=[program, *arguments])
     elif arguments[0] == "-m":
         check_module(arguments[1], arguments[2:], command.page)
     elif arguments[0] != "-c":

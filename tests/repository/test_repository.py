@@ -311,7 +311,9 @@ def test_what_changes_no_bit_runs_nothing_again_and_what_evidence_shows_no_train
     rounding = {"evaluate": {"loading.evaluation_batch", "loading.evaluation_pixels"}}
     assert {stage: names for stage, names in loading.items() if names} == rounding
     assert [stage for stage, names in listed.items() if names & {"log", "log.evidence"}] == ["evaluate"]
-    others = {f"log.{key}" for key in config.Settings.model_fields["log"].annotation.model_fields} - {"log.evidence"}
+    assert not any("log.tensorboard" in names for names in listed.values()), "what is only watched is the same"
+    keys = {f"log.{key}" for key in config.Settings.model_fields["log"].annotation.model_fields}
+    others = keys - {"log.evidence", "log.tensorboard"}
     assert others <= listed["warmup"] and others <= listed["train"]
 
 

@@ -82,3 +82,13 @@ def require_folder(path: Path, what: str, hint: str) -> Path:
     if not path.is_dir():
         raise DataError(f"{what}: there is no folder {path}; {hint}")
     return path
+
+
+def require_empty(path: Path) -> None:
+    """Refuse to write into a folder that holds something.
+
+    Raises:
+        DataError: it does, or is a file.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataError(f"{path} is not empty: remove it, or name another folder")

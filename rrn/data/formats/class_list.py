@@ -148,14 +148,19 @@ def _counts_up(found: Sequence[re.Match[str]], pattern: re.Pattern[str]) -> bool
     return values == list(range(first, first + len(values))) and first <= is_marked
 
 
-def _require_name(path: Path, number: int, name: str) -> None:
+def name_problem(name: str, instead: str = "give the class another name") -> str:
+    """Return why a class cannot be called so, and what to do instead; nothing if it can."""
     if name in RESERVED:
-        instead = "write - for a value that is no class" if name == "void" else "give the class another name"
-        raise DataError(f"{path}, line {number}: the name {name!r} stands for {RESERVED[name]} in tables; {instead}")
+        return f"the name {name!r} stands for {RESERVED[name]} in tables; {instead}"
     if CONTROL.search(name):
-        raise DataError(
-            f"{path}, line {number}: the name {name!r} holds characters that are not seen; give the class another name"
-        )
+        return f"the name {name!r} holds characters that are not seen; give the class another name"
+    return ""
+
+
+def _require_name(path: Path, number: int, name: str) -> None:
+    void = ("write - for a value that is no class",) if name == "void" else ()
+    if problem := name_problem(name, *void):
+        raise DataError(f"{path}, line {number}: {problem}")
 
 
 def _require_classes(path: Path, names: Sequence[str], values: int) -> None:
