@@ -68,7 +68,7 @@ def evaluate_run(
             evaluations[name] = evaluate(noted, split.classes, settings.method.students)
             table = summarize(region_tables.concat(tables, split.classes), settings.method.filter)
             scores.append(table.assign(split=name))
-    everything = {**extra, **cost(model.segmenters[0], crop, crop)}
+    everything = {**extra, **cost(model.segmenters, crop, crop)}
     last = list(evaluations)[-1]
     csv_files.write_csv(bootstrap.replicates(counts, settings.method.students), out / "bootstrap.csv")
     return write_results(out, evaluations[last], pd.concat(scores), everything)
@@ -137,14 +137,14 @@ def _pictures(predictions: Predictions) -> dict[str, Pictures]:
     }
 
 
-def cost(segmenter: nn.Module, height: int, width: int) -> dict[str, int]:
-    """Return parameters of one segmenter and macs (multiply-accumulates) of one image."""
+def cost(segmenters: nn.ModuleList, height: int, width: int) -> dict[str, int]:
+    """Return parameters and macs (multiply-accumulates of one image) of one segmenter: the mean of all."""
     counter = FlopCounterMode(display=False)
-    network = copy.deepcopy(segmenter).to("meta").eval()
     with torch.no_grad(), counter:
-        network(torch.empty(1, 3, height, width, device="meta"))
-    parameters = sum(parameter.numel() for parameter in segmenter.parameters())
-    return {"parameters": parameters, "macs": counter.get_total_flops() // 2}
+        for network in copy.deepcopy(segmenters).to("meta").eval():
+            network(torch.empty(1, 3, height, width, device="meta"))
+    parameters = sum(parameter.numel() for parameter in segmenters.parameters())
+    return {"parameters": parameters // len(segmenters), "macs": counter.get_total_flops() // (2 * len(segmenters))}
 
 
 def write_results(out: Path, evaluation: Evaluation, scores: pd.DataFrame, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -279,7 +279,7 @@ LATER = [
     *(("dataset", "classes"), ("dataset", "exif"), ("log", "tensorboard"), ("method", "warmup")),
     *(("method", "filter", "per"), ("method", "filter", "floor")),
     *(("method", "labels_from"), ("method", "teacher"), ("method", "teacher_decay"), ("method", "networks")),
-    ("method", "negative"),
+    *(("method", "negative"), ("model", "second"), ("optimizer", "layer_decay")),
     *(("method", "discriminator", key) for key in ("network", "answers_of", "cutmix", "wrong_weight", "pretrain")),
 ]
 """Settings that earlier versions had not: where one is missing, it has the value that changes nothing."""

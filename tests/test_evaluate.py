@@ -28,11 +28,16 @@ def evaluated(model, batches, classes=CLASSES):
 def test_cost_of_a_convolution_by_hand():
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1))
     network.train()
-    cost = evaluate.cost(network, 10, 12)
+    cost = evaluate.cost(nn.ModuleList([network]), 10, 12)
     assert cost["parameters"] == (3 * 9 * 8 + 8) + 16 + (8 * 4 + 4)
     assert cost["macs"] == 120 * (3 * 9 * 8 + 8 * 4)
     assert network.training and next(network.parameters()).device.type == "cpu"
     assert all(isinstance(value, int) for value in cost.values())
+
+
+def test_cost_of_two_segmenters_is_their_mean():
+    networks = nn.ModuleList([nn.Conv2d(3, 8, 1), nn.Conv2d(3, 4, 1)])
+    assert evaluate.cost(networks, 10, 10) == {"parameters": 24, "macs": 100 * 3 * 6}
 
 
 def test_written_files_are_the_same_bytes_and_read_back(tmp_path):

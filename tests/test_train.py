@@ -121,7 +121,7 @@ STUDENT = {"networks": "student_teacher", "strong": {**STRONG, "views": 2}}
 @pytest.mark.parametrize(
     "changes",
     [
-        {"optimizer": {"kind": "adamw", "lr": 0.001, "head": 10.0}},
+        {"optimizer": {"kind": "adamw", "lr": 0.001, "head": 10.0, "layer_decay": 0.8}},
         *({"method": method} for method in ({"strong": STRONG}, EMA, STUDENT)),
     ],
     ids=["adamw", "strong", "ema", "student"],

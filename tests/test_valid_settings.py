@@ -89,8 +89,13 @@ changes = st.fixed_dictionaries(
         "batch": st.fixed_dictionaries({"labeled": st.integers(2, 4), "unlabeled": st.integers(2, 4)}),
         "speed": st.fixed_dictionaries({"merged": st.booleans(), "checkpointing": st.booleans()}),
         "optimizer": st.fixed_dictionaries(
-            {"kind": st.sampled_from(["sgd", "adamw"]), "head": st.sampled_from([1.0, 10.0])}
+            {
+                "kind": st.sampled_from(["sgd", "adamw"]),
+                "head": st.sampled_from([1.0, 10.0]),
+                "layer_decay": st.sampled_from([1.0, 0.8]),
+            }
         ),
+        "model": st.fixed_dictionaries({"second": st.sampled_from([None, None, {"encoder": "tu-test_resnet"}])}),
         "evaluate": looks,
         "method": methods,
     }

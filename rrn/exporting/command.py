@@ -108,7 +108,7 @@ def export_run(run: Path, out: Path, who: Who, words: CardWords | None = None, i
         shutil.copyfile(run / finished.CARD, folder / finished.CARD)
         cost = _quantized(folder, images) if images else None
         facts = model_card.gather(run.resolve(), card)
-        text = model_card.model_card(card, facts, who, _normalization(first), words or CardWords(), cost)
+        text = model_card.model_card(card, facts, who, _normalization(model), words or CardWords(), cost)
         (folder / "README.md").write_text(text, encoding="utf-8")
 
 
@@ -128,9 +128,13 @@ def _write_segmenter(segmenter: Any, folder: Path) -> None:
     )
 
 
-def _normalization(segmenter: Segmenter) -> str:
-    mean, std = ([round(value, 4) for value in part.flatten().tolist()] for part in (segmenter.mean, segmenter.std))
-    return f"(image / 255 - {mean}) / {std}"
+def _normalization(model: RRN) -> str:
+    """Say how images are normalized for the first segmenter and, where that differs, for the second."""
+    said = []
+    for segmenter in model.segmenters:
+        mean, std = ([round(v, 4) for v in segmenter.get_buffer(part).flatten().tolist()] for part in ("mean", "std"))
+        said.append(f"(image / 255 - {mean}) / {std}")
+    return ", for the second ".join(dict.fromkeys(said))
 
 
 def _require_same(model: RRN, folder: Path, who: Who) -> None:

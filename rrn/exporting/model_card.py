@@ -99,17 +99,18 @@ def model_card(
         card: run.json.
         facts: of `gather`.
         who: whose answer the single files are.
-        normalization: of images, as text.
+        normalization: of images by each segmenter, as text.
         words: what only the user knows.
         cost: of model_int8.onnx; None: there is none.
     """
     assert card.networks is not None
     protocol = card.evaluate
+    networks = dict.fromkeys(f"{model.architecture} on {model.encoder}" for model in card.networks.model.both)
     text = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     return text.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         card=card,
         facts=facts,
-        model=card.networks.model,
+        networks=" and ".join(networks),
         who=ANSWER[who],
         multiple=MULTIPLE,
         asked_again=protocol.mode != "whole" or protocol.scales != (1.0,) or protocol.flip,

@@ -34,10 +34,9 @@ class OnePass(nn.Module):
     def __init__(self, model: RRN, who: Who) -> None:
         super().__init__()
         chosen: Iterable[nn.Module] = model.segmenters if who == "ensemble" else [model.segmenters[int(who) - 1]]
-        segmenters = [segmenter for segmenter in chosen if isinstance(segmenter, Segmenter)]
-        self.networks = nn.ModuleList(segmenter.network for segmenter in segmenters)
-        self.register_buffer("mean", segmenters[0].mean.clone())
-        self.register_buffer("std", segmenters[0].std.clone())
+        self.segmenters = nn.ModuleList(chosen)
+        self.register_buffer("mean", model.segmenters[0].get_buffer("mean").clone())
+        self.register_buffer("std", model.segmenters[0].get_buffer("std").clone())
 
     mean: Tensor
     std: Tensor
@@ -45,7 +44,8 @@ class OnePass(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return probabilities float32 [B, C, H, W] of RGB images 0..255, float32 [B, 3, H, W]."""
         images = (images / 255 - self.mean) / self.std
-        return torch.stack([network(images).softmax(1) for network in self.networks]).mean(0)
+        logits = [segmenter.answer(images) for segmenter in self.segmenters if isinstance(segmenter, Segmenter)]
+        return torch.stack(logits).softmax(2).mean(0)
 
 
 def exported_program(model: RRN, who: Who) -> ExportedProgram:

@@ -12,10 +12,10 @@ from rrn.runtime import seeding
 
 
 class SegmenterPair(nn.Module):
-    """Two segmenters of the same kind, with initial weights of their own; both see images alike.
+    """Two segmenters with initial weights of their own, of one kind or of two; both are given the same images.
 
     Args:
-        settings: of each segmenter.
+        settings: of both segmenters.
         classes: number of classes C.
         seed: of the initial weights.
         pretrained: whether the encoders begin with `settings.weights`; not where trained weights follow.
@@ -24,10 +24,13 @@ class SegmenterPair(nn.Module):
     def __init__(self, settings: config.Model, classes: int, seed: int, pretrained: bool = True) -> None:
         super().__init__()
         self.classes, self.seed = classes, seed
-        self.segmenters = nn.ModuleList()
-        for k in range(2):
+        segmenters = []
+        for k, own in enumerate(settings.both):
             with seeding.fork(seed, "initial segmenter", index=k):
-                self.segmenters.append(Segmenter(settings, classes, pretrained))
+                segmenters.append(Segmenter(own, classes, pretrained))
+        if settings.second is not None:
+            segmenters[1].take_images_of(segmenters[0])
+        self.segmenters = nn.ModuleList(segmenters)
 
     @property
     def _first(self) -> Segmenter:

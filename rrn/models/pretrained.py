@@ -17,6 +17,7 @@ import torch
 import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.layers import resample_patch_embed
 from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
@@ -68,7 +69,7 @@ def require_fitting(encoder: nn.Module, weights: str | None) -> None:
         with torch.device("meta"):
             tensors = torchvision.models.get_model(type(_member(source)).__name__.removesuffix("_Weights")).state_dict()
     if tensors is not None:
-        _fill(encoder, {name: tensor.to("meta") for name, tensor in tensors.items()}, weights)
+        _fill(encoder, tensors, weights)
 
 
 def normalization(encoder: nn.Module, weights: str | None) -> tuple[Tensor, Tensor]:
@@ -125,15 +126,21 @@ def _fill(encoder: nn.Module, tensors: Mapping[str, Tensor], weights: str) -> No
     """Copy tensors by name, strictly; whole parts that the encoder lacks (the classifier) are left out.
 
     timm's names stand in the encoder after `model.`, and in some encoders with `_` for the first dots. Buffers that are
-    computed and no longer saved (masks of windows) stand in old files.
+    computed and no longer saved (masks of windows) stand in old files. Patches of another size are resampled.
     """
-    own = {_bare(name): name for name in encoder.state_dict()}
-    computed = {_bare(name) for name, _ in encoder.named_buffers()} - own.keys()
-    parts = tuple(f"{_bare(name)}_" for name, _ in getattr(encoder, "model", encoder).named_children())
-    given = {name: _bare(name) for name in tensors if _bare(name) not in computed}
+    held = encoder.state_dict()
+    own = {bare_name(name): name for name in held}
+    computed = {bare_name(name) for name, _ in encoder.named_buffers()} - own.keys()
+    parts = tuple(f"{bare_name(name)}_" for name, _ in getattr(encoder, "model", encoder).named_children())
+    given = {name: bare_name(name) for name in tensors if bare_name(name) not in computed}
     wanted = {name: bare for name, bare in given.items() if bare in own or bare.startswith(parts)}
+    laid = {own.get(bare, name): tensors[name] for name, bare in wanted.items()}
+    patches = own.get("patch_embed_proj_weight")
+    if patches in laid and laid[patches].shape[-1] == _published_patch(encoder):
+        laid[patches] = resample_patch_embed(laid[patches], list(held[patches].shape[-2:]))
     try:
-        encoder.load_state_dict({own.get(bare, name): tensors[name] for name, bare in wanted.items()})
+        device = next(iter(held.values())).device  # meta, where nothing is filled
+        encoder.load_state_dict({name: tensor.to(device) for name, tensor in laid.items()})
     except RuntimeError as error:
         reason = " ".join(str(error).partition(":")[2].split())
         raise config.SettingsError(
@@ -142,8 +149,15 @@ def _fill(encoder: nn.Module, tensors: Mapping[str, Tensor], weights: str) -> No
         ) from error
 
 
-def _bare(name: str) -> str:
-    """Return the name of a tensor without what wrappers make of it."""
+def _published_patch(encoder: nn.Module) -> int | None:
+    """Return the side, in pixels, of the patches that an encoder's weights are published for; None: it has none."""
+    model: Any = getattr(encoder, "model", None)
+    rows, *_ = getattr(getattr(model, "patch_embed", None), "grid_size", None) or (0,)
+    return int(model.pretrained_cfg["input_size"][-1]) // rows if rows else None
+
+
+def bare_name(name: str) -> str:
+    """Return the name of a tensor of an encoder without what wrappers make of it."""
     return name.removeprefix("model.").replace(".", "_")
 
 

@@ -6,7 +6,9 @@ It is not the paper's idea.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -14,6 +16,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.encoders import encoders
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from rrn import config
@@ -42,9 +45,17 @@ class Segmenter(nn.Module):
         self.register_buffer("std", std)
         if pretrained and settings.weights is not None:
             pretrained_weights.load_pretrained(encoder, settings.weights)
+        for name in ("scale", "shift"):
+            self.register_buffer(name, None, persistent=False)
 
     mean: Tensor
     std: Tensor
+    scale: Tensor | None
+    shift: Tensor | None
+
+    def take_images_of(self, other: Segmenter) -> None:
+        """Let `forward` take images that `other` has normalized, whose weights know another mean or deviation."""
+        self.scale, self.shift = other.std / self.std, (other.mean - self.mean) / self.std
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn uint8 [B, 3, H, W] into the float input that the encoder's weights were trained with."""
@@ -54,11 +65,19 @@ class Segmenter(nn.Module):
         """Return logits [B, C, H, W] of normalized float images [B, 3, H, W] of any size."""
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
-        return self.network(padded)[..., :height, :width]
+        return self.answer(padded)[..., :height, :width]
+
+    def answer(self, padded: Tensor) -> Tensor:
+        """Return logits [B, C, H, W] of normalized float images [B, 3, H, W] whose sides are multiples of MULTIPLE."""
+        if self.scale is not None and self.shift is not None:
+            padded = padded * self.scale + self.shift
+        return self.network(padded)
 
 
 UNFIT = (KeyError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
 """What segmentation_models_pytorch and timm raise for an encoder that they do not have, or that does not fit."""
+PATCH = 16
+"""Pixels of a side of a patch, where an encoder's own do not divide MULTIPLE; weights are resampled [FlexiViT]."""
 ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
 """Options that let timm's encoders of one input size (vision transformers; Swin) take images of any size."""
 
@@ -79,15 +98,27 @@ def _build(settings: config.Model, classes: int) -> nn.Module:
             "decoder_channels": settings.decoder_channels,
             "decoder_atrous_rates": settings.atrous_rates,
         }
-    architecture = known[settings.architecture]
+    build = partial(known[settings.architecture], settings.encoder, encoder_weights=None, classes=classes, **deeplab)
     try:
-        for options in ANY_SIZE if _has_one_size(settings.encoder) else ():
-            with suppress(TypeError):  # not an option of this encoder
-                return architecture(settings.encoder, encoder_weights=None, classes=classes, **deeplab, **options)
-        return architecture(settings.encoder, encoder_weights=None, classes=classes, **deeplab)
+        return _of_any_size(build) if _has_one_size(settings.encoder) else build()
     except UNFIT as error:
         reason = str(error) or f"{settings.architecture} does not take it"
         raise config.SettingsError(f"model.encoder: {settings.encoder!r} cannot be built: {reason}") from error
+
+
+def _of_any_size(build: Callable[..., nn.Module]) -> nn.Module:
+    """Build a network whose encoder is made for images of one size so that it takes any, if the encoder has a way.
+
+    Patches that do not fill padded images, as DINOv2's of 14 pixels, become as many patches of PATCH pixels.
+    """
+    for options in ANY_SIZE:
+        with suppress(TypeError):  # not an option of this encoder
+            network = build(**options)
+            patches = getattr(network.get_submodule("encoder.model"), "patch_embed", None)
+            if patches is None or MULTIPLE % patches.patch_size[0] == 0:
+                return network
+            return build(**options, patch_size=PATCH, img_size=tuple(PATCH * side for side in patches.grid_size))
+    return build()
 
 
 def _require_encoder(name: str) -> None:
@@ -104,6 +135,28 @@ def _has_one_size(encoder: str) -> bool:
     """Return whether timm says that an encoder takes images of one size."""
     facts = timm.get_pretrained_cfg(encoder[3:], allow_unregistered=True) if encoder.startswith("tu-") else None
     return bool(facts and facts.fixed_input_size)
+
+
+def layer_scales(encoder: nn.Module, decay: float) -> dict[nn.Parameter, float]:
+    """Return the factor on the learning rate of each weight of an encoder: `decay` to the number of layers above it.
+
+    Layers are those that timm knows, of which the head of its classifier is the last [BEiT].
+
+    Raises:
+        SettingsError: it knows none.
+    """
+    facts: Any = getattr(getattr(encoder, "model", None), "pretrained_cfg", None)
+    with torch.device("meta"):
+        whole: Any = timm.create_model(facts["architecture"]) if facts else None
+    if not hasattr(whole, "group_matcher"):
+        raise config.SettingsError(
+            f"optimizer.layer_decay: {decay}, but timm knows no layers of this model.encoder; set layer_decay: 1.0, or "
+            "take another of timm's, such as tu-resnet50"
+        )
+    layers = group_parameters(whole, whole.group_matcher(coarse=False), reverse=True)
+    last = max(layers.values())
+    depths = {pretrained_weights.bare_name(name): last - layer for name, layer in layers.items()}
+    return {p: decay ** depths[pretrained_weights.bare_name(name)] for name, p in encoder.named_parameters()}
 
 
 def speed_up(segmenter: nn.Module, speed: config.Speed) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from rrn.config import Settings, SettingsError, fingerprint, up_to_date
-from rrn.pieces.made_with import with_defaults, without_folder
+from rrn.pieces.made_with import with_defaults, without_folders
 from rrn.pieces.piece import Piece, TableName
 from rrn.runtime.csv_files import read_csv
 
@@ -114,7 +114,7 @@ def about(settings: Settings, pieces: Sequence[Piece] = ()) -> dict[str, Any]:
         mode="json", exclude={"loading": {"workers", "cache", "evaluation_pixels"}, "dataset": {"path"}}
     )
     params["methods"] = {row: params["methods"][row] for row in settings.ablation.methods}
-    params["model"]["weights"] = without_folder(settings.model.weights)
+    params["model"] = without_folders(params["model"])
     return {"settings": fingerprint(params), "params": params, "versions": versions(pieces)}
 
 
@@ -131,13 +131,14 @@ def quoted(settings: Settings) -> pd.DataFrame:
         none, as for the embedded data.
     """
     table = pd.read_csv(QUOTED, dtype=str).astype({"miou": float})
-    usual = settings.model.architecture == "DeepLabV3Plus" and settings.model.weights is not None
+    model = settings.model
+    usual = model.architecture == "DeepLabV3Plus" and model.weights is not None and model.second is None
     if not usual or settings.dataset.size or settings.evaluate.scales != (1.0,) or settings.evaluate.flip:
         return table.iloc[:0]
     here = {
         "dataset": settings.dataset.kind,
         "lists": settings.split.protocol,
-        "backbone": BACKBONES.get(settings.model.encoder, "other"),
+        "backbone": BACKBONES.get(model.encoder, "other"),
         "crop": str(settings.augment.crop),
     }
     for column, value in here.items():

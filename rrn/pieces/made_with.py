@@ -31,15 +31,22 @@ def made_with(settings: Settings) -> dict[str, Any]:
         settings: with the row of the run laid on `method`.
 
     Returns:
-        sections without what is in `ANYWHERE`; `model.weights` without the folder of its file.
+        sections without what is in `ANYWHERE`; `model` as `without_folders` returns it.
     """
     values = settings.model_dump(mode="json")
-    values["model"]["weights"] = without_folder(settings.model.weights)
+    values["model"] = without_folders(values["model"])
     return _without(values)
 
 
-def without_folder(weights: str | None) -> str | None:
-    """Return `model.weights` without the folder of its file: timm@DIR/a.pth -> timm@a.pth."""
+def without_folders(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section `model` with weights called without the folder of their file: timm@DIR/a.pth -> timm@a.pth."""
+    named = {**model, "weights": _without_folder(model["weights"])}
+    if second := model["second"]:
+        named["second"] = {**second, "weights": _without_folder(second["weights"])}
+    return named
+
+
+def _without_folder(weights: str | None) -> str | None:
     source, at, file = (weights or "").rpartition("@")
     if at or file.endswith((".safetensors", ".pth")):
         return f"{source}{at}{Path(file).name}"

@@ -41,7 +41,7 @@ def require(root: Path, settings: config.Settings) -> None:
         TrialError: the child process ended without an answer.
         atomic_io.WriteError: there is no place for what is remembered.
     """
-    built = identity(settings) | {"file": _stamp(root, settings.model.weights)}
+    built = identity(settings) | {"files": [_stamp(root, model.weights) for model in settings.model.both]}
     path = places.scratch(root / ".scratch") / "built" / f"{config.fingerprint(built)}.json"
     if path.is_file():
         return
@@ -70,6 +70,7 @@ def identity(settings: config.Settings) -> dict[str, Any]:
     judges = [(row.grid, row.discriminator.model_dump(mode="json")) for row in methods if row.uses_discriminators]
     return {
         "model": settings.model.model_dump(mode="json"),
+        "layer_decay": settings.optimizer.layer_decay,
         "speed": settings.speed.model_dump(mode="json", include={"compile", "checkpointing"}),
         "crop": settings.augment.crop,
         "size": settings.dataset.size,

@@ -127,8 +127,18 @@ class Ablation(Section):
         return self
 
 
+class Second(Section):
+    """In what the second segmenter differs from the first; its weights are always its own, and null is from scratch."""
+
+    encoder: Encoder
+    weights: Place | None = None
+    architecture: Architecture | None = None
+    decoder_channels: Channels | None = None
+    rate: PositiveFloat = 1.0
+
+
 class Model(Section):
-    """The segmenter."""
+    """The segmenters."""
 
     architecture: Architecture
     encoder: Encoder
@@ -136,6 +146,21 @@ class Model(Section):
     output_stride: Literal[8, 16]
     decoder_channels: Channels
     atrous_rates: tuple[Side, Side, Side]
+    second: Second | None = None
+
+    @property
+    def both(self) -> tuple[Model, Model]:
+        """What each of the two segmenters is built from."""
+        first = self.model_copy(update={"second": None})
+        if self.second is None:
+            return first, first
+        changed = self.second.model_dump(exclude={"rate", "weights"}, exclude_none=True)
+        return first, first.model_copy(update=changed | {"weights": self.second.weights})
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Factor of each segmenter on the learning rate."""
+        return 1.0, self.second.rate if self.second else 1.0
 
 
 class Augment(Section):
@@ -194,6 +219,7 @@ class Optimizer(Section):
     kind: Literal["sgd", "adamw"] = "sgd"
     lr: PositiveFloat
     head: PositiveFloat = 1.0
+    layer_decay: Annotated[PositiveFloat, Field(le=1)] = 1.0
     momentum: Fraction
     weight_decay: NaturalFloat
     poly: NaturalFloat
@@ -297,6 +323,11 @@ class Settings(Section):
             raise ValueError(
                 f"method.grid: {grid} regions a side, but the discriminator's map has {cells} cells a side; "
                 "lower grid, discriminator.input_stride or the number of discriminator.channels"
+            )
+        if self.model.second is not None and self.method.students == 1:
+            raise ValueError(
+                "model.second is for networks: pair; with student_teacher the second segmenter is the average of the "
+                "first: set model.second: null, or method.networks: pair"
             )
         if self.nproc > 1 and ":" in self.device:
             raise ValueError(

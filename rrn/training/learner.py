@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 from timm.layers import convert_sync_batchnorm
-from torch import Tensor
+from torch import Tensor, nn
 
 from rrn import config
 from rrn.data.batches import Batch
 from rrn.method import RRN, Losses
 from rrn.models.functional import ramp
 from rrn.models.modes import NormStatistics, recomputing
-from rrn.models.segmenter import speed_up
+from rrn.models.segmenter import layer_scales, speed_up
 from rrn.runtime import distributed, memory
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -252,12 +252,12 @@ def optimizers(model: RRN, settings: config.Settings) -> dict[str, torch.optim.O
     built: dict[str, torch.optim.Optimizer] = {}
     if options.kind == "adamw":
         built["segmenters"] = torch.optim.AdamW(
-            _groups(model, options), lr=options.lr, betas=ADAMW_BETAS, fused=adam_fused
+            _groups(model, settings), lr=options.lr, betas=ADAMW_BETAS, fused=adam_fused
         )
     else:
         sgd_fused = device == "cuda" and settings.precision != "fp16"
         built["segmenters"] = torch.optim.SGD(
-            _groups(model, options), lr=options.lr, momentum=options.momentum, fused=sgd_fused
+            _groups(model, settings), lr=options.lr, momentum=options.momentum, fused=sgd_fused
         )
     if model.discriminators:
         parameters = model.discriminators.parameters()
@@ -265,16 +265,28 @@ def optimizers(model: RRN, settings: config.Settings) -> dict[str, torch.optim.O
     return built
 
 
-def _groups(model: RRN, options: config.Optimizer) -> list[dict[str, Any]]:
-    """Group the students' parameters: norms and biases without weight decay, those outside encoders by `head`."""
-    encoders = {p for s in model.students for p in s.get_submodule("network.encoder").parameters()}
-    groups = []
-    for factor in dict.fromkeys((1.0, options.head)):
-        here = [p for p in model.students.parameters() if (1.0 if p in encoders else options.head) == factor]
+def _groups(model: RRN, settings: config.Settings) -> list[dict[str, Any]]:
+    """Group the students' parameters: by the factor on their rate, norms and biases without weight decay."""
+    options, groups = settings.optimizer, []
+    factors = _factors(model, settings)
+    for factor in dict.fromkeys(factors.values()):
+        here = [p for p in model.students.parameters() if factors[p] == factor]
         for decay, flat in ((options.weight_decay, False), (0.0, True)):
             parameters = [p for p in here if (p.ndim <= 1) == flat]
             groups.append({"params": parameters, "weight_decay": decay, "factor": factor})
     return groups
+
+
+def _factors(model: RRN, settings: config.Settings) -> dict[nn.Parameter, float]:
+    """Return the factor on the rate of each parameter of the students: of its layer or the head, and its segmenter."""
+    options, factors = settings.optimizer, dict[nn.Parameter, float]()
+    for segmenter, rate in zip(model.students, settings.model.rates, strict=False):
+        encoder = segmenter.get_submodule("network.encoder")
+        layers = dict.fromkeys(encoder.parameters(), 1.0)
+        if options.layer_decay != 1:
+            layers |= layer_scales(encoder, options.layer_decay)
+        factors |= {p: rate * layers.get(p, options.head) for p in segmenter.parameters()}
+    return factors
 
 
 def learning_rate(step: int, optimizer: config.Optimizer, schedule: config.Schedule, decay: bool) -> float:

@@ -18,7 +18,7 @@ from rrn import config
 from rrn.evaluation.inference import Size, scaled
 from rrn.models import pretrained
 from rrn.models.discriminator import build_discriminator
-from rrn.models.segmenter import MULTIPLE, UNFIT, Segmenter, speed_up
+from rrn.models.segmenter import UNFIT, Segmenter, layer_scales, speed_up
 from rrn.runtime import memory
 
 CLASSES = 2
@@ -28,24 +28,36 @@ MORE = (32, 64)
 
 
 def require_buildable(settings: config.Settings, rows: Mapping[str, config.Method]) -> None:
-    """Build the segmenter of `settings` and the region discriminators of `rows`, by name, and show them images.
+    """Build the segmenters of `settings` and the region discriminators of `rows`, by name, and show them images.
 
     Raises:
         SettingsError: a network cannot be built, has no such weights, or does not take images of a size it will meet.
         RuntimeError: there is not enough memory for the trial, which says nothing of the settings.
     """
-    segmenter = _segmenter(settings.model)
-    encoder = segmenter.network.get_submodule("encoder")
-    pretrained.require_fitting(encoder, settings.model.weights)
-    _require_even(encoder, settings)
-    crop = settings.augment.crop
-    _require_taken(segmenter.train(), settings, (crop, crop), f"augment.crop: {crop}", images=2)
-    for size, name in _looked_at(settings):
-        _require_taken(segmenter.eval(), settings, size, name)
-    speed_up(segmenter, settings.speed)
+    first, second = settings.model.both
+    _try_segmenter(first, settings)
+    if second != first:
+        try:
+            _try_segmenter(second, settings)
+        except config.SettingsError as error:
+            raise config.SettingsError(f"model.second, read as model: {error}") from error
     for name, row in rows.items():
         if row.uses_discriminators:
-            _try_discriminator(name, row, crop)
+            _try_discriminator(name, row, settings.augment.crop)
+
+
+def _try_segmenter(model: config.Model, settings: config.Settings) -> None:
+    """Refuse a segmenter that cannot be built, or does not take images of the sizes that it will meet."""
+    segmenter = _segmenter(model)
+    encoder = segmenter.network.get_submodule("encoder")
+    pretrained.require_fitting(encoder, model.weights)
+    crop = settings.augment.crop
+    if settings.optimizer.layer_decay != 1:
+        layer_scales(encoder, settings.optimizer.layer_decay)
+    _require_taken(segmenter.train(), model, (crop, crop), f"augment.crop: {crop}", images=2)
+    for size, name in _looked_at(settings):
+        _require_taken(segmenter.eval(), model, size, name)
+    speed_up(segmenter, settings.speed)
 
 
 def _segmenter(settings: config.Model) -> Segmenter:
@@ -67,17 +79,6 @@ def _segmenter(settings: config.Model) -> Segmenter:
         raise
 
 
-def _require_even(encoder: nn.Module, settings: config.Settings) -> None:
-    """Refuse an encoder whose patches do not fill padded images."""
-    patch = int(getattr(encoder, "output_stride", 1))
-    if MULTIPLE % patch:
-        raise config.SettingsError(
-            f"model.encoder: {settings.model.encoder!r} has patches of {patch} pixels, which do not fill images of "
-            f"augment.crop: {settings.augment.crop} and others, padded to multiples of {MULTIPLE}; take an encoder "
-            "with patches of 16, such as tu-vit_small_patch16_dinov3"
-        )
-
-
 def _looked_at(settings: config.Settings) -> Iterator[tuple[Size, str]]:
     """Yield (height, width) of what goes through a segmenter in evaluation, and which setting says so."""
     protocol, crop = settings.evaluate, settings.augment.crop
@@ -92,12 +93,11 @@ def _looked_at(settings: config.Settings) -> Iterator[tuple[Size, str]]:
         yield (crop + MORE[0], crop + MORE[1]), name
 
 
-def _require_taken(segmenter: Segmenter, settings: config.Settings, size: Size, name: str, images: int = 1) -> None:
+def _require_taken(segmenter: Segmenter, model: config.Model, size: Size, name: str, images: int = 1) -> None:
     """Refuse a segmenter that does not take images of a size."""
     reason = _refusal(segmenter, size, images)
     if reason is None:
         return
-    model = settings.model
     raise config.SettingsError(
         f"model.encoder: {model.encoder!r} in {model.architecture} does not go with {name} ({reason}); "
         f"{_cure(segmenter)}"

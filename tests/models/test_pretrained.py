@@ -256,8 +256,8 @@ def test_a_larger_network_does_not_fill_a_smaller_encoder(encoder, network, name
 )
 def test_classifiers_are_dropped(network, dropped):
     encoder, tensors = on_meta(f"tu-{network}", network)
-    own = {pretrained._bare(name) for name in encoder.state_dict()}
-    assert {name.partition(".")[0] for name in tensors if pretrained._bare(name) not in own} == dropped
+    own = {pretrained.bare_name(name) for name in encoder.state_dict()}
+    assert {name.partition(".")[0] for name in tensors if pretrained.bare_name(name) not in own} == dropped
     pretrained._fill(encoder, tensors, "w")
 
 
@@ -299,8 +299,8 @@ def test_encoders_whose_names_are_flattened_are_filled(root):
     encoder = smp.Unet("tu-test_convnext", encoder_weights=None).encoder
     assert any("stages_0" in name for name in encoder.state_dict())
     pretrained.load_pretrained(encoder, "convnext.safetensors")
-    own = {pretrained._bare(name): value for name, value in network.state_dict().items()}
-    assert all(torch.equal(value, own[pretrained._bare(name)]) for name, value in encoder.state_dict().items())
+    own = {pretrained.bare_name(name): value for name, value in network.state_dict().items()}
+    assert all(torch.equal(value, own[pretrained.bare_name(name)]) for name, value in encoder.state_dict().items())
 
 
 @pytest.mark.parametrize(

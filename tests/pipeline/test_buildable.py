@@ -54,6 +54,7 @@ GOOD = [
     ("DeepLabV3Plus", "tu-tf_efficientnet_lite0"),
     ("DPT", "tu-vit_small_patch16_dinov3"),
     ("DPT", "tu-vit_tiny_patch16_224"),
+    ("DPT", "tu-vit_small_patch14_dinov2"),
     ("UPerNet", "tu-swin_tiny_patch4_window7_224"),
     ("UPerNet", "tu-convnext_tiny"),
     ("Segformer", "mit_b0"),
@@ -98,8 +99,12 @@ BAD = [
     ),
     ({"weights": "no/such.safetensors"}, "model.weights: 'no/such.safetensors' is neither"),
     (
-        {"crop": 112, "architecture": "DPT", "encoder": "tu-vit_small_patch14_dinov2"},
-        "model.encoder: 'tu-vit_small_patch14_dinov2' has patches of 14 pixels, which do not fill images of augment",
+        {"second": {"encoder": "tu-resnet_50"}},
+        "model.second, read as model: model.encoder: there is no 'tu-resnet_50'; did you mean 'tu-resnet50'",
+    ),
+    (
+        {"second": {"encoder": "tu-test_resnet", "weights": "lite0"}},
+        "model.second, read as model: model.weights: 'lite0' are not the weights of this model.encoder",
     ),
     (
         {"architecture": "UPerNet", "encoder": "tu-hiera_tiny_224"},
@@ -120,6 +125,14 @@ BAD = [
 def test_networks_that_cannot_be_built_or_do_not_take_their_images_are_refused(changes, message):
     crop = changes.pop("crop", 64)
     assert message in (refusal(with_model(crop, **changes)) or "")
+
+
+def test_layers_that_timm_does_not_know_are_refused():
+    changes = {"model": {"architecture": "Segformer", "encoder": "mit_b0"}, "optimizer": {"layer_decay": 0.8}}
+    settings = config.resolve(config.read(ROOT / "params.yaml"), None, changes)
+    assert "optimizer.layer_decay: 0.8, but timm knows no layers of this model.encoder; set" in (
+        refusal(settings) or ""
+    )
 
 
 def test_an_encoder_of_one_size_passes_where_it_meets_no_other():

@@ -3,6 +3,7 @@ import re
 
 import numpy as np
 import pytest
+import timm
 import torch
 from conftest import ROOT, copy_repository
 from ruamel.yaml import YAML
@@ -188,11 +189,21 @@ def test_the_encoders_have_the_stem_of_the_literature_and_weights_of_timm(encode
     assert network.encoder.model.pretrained_cfg["hf_hub_id"] == f"timm/{encoder}s.gluon_in1k"
 
 
+@pytest.mark.parametrize("size", ["small", "base"])
+@pytest.mark.parametrize("data", LITERATURE)
+def test_the_transformers_are_those_of_unimatch_v2(data, size):
+    settings = config.resolve(laid([data, f"dinov2_{size}", "dataset.path=../elsewhere"]), "rrn")
+    found = settings.optimizer
+    assert (found.kind, found.lr, found.head, found.weight_decay) == ("adamw", 5e-6, 40.0, 0.01)
+    assert (settings.model.architecture, settings.model.encoder) == ("DPT", f"tu-vit_{size}_patch14_dinov2")
+    assert timm.get_pretrained_cfg(settings.model.encoder[3:]).license == "apache-2.0"
+
+
 SIZES = {"shapes": (64, 64), "voc": (500, 500), "cityscapes": (1024, 2048)}
 """Of the largest images of a data set, where a preset does not resize them."""
 COMBINED = [["lite0", "camvid"], ["lite0", "camvid", "camvid_controls"], ["lite0", "camvid", "camvid_public"]]
 COMBINED += [["lite0", "photographs", data] for data in ("voc_animals", "idd_lite")]
-COMBINED += [[data, encoder] for data in LITERATURE for encoder in ("resnet50", "resnet101")]
+COMBINED += [[data, encoder] for data in LITERATURE for encoder in ("resnet50", "resnet101", "dinov2_small")]
 
 
 @pytest.mark.parametrize("items", [[], *([name] for name in presets.names(ROOT)), *COMBINED], ids="+".join)
@@ -315,9 +326,9 @@ def test_an_unknown_key_in_a_preset_names_the_file(here, capsys):
 def test_without_arguments_it_lists_the_presets(here, capsys):
     assert presets.main([]) == 2
     assert (
-        "presets: attempts, camvid, camvid_controls, camvid_public, cityscapes, controls, idd_lite, lite0, partitions, "
-        "photographs, resnet101, resnet50, short, smoke, strong, study, sweep-grid, sweep-objective, sweep-threshold, "
-        "voc, voc_animals\n" in capsys.readouterr().err
+        "presets: attempts, camvid, camvid_controls, camvid_public, cityscapes, controls, dinov2_base, "
+        "dinov2_small, idd_lite, lite0, partitions, photographs, resnet101, resnet50, short, smoke, strong, study, "
+        "sweep-grid, sweep-objective, sweep-threshold, voc, voc_animals\n" in capsys.readouterr().err
     )
 
 
