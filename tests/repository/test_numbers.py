@@ -52,6 +52,7 @@ WITHOUT_FILE = {
     ("docs/feasibility.md", "data, encoder, dec"): NO_FILE,
     ("docs/filtering.md", "beside, AUROC on val"): "printed by benchmarks/filtering.py study, from results/study",
     ("docs/gpu.md", "part, minutes of 8"): NO_RESULT,
+    ("docs/gpu.md", "encoders, `model.architecture`"): NO_RESULT,
     ("docs/gpu.md", "preset, row, parameters"): "printed by benchmarks/counted.py; " + NO_FILE,
     ("docs/gpu.md", "preset, A100"): ESTIMATED,
     ("docs/import.md", "kind, export"): NO_RESULT,

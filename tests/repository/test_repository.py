@@ -28,7 +28,7 @@ NOT_OF_THE_STAGE = {
     "train": {"name", "loading", "warmup"},
     "evaluate": {"name", "ablation"},
     "ablation": {"name"},
-    "pictures": {"name", "model"},
+    "pictures": {"name"},
 }
 """Settings that modules of a stage read, but never for this stage, or without effect on results."""
 
