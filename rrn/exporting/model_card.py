@@ -110,6 +110,7 @@ def model_card(
         card=card,
         facts=facts,
         model=card.networks.model,
+        regions=card.networks.method.uses_discriminators,
         who=ANSWER[who],
         multiple=MULTIPLE,
         asked_again=protocol.mode != "whole" or protocol.scales != (1.0,) or protocol.flip,
