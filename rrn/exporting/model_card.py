@@ -111,6 +111,7 @@ def model_card(
         card=card,
         facts=facts,
         networks=" and ".join(networks),
+        regions=card.networks.method.uses_discriminators,
         who=ANSWER[who],
         multiple=MULTIPLE,
         asked_again=protocol.mode != "whole" or protocol.scales != (1.0,) or protocol.flip,

@@ -17,6 +17,7 @@ from rrn.data.image_set import ImageSet
 from rrn.data.splits import evenly_spaced
 from rrn.evaluation.metrics import confusion_matrix, miou
 from rrn.evaluation.region_tables import predict_batches
+from rrn.exporting.region_graph import PREFIX
 from rrn.prediction import labeling
 from rrn.prediction.exported import ExportedModel
 from rrn.runs import finished
@@ -92,15 +93,17 @@ class _Calibration:
 
 
 def quantize(source: Path, target: Path, images: WholeImages) -> None:
-    """Write model_int8.onnx: convolutions in int8, a scale for each of their channels; all else as it is.
+    """Write model_int8.onnx: segmenters' convolutions in int8, a scale for each of their channels; all else as it is.
 
     Args:
         source: model.onnx.
         target: to be written.
         images: from which the ranges of activations are read.
     """
+    import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
+    judges = [node.name for node in onnx.load(source).graph.node if node.name.startswith(PREFIX)]
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)  # it advises what torch.export has done already
@@ -109,6 +112,7 @@ def quantize(source: Path, target: Path, images: WholeImages) -> None:
             *(source, target, _Calibration(images)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
+            nodes_to_exclude=judges,
             per_channel=True,
             weight_type=QuantType.QInt8,
         )

@@ -120,8 +120,8 @@ def open_model(path: Path, options: argparse.Namespace) -> tuple[SegmentationMod
     if options.device.startswith("meta"):
         raise SettingsError(device.NO_DEVICE.format(options.device))
     if file := exported.find_export(path):
-        answering = ExportedModel(file)
-        answering.require(options.segmenter, options.regions, options.device)
+        answering = ExportedModel(file, options.regions)
+        answering.require(options.segmenter, options.device)
         return answering, answering.card
     model, card = finished.load_finished(path, options.device)
     if options.regions and not model.discriminators:
@@ -160,8 +160,9 @@ def main(argv: list[str] | None = None) -> int:
         found, others = files.find_files(options.images, options.out), files.left_out(options.images, options.out)
         if any(map(files.is_video, found.values())):
             videos.require_library()
-        who: Who = "ensemble" if isinstance(model, ExportedModel) else options.segmenter or "ensemble"
-        wanted = Wanted(who, options.probabilities, options.overlay, options.regions, options.whole)
+        who: Who = model.answering if isinstance(model, ExportedModel) else options.segmenter or "ensemble"
+        alone = isinstance(model, ExportedModel) and model.alone
+        wanted = Wanted(who, options.probabilities, options.overlay, options.regions, options.whole, alone)
         labeler = Labeler(model, card, options.out, wanted)
         failed = labeler.label_all(found)
     except (SettingsError, DataError, atomic_io.WriteError) as error:

@@ -50,6 +50,7 @@ class Wanted:
         segmenter: who answers; ensemble is the mean of both segmenters' probabilities.
         probabilities, overlay, regions: whether these are wanted, too.
         whole: whether a large image is looked at in one piece, whatever memory that takes.
+        alone: whether the other segmenter is not there, so that regions are those of `segmenter`, without agreement.
     """
 
     segmenter: Who = "ensemble"
@@ -57,6 +58,7 @@ class Wanted:
     overlay: bool = False
     regions: bool = False
     whole: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ def _look(predictor: Predictor, card: RunCard, image: Pixels, wanted: Wanted) ->
         regions = region_table(predictor, answer, (), SCORES) if wanted.regions else None
         if regions is not None and regions["region_score"].isna().any():
             raise SettingsError(NO_DISCRIMINATORS)
+        if regions is not None and wanted.alone:
+            regions = regions[regions["segmenter"] == int(wanted.segmenter)].assign(agreement=np.nan)
         both = answer.probabilities
         chosen = both.mean(0) if wanted.segmenter == "ensemble" else both[int(wanted.segmenter) - 1]
         labels, probabilities = _at_size(chosen, size, wanted.probabilities)

@@ -54,8 +54,8 @@ class PredictionWriter:
     def _with_scores(self, picture: Image.Image, regions: pd.DataFrame) -> Image.Image:
         """Draw the scores of the segmenter that answered; for the ensemble the mean of both."""
         who = self.wanted.segmenter
-        both = regions["region_score"].to_numpy().reshape(2, regions["row"].max() + 1, -1)
-        scores = both.mean(0) if who == "ensemble" else both[int(who) - 1]
+        asked = regions if who == "ensemble" else regions[regions["segmenter"] == int(who)]
+        scores = asked.pivot_table("region_score", "row", "column").to_numpy()
         read = self.card.size or (picture.height, picture.width)
         return draw_scores(
             picture, scores, (self.region * picture.height / read[0], self.region * picture.width / read[1])

@@ -22,7 +22,7 @@ from rrn.exporting import command, model_card, network, quantization
 from rrn.exporting.model_card import CardWords
 from rrn.exporting.quantization import images_of_run
 from rrn.prediction import labeling
-from rrn.prediction.exported import OnnxPass
+from rrn.prediction.exported import ExportedModel, OnnxPass, metadata
 from rrn.runs import finished
 
 KEY = "1of4-rrn-0"
@@ -75,6 +75,44 @@ def test_onnx_answers_as_the_run_for_any_batch_and_size(exported, model, shape):
     torch.testing.assert_close(answer, own, atol=command.TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 40, 33), (3, 3, 32, 96), (1, 3, 7, 90)])
+def test_region_scores_are_those_of_the_run(exported, model, shape):
+    asked = images(*shape)
+    answer = OnnxPass(exported / "model.onnx")(asked, output="region_scores")
+    own = model.region_scores(model.logits(asked), asked)[:, 0].mean(0)
+    assert answer.shape == (shape[0], -(-shape[2] // 16), -(-shape[3] // 16))
+    torch.testing.assert_close(answer, own, atol=command.TOLERANCE, rtol=0)
+
+
+def file_of(network_of_row, who, card, path):
+    """Write model.onnx of networks that were not trained."""
+    first = network_of_row.segmenters[0]
+    program = None if network_of_row.discriminators else network.exported_program(network_of_row, who)
+    made = command._onnx(network_of_row, who, program, metadata(card, who, first.mean))
+    onnx.save(made, path)
+    return path
+
+
+def test_without_discriminators_probabilities_are_the_only_output(run, tmp_path):
+    path = file_of(tiny.model("cps_cutmix").eval(), "1", finished.read_card(run), tmp_path / "model.onnx")
+    assert OnnxPass(path).outputs == ["probabilities"]
+    with pytest.raises(SettingsError, match=r"has no region scores, since .*: leave --regions out, or export"):
+        ExportedModel(path, regions=True)
+
+
+def test_a_discriminator_that_compares_both_finds_both_in_an_export_of_one(run, tmp_path):
+    judge = {"objective": "accuracy", "sees_both": True, "feature_matching": 0.0}
+    both = tiny.model("rrn", {"method": {"discriminator": judge}}).eval()
+    path, asked = file_of(both, "2", finished.read_card(run), tmp_path / "model.onnx"), images(1, 3, 50, 41)
+    logits = both.logits(asked)
+    torch.testing.assert_close(OnnxPass(path)(asked), logits[1].softmax(1), atol=1e-5, rtol=0)
+    judged = ExportedModel(path, regions=True)
+    assert (judged.answering, judged.alone) == ("2", False)
+    torch.testing.assert_close(judged.logits(asked).exp(), logits.softmax(2), atol=1e-5, rtol=0)
+    own = both.region_scores(logits, asked)[:, :1]
+    torch.testing.assert_close(judged.region_scores(logits, asked), own, atol=1e-5, rtol=0)
+
+
 def test_the_program_of_torch_export_answers_as_the_run(exported, model):
     asked = images(3, 3, 96, 32)
     answer = torch.export.load(exported / "model.pt2").module()(asked.float())
@@ -97,6 +135,9 @@ def test_eight_bits_answer_nearly_as_the_run(exported):
     assert small.shape == full.shape and 0 < float((small - full).abs().mean()) < 0.02
     kinds = {tensor.data_type for tensor in onnx.load(exported / "model_int8.onnx").graph.initializer}
     assert onnx.TensorProto.INT8 in kinds
+    judged, whole = (ExportedModel(exported / name, True) for name in ("model_int8.onnx", "model.onnx"))
+    logits = whole.logits(asked)
+    assert torch.equal(judged.region_scores(logits, asked), whole.region_scores(logits, asked))
     assert OnnxPass(exported / "model_int8.onnx").metadata.keys() >= {"rrn.run", "rrn.segmenter", "rrn.mean"}
 
 
@@ -157,6 +198,8 @@ def test_the_card_says_what_was_trained_and_how_good_it_is(exported, run):
         "The row `rrn`, n = 3 seeds: 60.50 ± 1.25; +0.41 [+0.22, +0.61] beside cps_cutmix, paired over seeds.",
         "4 images with labels, and 12 without (partition 1of4).\nRandom pixels, in the public domain.",
         "It gives every pixel one of 3 classes",
+        "`probabilities` out, any size; `region_scores`, see below |",
+        "`region_scores` [batch, rows, columns] say how right the labels of each square of 16 x 16 pixels look",
     ]:
         assert words in card, words
     assert "resized" not in card and "\n\n\n" not in card
@@ -166,7 +209,10 @@ def test_the_card_says_what_was_trained_and_how_good_it_is(exported, run):
 def test_the_card_of_a_run_that_lies_alone_says_what_is_not_known(run, tmp_path):
     shutil.copytree(run, tmp_path / "alone")
     card = finished.read_card(tmp_path / "alone").model_copy(update={"size": (20, 30)})
+    unjudged = tiny.model("cps_cutmix").row
+    card = card.model_copy(update={"networks": card.networks.model_copy(update={"method": unjudged})})
     text = model_card.model_card(card, model_card.gather(tmp_path / "alone", card), "1", "x", CardWords())
+    assert "region_scores" not in text
     assert "license:" not in text
     assert "# alone" in text and "This run was not evaluated where it was exported." in text
     assert "Not known how many images" in text and "Not stated what they are" in text
@@ -192,6 +238,14 @@ def test_an_export_that_answers_otherwise_is_not_kept(run, exported, tmp_path, m
     model, _ = finished.load_finished(run, "cpu")
     with torch.no_grad():
         next(model.segmenters[0].parameters()).add_(1)
+    with pytest.raises(command.ExportError, match=r"model\.onnx gives probabilities that differ by"):
+        command._require_same(model, exported, "ensemble")
+    model, _ = finished.load_finished(run, "cpu")
+    with torch.no_grad():
+        model.discriminators[1].head.bias.add_(0.01)
+    with pytest.raises(command.ExportError, match=r"model\.onnx gives region scores that differ by"):
+        command._require_same(model, exported, "ensemble")
+    model.segmenters = model.segmenters[::-1]
     with pytest.raises(command.ExportError, match=r"model\.onnx gives probabilities that differ by"):
         command._require_same(model, exported, "ensemble")
 

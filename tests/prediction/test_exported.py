@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 from onnxruntime import InferenceSession
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
@@ -25,8 +26,16 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
-    export_run(run, tmp_path_factory.mktemp("exported") / "out", "ensemble")
-    return next(tmp_path_factory.getbasetemp().glob("exported*/out"))
+    out = tmp_path_factory.mktemp("exported") / "out"
+    export_run(run, out, "ensemble")
+    return out
+
+
+@pytest.fixture(scope="module")
+def second(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("second") / "out"
+    export_run(run, out, "2")
+    return out
 
 
 def label(*arguments):
@@ -39,6 +48,18 @@ def same_probabilities(first, second):
         np.testing.assert_allclose(one.astype(float), two.astype(float), atol=2e-3)
 
 
+def same_regions(first, second, segmenters=(1, 2)):
+    one, two = (pd.read_csv(folder / "regions.csv") for folder in (first, second))
+    two = two[two["segmenter"].isin(segmenters)].reset_index(drop=True)
+    assert set(one["segmenter"]) == set(segmenters) and set(one["image"]) == set(SIZES)
+    if segmenters != (1, 2):
+        assert one.pop("agreement").isna().all() and two.pop("agreement").notna().all()
+    pd.testing.assert_frame_equal(one, two, atol=1e-4, rtol=0)
+    for name in SIZES:
+        drawn, own = (np.asarray(Image.open(folder / f"regions/{name}.png")) for folder in (first, second))
+        assert drawn.shape == own.shape and (drawn != own).mean() < 0.01
+
+
 @pytest.mark.parametrize("named", ["folder", "file"])
 def test_an_export_labels_as_its_run(run, exported, tmp_path, named):
     photos = save_photos(tmp_path / "photos")
@@ -47,6 +68,22 @@ def test_an_export_labels_as_its_run(run, exported, tmp_path, named):
     assert label(run, photos, tmp_path / "own", "--probabilities") == 0
     same_probabilities(tmp_path / "onnx", tmp_path / "own")
     assert Image.open(tmp_path / "onnx/overlays/a.png").size == SIZES["a"][::-1]
+
+
+def test_an_export_judges_regions_as_its_run(run, exported, tmp_path):
+    photos = save_photos(tmp_path / "photos")
+    assert label(exported, photos, tmp_path / "onnx", "--regions", "--probabilities") == 0
+    assert label(run, photos, tmp_path / "own", "--regions", "--probabilities") == 0
+    same_regions(tmp_path / "onnx", tmp_path / "own")
+    same_probabilities(tmp_path / "onnx", tmp_path / "own")
+
+
+def test_an_export_of_one_segmenter_judges_its_regions_alone(run, second, tmp_path):
+    photos = save_photos(tmp_path / "photos")
+    assert label(second, photos, tmp_path / "onnx", "--regions", "--probabilities") == 0
+    assert label(run, photos, tmp_path / "own", "--regions", "--probabilities", "--segmenter", "2") == 0
+    same_regions(tmp_path / "onnx", tmp_path / "own", segmenters=(2,))
+    same_probabilities(tmp_path / "onnx", tmp_path / "own")
 
 
 def test_the_file_alone_is_all_that_is_needed(exported, tmp_path):
@@ -72,16 +109,17 @@ def test_images_are_looked_at_as_the_run_was_evaluated(run, exported, tmp_path):
     changed = card.model_copy(update={"size": (48, 40), "evaluate": card.evaluate.model_copy(update=SLIDING)})
     (copy / "run.json").write_text(changed.model_dump_json())
     model = saying(exported, tmp_path / "sliding.onnx", run=changed.model_dump_json())
-    assert label(model, photos, tmp_path / "onnx", "--probabilities") == 0
-    assert label(copy, photos, tmp_path / "own", "--probabilities") == 0
-    same_probabilities(tmp_path / "onnx", tmp_path / "own")
+    for options in (["--probabilities"], ["--probabilities", "--regions", "--force"]):
+        assert label(model, photos, tmp_path / "onnx", *options) == 0
+        assert label(copy, photos, tmp_path / "own", *options) == 0
+        same_probabilities(tmp_path / "onnx", tmp_path / "own")
+    same_regions(tmp_path / "onnx", tmp_path / "own")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--segmenter", "2"], "made to answer as `--segmenter ensemble`: leave --segmenter out, or export"),
-        (["--regions"], "has no region scores: leave --regions out, or name the run itself"),
         (["--device", "cuda"], "--device cuda: an exported model is run on the CPU; leave --device out"),
     ],
 )
@@ -91,8 +129,17 @@ def test_what_only_a_run_can_do_is_refused(exported, tmp_path, capsys, options, 
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_an_export_of_one_segmenter_takes_its_number_and_no_other(exported, tmp_path, capsys):
-    photos, model = save_photos(tmp_path / "photos"), saying(exported, tmp_path / "second.onnx", segmenter="2")
+def test_region_scores_of_an_export_without_them_are_refused(exported, tmp_path, capsys):
+    model = onnx.load(exported / "model.onnx")
+    del model.graph.output[1]
+    onnx.save(model, tmp_path / "older.onnx")
+    assert label(tmp_path / "older.onnx", save_photos(tmp_path / "photos"), tmp_path / "out", "--regions") == 1
+    message = "this export has no region scores, since its run has no region discriminators, or it was made before"
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_an_export_of_one_segmenter_takes_its_number_and_no_other(second, tmp_path, capsys):
+    photos, model = save_photos(tmp_path / "photos"), second
     assert label(model, photos / "a.png", tmp_path / "out", "--segmenter", "2") == 0
     assert label(model, photos / "a.png", tmp_path / "again", "--segmenter", "1") == 1
     assert "made to answer as `--segmenter 2`: leave --segmenter out" in capsys.readouterr().err
@@ -106,9 +153,10 @@ def test_files_that_are_none_of_ours_are_refused(exported, tmp_path):
         (tmp_path / name).write_bytes(whole[:5000] if name == "cut.onnx" else contents)
         with pytest.raises(SettingsError, match=rf"{name} is missing or damaged \(.*\): export the run again"):
             ExportedModel(tmp_path / name)
-    saying(exported, tmp_path / "other.onnx", run="")
-    with pytest.raises(SettingsError, match=r"does not say which run it is of: it was not made by `python -m rrn\."):
-        ExportedModel(tmp_path / "other.onnx")
+    for said in ({"run": ""}, {"segmenter": "3"}):
+        saying(exported, tmp_path / "other.onnx", **said)
+        with pytest.raises(SettingsError, match=r"does not say which run it is of: it was not made by `python -m rrn"):
+            ExportedModel(tmp_path / "other.onnx")
     model = onnx.load(exported / "model.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "silent.onnx")
