@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -26,6 +27,7 @@ import pandas as pd
 
 from rrn import config, train
 from rrn.reliability.measures import EVERYTHING
+from rrn.runtime import places
 
 Trial = tuple[str, str, dict[str, Any]]
 """Name, row, and difference to the settings."""
@@ -62,8 +64,9 @@ LISTS: dict[str, tuple[list[Trial], tuple[int, ...]]] = {
 """Trials and their seeds."""
 
 
-def trial(partition: str, row: str, difference: dict[str, Any], seed: int) -> dict[str, float]:
-    """Train once and return what it reached on val."""
+def trial(partition: str, row: str, difference: dict[str, Any], seed: int, scratch: Path) -> dict[str, float]:
+    """Train once, with a place for interrupted runs of its own, and return what it reached on val."""
+    os.environ["RRN_SCRATCH"] = str(scratch)
     with tempfile.TemporaryDirectory() as folder:
         *_, last = train.run("train", partition, row, seed, Path(folder), difference)
         found = {"miou_mean": last["miou_mean"], "coverage": last.get("coverage"), "weight": last.get("weight")}
@@ -88,10 +91,14 @@ def main() -> None:
     trials, seeds = LISTS[args.list]
     partition = config.load().ablation.partitions[0]
     order = {(name, seed): None for name, *_ in trials for seed in seeds}
+    scratch = places.scratch(Path(".scratch").resolve()) / "trials" / args.list
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
         running = {
-            pool.submit(trial, partition, row, difference, seed): {"trial": name, "seed": seed}
-            for name, row, difference in trials
+            pool.submit(trial, partition, row, difference, seed, scratch / f"{number}-{seed}"): {
+                "trial": name,
+                "seed": seed,
+            }
+            for number, (name, row, difference) in enumerate(trials)
             for seed in seeds
             if (name, seed) not in finished
         }

@@ -173,6 +173,8 @@ def resolve(
 ) -> Settings:
     """Merge `overrides` and a row of `methods:` into `params` and validate; every other row is validated too.
 
+    A row that nothing asks for may be one that `model.second` does not go with.
+
     What `overrides` says of `method` is laid on last, over the row.
 
     Raises:
@@ -184,8 +186,13 @@ def resolve(
     rows = _validate(merged, "").methods
     if method is not None and method not in rows:
         raise SettingsError(f"params.yaml: methods has no row {short(method)}{nearest(method, rows)}")
+    lists = merged["ablation"]
+    asked = {*lists["methods"], lists["explore"], method}
     for row in rows:
-        _validate(_with_row(merged, row), f"methods.{row}: ")
+        laid = _with_row(merged, row)
+        if row not in asked:  # it needs no second segmenter that it could learn with
+            laid = merge(laid, {"model": {"second": None}}) if "second" in laid["model"] else laid
+        _validate(laid, f"methods.{row}: ")
     return _validate(merge(_with_row(merged, method), last), "" if method is None else f"methods.{method}: ")
 
 

@@ -6,6 +6,7 @@ What is asked for is found, fetched, or an error that says which file to put whe
 from __future__ import annotations
 
 import importlib
+import re
 import struct
 import urllib.request
 from collections.abc import Mapping
@@ -158,7 +159,7 @@ def _published_patch(encoder: nn.Module) -> int | None:
 
 def bare_name(name: str) -> str:
     """Return the name of a tensor of an encoder without what wrappers make of it."""
-    return name.removeprefix("model.").replace(".", "_")
+    return re.sub(r"^(model\.)+", "", name).replace(".", "_")
 
 
 def _published(encoder: nn.Module, weights: str) -> dict[str, Any]:

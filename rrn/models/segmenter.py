@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -45,8 +44,8 @@ class Segmenter(nn.Module):
         self.register_buffer("std", std)
         if pretrained and settings.weights is not None:
             pretrained_weights.load_pretrained(encoder, settings.weights)
-        for name in ("scale", "shift"):
-            self.register_buffer(name, None, persistent=False)
+        self.register_buffer("scale", None)
+        self.register_buffer("shift", None)
 
     mean: Tensor
     std: Tensor
@@ -54,11 +53,17 @@ class Segmenter(nn.Module):
     shift: Tensor | None
 
     def take_images_of(self, other: Segmenter) -> None:
-        """Let `forward` take images that `other` has normalized, whose weights know another mean or deviation."""
+        """Let `forward` take images that `other` has normalized, also where its weights know another mean.
+
+        Padding is then the other one's mean color.
+        """
         self.scale, self.shift = other.std / self.std, (other.mean - self.mean) / self.std
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Turn uint8 [B, 3, H, W] into the float input that the encoder's weights were trained with."""
+        """Turn uint8 [B, 3, H, W] into the float input that the encoder's weights were trained with.
+
+        `forward` of a segmenter that takes the images of another one wants that one's.
+        """
         return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
@@ -109,15 +114,17 @@ def _build(settings: config.Model, classes: int) -> nn.Module:
 def _of_any_size(build: Callable[..., nn.Module]) -> nn.Module:
     """Build a network whose encoder is made for images of one size so that it takes any, if the encoder has a way.
 
-    Patches that do not fill padded images, as DINOv2's of 14 pixels, become as many patches of PATCH pixels.
+    Patches that do not fill padded images, such as DINOv2's of 14 pixels, become as many patches of PATCH pixels.
     """
     for options in ANY_SIZE:
-        with suppress(TypeError):  # not an option of this encoder
+        try:
             network = build(**options)
-            patches = getattr(network.get_submodule("encoder.model"), "patch_embed", None)
-            if patches is None or MULTIPLE % patches.patch_size[0] == 0:
-                return network
-            return build(**options, patch_size=PATCH, img_size=tuple(PATCH * side for side in patches.grid_size))
+        except TypeError:  # not an option of this encoder
+            continue
+        patches = getattr(network.get_submodule("encoder.model"), "patch_embed", None)
+        if patches is None or MULTIPLE % patches.patch_size[0] == 0:
+            return network
+        return build(**options, patch_size=PATCH, img_size=tuple(PATCH * side for side in patches.grid_size))
     return build()
 
 
@@ -140,7 +147,7 @@ def _has_one_size(encoder: str) -> bool:
 def layer_scales(encoder: nn.Module, decay: float) -> dict[nn.Parameter, float]:
     """Return the factor on the learning rate of each weight of an encoder: `decay` to the number of layers above it.
 
-    Layers are those that timm knows, of which the head of its classifier is the last [BEiT].
+    Layers are those that timm knows [BEiT]; above the last one stands what is no encoder.
 
     Raises:
         SettingsError: it knows none.
@@ -148,15 +155,19 @@ def layer_scales(encoder: nn.Module, decay: float) -> dict[nn.Parameter, float]:
     facts: Any = getattr(getattr(encoder, "model", None), "pretrained_cfg", None)
     with torch.device("meta"):
         whole: Any = timm.create_model(facts["architecture"]) if facts else None
-    if not hasattr(whole, "group_matcher"):
+    named = {pretrained_weights.bare_name(name): p for name, p in encoder.named_parameters()}
+    layers: dict[str, int] = {}
+    if hasattr(whole, "group_matcher"):
+        known = group_parameters(whole, whole.group_matcher(coarse=False), reverse=True)
+        layers = {pretrained_weights.bare_name(name): layer for name, layer in known.items()}
+    if not named.keys() <= layers.keys():
         raise config.SettingsError(
             f"optimizer.layer_decay: {decay}, but timm knows no layers of this model.encoder; set layer_decay: 1.0, or "
             "take another of timm's, such as tu-resnet50"
         )
-    layers = group_parameters(whole, whole.group_matcher(coarse=False), reverse=True)
-    last = max(layers.values())
-    depths = {pretrained_weights.bare_name(name): last - layer for name, layer in layers.items()}
-    return {p: decay ** depths[pretrained_weights.bare_name(name)] for name, p in encoder.named_parameters()}
+    head = max(layers.values())  # of timm's classifier, and the norm before it
+    above = 1 + max(layers[name] for name in named if layers[name] < head)
+    return {p: decay ** max(above - layers[name], 0) for name, p in named.items()}
 
 
 def speed_up(segmenter: nn.Module, speed: config.Speed) -> None:

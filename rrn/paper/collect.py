@@ -29,7 +29,7 @@ BACKBONES = {"tu-resnet50s": "resnet50", "tu-resnet101s": "resnet101"}
 
 
 COMMON = ("dataset", "split", "model", "augment", "batch", "cutmix", "warmup", "train", "optimizer", "method")
-"""Sections in which studies must be alike to stand in one table."""
+"""Sections in which studies must be alike to stand in one table, but for `model.second`."""
 
 
 class MissingRunError(FileNotFoundError):
@@ -155,8 +155,10 @@ def _beside(results: Path, name: str, settings: Settings) -> pd.DataFrame:
                 f"`dvc repro` with name: {name} first, or take {name} out of the list"
             )
     held = json.loads((results / name / "settings.json").read_text(encoding="utf-8"))["params"]
-    theirs = with_defaults(up_to_date(held), type(settings))
-    for section, ours in about(settings)["params"].items():
+    theirs, own = with_defaults(up_to_date(held), type(settings)), about(settings)["params"]
+    for params in (theirs, own):
+        params["model"]["second"] = None  # what it is worth is asked in such a table
+    for section, ours in own.items():
         if section in COMMON and theirs.get(section) != ours:
             raise SettingsError(
                 f"ablation.beside: {Path(results.name, name)} was made with other settings, {section}: "

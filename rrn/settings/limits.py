@@ -29,7 +29,7 @@ MOVED = {
 """Where a key of earlier versions stands now."""
 
 
-ONE_VALUE = frozenset({"dataset.classes"})
+ONE_VALUE = frozenset({"dataset.classes", "model.second"})
 """Settings that take the place of an earlier value as a whole, although they have keys."""
 
 

@@ -148,6 +148,16 @@ class Model(Section):
     atrous_rates: tuple[Side, Side, Side]
     second: Second | None = None
 
+    @model_validator(mode="after")
+    def _possible(self) -> Model:
+        channels, architecture = self.second and self.second.decoder_channels, self.both[1].architecture
+        if channels is not None and not architecture.startswith("DeepLabV3"):
+            raise ValueError(
+                f"second.decoder_channels: {channels} is for DeepLabV3 and DeepLabV3Plus, without effect on "
+                f"{architecture}; leave it out"
+            )
+        return self
+
     @property
     def both(self) -> tuple[Model, Model]:
         """What each of the two segmenters is built from."""

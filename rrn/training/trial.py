@@ -40,7 +40,8 @@ def require_buildable(settings: config.Settings, rows: Mapping[str, config.Metho
         try:
             _try_segmenter(second, settings)
         except config.SettingsError as error:
-            raise config.SettingsError(f"model.second, read as model: {error}") from error
+            where = "model.second, read as model: " if str(error).startswith("model.") else ""
+            raise config.SettingsError(f"{where}{error}") from error
     for name, row in rows.items():
         if row.uses_discriminators:
             _try_discriminator(name, row, settings.augment.crop)

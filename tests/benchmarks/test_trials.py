@@ -9,6 +9,7 @@ import tiny
 from conftest import ROOT
 
 from rrn import config
+from rrn.runtime import locking
 
 trials = importlib.import_module("trials")
 
@@ -38,6 +39,17 @@ def test_a_list_is_finished_where_it_stopped_and_keeps_its_order(tmp_path, monke
     assert both["miou_mean"].between(0, 100).all()
     assert both["auroc_confidence"].between(0, 1).all()
     assert "a ramp" in capsys.readouterr().out
+
+
+def test_trials_of_one_row_do_not_wait_for_each_other(tmp_path, monkeypatch):
+    root = tiny.repository(tmp_path / "repository")
+    monkeypatch.chdir(root)
+    monkeypatch.setitem(trials.LISTS, "rates", (SHORT[:1], (0,)))
+    busy = root / ".scratch" / "tiny-warmup-1of4-supervised-0"
+    busy.mkdir(parents=True)
+    with locking.held(busy / "lock", "another training of this row"):
+        call(monkeypatch, "rates")
+    assert len(pd.read_csv(root / "results" / "trials" / "rates.csv")) == 1
 
 
 def test_lists_name_rows_and_settings_that_there_are():

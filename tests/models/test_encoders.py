@@ -127,6 +127,30 @@ def test_the_optimizer_gives_each_layer_its_rate():
     assert {p.ndim <= 1 for group in groups if group["weight_decay"] for p in group["params"]} == {False}
 
 
+@pytest.mark.parametrize("encoder", ["tu-twins_svt_small", "tu-mvitv2_tiny", "tu-ghostnet_100", "tu-densenet121"])
+def test_the_last_layer_has_the_rate_times_the_decay_whatever_the_encoder(encoder):
+    with torch.device("meta"):
+        parts = segmenter("Unet", encoder).network.encoder
+    scales = layer_scales(parts, 0.5)
+    assert len(scales) == len(list(parts.parameters()))
+    assert max(scale for scale in scales.values() if scale < 1) == 0.5
+
+
+def test_a_transformer_learns_layer_by_layer():
+    changes = {
+        "model": {"architecture": "DPT", "encoder": "tu-vit_small_patch14_dinov2"},
+        "optimizer": {"kind": "adamw", "lr": 0.001, "layer_decay": 0.5},
+    }
+    settings, model = tiny.settings("cps_cutmix", changes), tiny.model("cps_cutmix", changes)
+    before = tiny.state(model.segmenters[0].network.encoder)
+    learn = learner.Learner(model, settings, settings.train, decay=False)
+    losses = learn.step(tiny.batch(), 3)
+    learn.require_finite([losses], 4, "this one")
+    after = model.segmenters[0].network.encoder.state_dict()
+    moved = [(after[name] - before[name]).abs().max() for name in (f"model.blocks.{n}.mlp.fc1.weight" for n in (0, 11))]
+    assert 0 < moved[0] < moved[1] / 100
+
+
 def test_padding_is_to_multiples_that_every_patch_fills():
     encoder = segmenter("DPT", "tu-vit_small_patch14_dinov2").network.encoder
     assert MULTIPLE % encoder.output_stride == 0

@@ -51,7 +51,9 @@ def test_each_sees_images_as_its_weights_know_them():
     with torch.no_grad():
         for segmenter, logits in zip((first, second), found, strict=True):
             torch.testing.assert_close(logits, segmenter.network(segmenter.normalize(images)), atol=1e-4, rtol=1e-4)
-    assert second.scale is not None and not any("scale" in name for name in model.state_dict())
+    assert {"segmenters.1.scale", "segmenters.1.shift"} == {
+        n for n in model.state_dict() if n.endswith(("scale", "shift"))
+    }
 
 
 def test_it_learns_at_a_rate_of_its_own():
@@ -84,12 +86,35 @@ def test_a_student_and_its_average_are_alike():
         ({"encodr": "tu-test_resnet"}, "model.second.encodr"),
         ({}, "model.second.encoder is missing"),
         ({"encoder": "tu-test_resnet", "rate": 0.0}, "model.second.rate"),
+        ({"rate": 0.5}, "model.second.encoder is missing"),
+        (
+            {"encoder": "tu-test_resnet", "architecture": "FPN", "decoder_channels": 8},
+            r"second.decoder_channels: 8 is for DeepLabV3 and DeepLabV3Plus, without effect on FPN; leave it out",
+        ),
         ("tu-test_resnet", "model.second"),
     ],
 )
 def test_what_it_cannot_be_is_refused_by_name(second, message):
     with pytest.raises(SettingsError, match=message):
         tiny.settings("rrn", {"model": {"second": second}})
+
+
+def test_a_choice_takes_the_place_of_an_earlier_one_as_a_whole():
+    before = tiny.params({"model": {"second": {"encoder": "tu-resnet18", "weights": "timm", "rate": 0.5}}})
+    found = config.resolve(before, "rrn", {"model": {"second": {"encoder": "tu-test_resnet"}}}).model.second
+    assert found is not None and (found.encoder, found.weights, found.rate) == ("tu-test_resnet", None, 1.0)
+    assert config.resolve(before, "rrn", {"model": {"second": None}}).model.second is None
+
+
+def test_rows_of_one_student_that_nobody_asks_for_are_no_obstacle():
+    rows = {"methods": {"student": {"networks": "student_teacher"}}}
+    values = tiny.params({**SECOND, **rows})
+    assert config.resolve(values, "rrn").model.second is not None
+    with pytest.raises(SettingsError, match=r"methods.student: model.second is for networks: pair"):
+        config.resolve(values, "student")
+    values["ablation"]["methods"].append("student")
+    with pytest.raises(SettingsError, match=r"methods.student: model.second is for networks: pair"):
+        config.resolve(values, "rrn")
 
 
 @pytest.fixture(scope="module")
