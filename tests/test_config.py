@@ -374,7 +374,7 @@ def test_unknown_row_and_unknown_override():
     with pytest.raises(SettingsError, match="methods has no row 'local_filtre'; did you mean 'local_filter'"):
         config.resolve(params(), "local_filtre")
     with pytest.raises(
-        SettingsError, match=r"has no setting 'optimizer.rate'; there are head, kind, lr, momentum, poly"
+        SettingsError, match=r"has no setting 'optimizer.rate'; there are head, kind, layer_decay, lr, momentum, poly"
     ):
         config.resolve(params(), "rrn", {"optimizer": {"rate": 1.0}})
     with pytest.raises(SettingsError, match=r"has no setting 'method.filter.tua'; did you mean 'tau'"):

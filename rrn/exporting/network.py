@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import operator
+import copy
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
-from torch.fx import Node
 
 from rrn.config import SettingsError
+from rrn.exporting.fixed_padding import fix_padding
 from rrn.method import RRN
 from rrn.models.segmenter import MULTIPLE, Segmenter
 from rrn.prediction.labeling import Who
@@ -36,7 +34,8 @@ class OnePass(nn.Module):
         super().__init__()
         self.apart = apart
         chosen: Iterable[nn.Module] = model.segmenters if who == "ensemble" else [model.segmenters[int(who) - 1]]
-        self.segmenters = nn.ModuleList(chosen)
+        self.segmenters = copy.deepcopy(nn.ModuleList(chosen))
+        fix_padding(self.segmenters)
         self.register_buffer("mean", model.segmenters[0].get_buffer("mean").clone())
         self.register_buffer("std", model.segmenters[0].get_buffer("std").clone())
 
@@ -68,11 +67,10 @@ def exported_program(model: RRN, who: Who, apart: bool = False) -> ExportedProgr
     network = OnePass(model, who, apart).eval().cpu()
     images = torch.zeros(EXAMPLE)
     try:
-        program = export(network, (images,), dynamic_shapes=(shape,), prefer_deferred_runtime_asserts_over_guards=True)
+        return export(network, (images,), dynamic_shapes=(shape,), prefer_deferred_runtime_asserts_over_guards=True)
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().split("\n")[0]
         raise SettingsError(f"torch.export cannot follow these networks at every size of images: {first}") from error
-    return _without_ceil(program)
 
 
 @torch.no_grad()
@@ -87,29 +85,3 @@ def first_segmenter(model: RRN) -> Segmenter:
     first = model.segmenters[0]
     assert isinstance(first, Segmenter)
     return first
-
-
-def _without_ceil(program: ExportedProgram) -> ExportedProgram:
-    """Write ceil(a / b) of sizes as -(-a // b), which files of torch.export can hold; timm's layers pad with it."""
-    graph = program.graph_module.graph
-    for node in list(graph.nodes):
-        if node.target is math.ceil:
-            above, below = node.args[0].args
-            with graph.inserting_before(node):
-                negative = _sized(graph.call_function(operator.neg, (above,)), -_size(above))
-                floor = _sized(graph.call_function(operator.floordiv, (negative, below)), -_size(above) // below)
-                node.replace_all_uses_with(
-                    _sized(graph.call_function(operator.neg, (floor,)), -(-_size(above) // below))
-                )
-    graph.eliminate_dead_code()
-    program.graph_module.recompile()
-    return program
-
-
-def _size(value: Any) -> Any:
-    return value.meta["val"] if isinstance(value, Node) else value
-
-
-def _sized(node: Node, value: Any) -> Node:
-    node.meta["val"] = value
-    return node
