@@ -624,7 +624,7 @@ def test_another_number_of_processes_than_nproc_is_refused(warm, monkeypatch):
 
 def test_identity_leaves_out_what_does_not_train(warm):
     first = train.job(*KEY, warm / "a").identity()
-    elsewhere = {"loading": {"evaluation_batch": 1, "workers": 3}, "log": {"evidence": 1}}
+    elsewhere = {"loading": {"evaluation_batch": 1, "workers": 3}, "log": {"evidence": 1, "tensorboard": True}}
     assert first == train.job(*KEY, warm / "b", {"name": "tiny", **elsewhere}).identity()
     assert first != train.job(*KEY, warm / "b", {"threads": 2}).identity()
     assert first != train.job(*KEY, warm / "b", {"evaluate": {"flip": True}}).identity()  # history depends on it
@@ -641,7 +641,7 @@ def test_identity_leaves_out_nothing_else(warm, stage, row, unread):
     missing = {
         name: everything[name].keys() - values.keys() for name, values in held.items() if isinstance(values, dict)
     }
-    assert {name: keys for name, keys in missing.items() if keys} == {"log": {"evidence"}}
+    assert {name: keys for name, keys in missing.items() if keys} == {"log": {"evidence", "tensorboard"}}
 
 
 def test_one_of_several_processes_prints_its_rows_and_ends_with_torchrun(warm, tmp_path, monkeypatch, capfd):

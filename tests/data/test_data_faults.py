@@ -250,7 +250,7 @@ def readers(process: psutil.Process) -> list[psutil.Process]:
     return [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
 
 
-def end(pair: object) -> None:
+def end(pair: object, exif: str) -> None:
     """Die as the system kills."""
     os.kill(os.getpid(), 9)
 
@@ -272,7 +272,7 @@ import os, signal, sys, threading, psutil
 from pathlib import Path
 from rrn.preparation import verification
 begun, wanted = Path(sys.argv[1]), sys.argv[2]
-def wait(pair):
+def wait(pair, exif):
     (begun / str(os.getpid())).touch()
     signal.sigwait([signal.SIGUSR1])  # which does not come
 def tell():
@@ -284,7 +284,8 @@ def tell():
 if __name__ == "__main__":
     threading.Thread(target=tell, daemon=True).start()
     verification.FEW, verification.CHUNK, verification.facts.examine = 0, 1, wait
-    list(verification._examined([verification.Pair("train", place, "x", None, None) for place in range(4)], 2))
+    pairs = [verification.Pair("train", place, "x", None, None) for place in range(4)]
+    list(verification._examined(pairs, "refuse", 2))
 """
 
 
