@@ -47,9 +47,9 @@ SPEED: list[Trial] = [
 
 
 OWN = {"warmup": "own"}
-RATES: list[Trial] = [
+RATES: list[Trial] = [  # the last two were added when 0.005 with 10, then the lowest rate, was the best of four
     (f"supervised, rate {rate}, head x {head}", "supervised", {"optimizer": {"lr": rate, "head": head}, "method": OWN})
-    for rate, head in [(0.02, 1.0), (0.005, 10.0), (0.01, 10.0), (0.02, 10.0)]
+    for rate, head in [(0.02, 1.0), (0.005, 10.0), (0.01, 10.0), (0.02, 10.0), (0.0025, 10.0), (0.01, 1.0)]
 ]
 RAMPS: list[Trial] = [
     (f"cps_cutmix, ramp of {steps} steps", "cps_cutmix", {"method": OWN | {"lambda_u_ramp": steps}})
